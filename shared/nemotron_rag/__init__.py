@@ -1,0 +1,1 @@
+"""Find and rank PDF pages by their pictures."""

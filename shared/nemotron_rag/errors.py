@@ -1,0 +1,102 @@
+"""Every error this package raises on purpose, in one tree. It knows nothing of what raises them.
+
+* NemotronRagError
+  * MissingExtraError          an optional dependency is not installed (also an ImportError)
+  * UnknownModelError          the name is neither in the catalog nor a local folder (also a ValueError)
+  * CheckpointError            a checkpoint's files are missing, unreadable, or not of a supported family
+  * InputError                 the caller's input cannot be used (also a ValueError)
+    * ImageError               an image cannot be read
+      * ImageBudgetError       an image is larger than the stated budget
+    * PdfError                 a PDF or one of its pages cannot be read
+      * PdfPasswordError       a PDF needs a password, or the given one is wrong
+    * TokenLimitError          a passage's image tokens do not fit into max_length
+  * ItemTooLargeError          one item alone does not fit into device memory
+  * ClosedError                the model or index was closed
+  * StoreError                 the vector store refused or could not be reached
+    * IndexMismatchError       an index was written with other settings than those asked for
+
+Each message is one line: what was wanted, what was given, what to do.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ClosedError",
+    "ImageBudgetError",
+    "ImageError",
+    "IndexMismatchError",
+    "InputError",
+    "ItemTooLargeError",
+    "MissingExtraError",
+    "NemotronRagError",
+    "PdfError",
+    "PdfPasswordError",
+    "StoreError",
+    "TokenLimitError",
+    "UnknownModelError",
+]
+
+
+class NemotronRagError(Exception):
+    """Base of all errors raised by this package."""
+
+
+class MissingExtraError(NemotronRagError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        package: the import name that was not found.
+        extra: the extra of this distribution that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package!r} is not installed; install it with: pip install 'nemotron-rag[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class UnknownModelError(NemotronRagError, ValueError):
+    """The name is neither a catalog id nor a local folder."""
+
+
+class CheckpointError(NemotronRagError):
+    """A checkpoint's files are missing, unreadable, or not of a supported family."""
+
+
+class InputError(NemotronRagError, ValueError):
+    """The caller's input cannot be used."""
+
+
+class ImageError(InputError):
+    """An image cannot be read."""
+
+
+class ImageBudgetError(ImageError):
+    """An image is larger than the stated budget; nothing was decoded."""
+
+
+class PdfError(InputError):
+    """A PDF or one of its pages cannot be read."""
+
+
+class PdfPasswordError(PdfError):
+    """A PDF needs a password, or the given one is wrong."""
+
+
+class TokenLimitError(InputError):
+    """A passage's image tokens do not fit into max_length; image tokens are never cut."""
+
+
+class ItemTooLargeError(NemotronRagError):
+    """One item alone does not fit into device memory."""
+
+
+class ClosedError(NemotronRagError):
+    """The model or index was closed and cannot be used any more."""
+
+
+class StoreError(NemotronRagError):
+    """The vector store refused or could not be reached."""
+
+
+class IndexMismatchError(StoreError):
+    """An index was written with other settings than those asked for."""
