@@ -1,0 +1,302 @@
+"""Every form of an image is read, upright, in its own mode, within its budget, and without touching the caller's."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import threading
+import urllib.parse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
+from nemotron_rag.images import DEFAULT_BUDGET, ImageBudget, load_image, to_rgb
+from PIL import Image
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> Image.Image:
+    values = np.arange(size[0] * size[1] * 3, dtype=np.uint32).reshape(size[1], size[0], 3) * 7 % 256
+    return Image.fromarray(values.astype(np.uint8)).convert(mode)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+PNG = encoded(picture())
+
+
+def every_form(folder: Path) -> dict[str, object]:
+    path = folder / "picture.png"
+    path.write_bytes(PNG)
+    return {
+        "str": str(path),
+        "path": path,
+        "bytes": PNG,
+        "bytearray": bytearray(PNG),
+        "stream": io.BytesIO(PNG),
+        "image": picture(),
+        "base64": "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        "base64 unpadded": "data:image/png;base64," + base64.b64encode(PNG).decode().rstrip("="),
+        "percent": "data:image/png," + urllib.parse.quote_from_bytes(PNG),
+        "array": np.asarray(picture()),
+        "float array": np.asarray(picture()) / 255,
+    }
+
+
+def test_every_form_gives_the_same_picture(tmp_path: Path) -> None:
+    for form, source in every_form(tmp_path).items():
+        image = load_image(source)  # type: ignore[arg-type]
+        assert image.mode == "RGB", form
+        assert image.tobytes() == picture().tobytes(), form
+
+
+def test_a_stream_keeps_its_position_and_stays_open() -> None:
+    stream = io.BytesIO(PNG)
+    stream.seek(5)
+    load_image(stream)
+    assert stream.tell() == 5
+    assert not stream.closed
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_a_file_is_not_kept_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kept = [load_image(path) for _ in range(20)]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert len(kept) == 20
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV"])
+def test_an_image_keeps_its_mode_and_is_copied(mode: str) -> None:
+    original = picture(mode)
+    before = original.tobytes()
+    image = load_image(original)
+    assert image.mode == mode
+    assert image.tobytes() == before
+    image.paste(0, (0, 0, 20, 12))
+    assert original.tobytes() == before
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"])
+def test_to_rgb_is_pillows_conversion(mode: str) -> None:
+    original = picture(mode)
+    assert to_rgb(original).tobytes() == original.convert("RGB").tobytes()
+
+
+def test_to_rgb_drops_alpha() -> None:
+    assert to_rgb(Image.new("RGBA", (1, 1), (200, 100, 50, 0))).getpixel((0, 0)) == (200, 100, 50)
+
+
+def test_to_rgb_names_a_mode_it_cannot_convert() -> None:
+    with pytest.raises(ImageError, match="mode .La."):
+        to_rgb(Image.new("La", (2, 2)))
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = load_image(encoded(picture(size=(20, 12)), "JPEG", exif=exif))
+    assert image.size == (12, 20)
+    assert image.getexif().get(0x0112) is None
+
+
+def test_the_first_of_many_frames_is_taken() -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")]
+    for format in ("GIF", "TIFF", "WEBP"):
+        data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **{"lossless": True})
+        red, green, blue = to_rgb(load_image(data)).getpixel((0, 0))
+        assert red > 240, format
+        assert max(green, blue) < 15, format
+
+
+def gray16(top: int) -> np.ndarray:
+    return np.linspace(0, top, 256).astype(np.uint16).reshape(16, 16)
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_deep_gray_is_scaled_to_eight_bits(top: int) -> None:
+    ramp = np.arange(256).reshape(16, 16)
+    png = load_image(encoded(Image.fromarray(gray16(top)), "PNG"))
+    tiff = load_image(encoded(Image.fromarray(gray16(top)), "TIFF"))
+    array = load_image(gray16(top))
+    big_endian = load_image(gray16(top).astype(">u2"))
+    for image in (png, tiff, array, big_endian, load_image(Image.fromarray(gray16(top).astype(np.int32)))):
+        assert image.mode == "L"
+        assert np.abs(np.asarray(image).astype(int) - ramp).max() <= 1
+
+
+def test_a_dim_scan_of_sixteen_bits_keeps_its_darkness() -> None:
+    assert np.asarray(load_image(gray16(32768))).max() == 128
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.0, 255.0], [0, 100, 255]), ([-10.0, 0.0, 10.0], [0, 128, 255])],
+)
+def test_float_images_are_scaled(values: list[float], expected: list[int]) -> None:
+    image = load_image(Image.fromarray(np.array([values], dtype=np.float32)))
+    assert np.asarray(image).tolist() == [expected]
+
+
+def test_a_constant_or_nan_float_image_is_read() -> None:
+    assert np.asarray(load_image(Image.new("F", (2, 1), -3.0))).tolist() == [[0, 0]]
+    assert np.asarray(load_image(Image.fromarray(np.array([[np.nan, 1.0]], np.float32)))).tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize(
+    ("array", "mode"),
+    [
+        (np.zeros((3, 5), np.uint8), "L"),
+        (np.zeros((3, 5, 1), np.uint8), "L"),
+        (np.zeros((3, 5, 4), np.uint8), "RGBA"),
+        (np.ones((3, 5), np.bool_), "L"),
+        (np.zeros((3, 5, 3), np.float64), "RGB"),
+        (np.zeros((3, 10, 3), np.uint8)[:, ::2], "RGB"),
+    ],
+)
+def test_arrays(array: np.ndarray, mode: str) -> None:
+    image = load_image(array)
+    assert (image.mode, image.size) == (mode, (5, 3))
+
+
+def test_true_is_white_and_an_array_is_copied() -> None:
+    assert load_image(np.array([[True, False]])).tobytes() == b"\xff\x00"
+    array = np.zeros((1, 2), np.uint8)
+    image = load_image(array)
+    array[:] = 9
+    assert image.tobytes() == b"\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((3, 5, 5), np.uint8), r"\(3, 5, 5\)"),
+        (np.zeros(3, np.uint8), r"\(3,\)"),
+        (np.zeros((0, 5), np.uint8), "5x0"),
+        (np.full((2, 2), 200.0), "from 0 to 1"),
+        (np.full((2, 2), np.nan), "from 0 to 1"),
+        (np.zeros((2, 2), np.int64), "int64"),
+    ],
+)
+def test_arrays_that_are_no_pictures(array: np.ndarray, says: str) -> None:
+    with pytest.raises(ImageError, match=says):
+        load_image(array)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("https://example.org/a.png", "never fetched"),
+        ("HTTP://example.org/a.png", "never fetched"),
+        ("file:///etc/passwd", "never fetched"),
+        ("/no/such/file.png", "/no/such/file.png.*no such file"),
+        ("a\0b.png", "no such file"),
+        ("x" * 100_000, r"x\.\.\."),
+        ("data:image/png;base64,@@@", "<data URI>"),
+        ("data:image/png", "comma"),
+        (b"", "<bytes>.*0 bytes"),
+        (b"%PDF-1.7", "wanted an image"),
+        (PNG[:60], "<bytes>"),
+        (io.StringIO("text"), "not as binary"),
+        (3, "int"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_one_line(source: object, says: str) -> None:
+    with pytest.raises(ImageError, match=says) as raised:
+        load_image(source)  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+def test_truncated_files_raise() -> None:
+    big = picture(size=(200, 200))
+    for format in ("PNG", "JPEG", "GIF", "BMP", "WEBP"):
+        data = encoded(big, format)
+        with pytest.raises(ImageError):
+            load_image(data[: len(data) // 2])
+
+
+def test_formats_outside_the_list_are_refused() -> None:
+    for format in ("ICO", "PCX", "EPS"):
+        with pytest.raises(ImageError, match="wanted an image"):
+            load_image(encoded(picture(), format))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes need POSIX")
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(ImageError, match="not a regular file"):
+            load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (ImageBudget(max_bytes=50), "max_bytes"),
+        (ImageBudget(max_pixels=239), "20x12.*239 pixels.*max_pixels"),
+        (ImageBudget(max_side=19), "20x12.*19 pixels.*max_side"),
+    ],
+)
+def test_budgets_hold_for_every_form(budget: ImageBudget, says: str, tmp_path: Path) -> None:
+    for form, source in every_form(tmp_path).items():
+        if "max_bytes" in says and form in ("image", "array", "float array"):
+            continue
+        with pytest.raises(ImageBudgetError, match=says):
+            load_image(source, budget=budget)  # type: ignore[arg-type]
+
+
+def test_an_image_exactly_within_budget_passes() -> None:
+    assert load_image(PNG, budget=ImageBudget(max_bytes=len(PNG), max_pixels=240, max_side=20)).size == (20, 12)
+
+
+def test_the_size_is_checked_before_decoding() -> None:
+    header = PNG[:16] + (10_001).to_bytes(4, "big") + (10_001).to_bytes(4, "big") + PNG[24:29]
+    import zlib
+
+    broken = header + zlib.crc32(header[12:29]).to_bytes(4, "big") + PNG[33:]
+    with pytest.raises(ImageBudgetError, match="10001x10001"):
+        load_image(broken)
+    with pytest.raises(ImageError, match="broken"):  # had it been decoded, it would have been found broken
+        load_image(broken, budget=ImageBudget(max_pixels=170_000_000))
+
+
+def test_pillows_own_limit_is_a_budget_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageBudgetError, match="<bytes>"):
+        load_image(PNG)
+
+
+def test_pillows_warnings_do_not_leak_and_filters_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # 240 pixels: between the warning and the error
+    filters = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        threads = [threading.Thread(target=lambda: [load_image(PNG) for _ in range(50)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert load_image(PNG).size == (20, 12)
+    assert caught == []
+    assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, None])
+def test_a_budget_is_checked(limit: object) -> None:
+    with pytest.raises(InputError, match="max_pixels"):
+        ImageBudget(max_pixels=limit)  # type: ignore[arg-type]
+
+
+def test_the_default_budget_admits_a_page_scan() -> None:
+    a3_at_600_dpi = 7016 * 9921
+    assert a3_at_600_dpi < DEFAULT_BUDGET.max_pixels
