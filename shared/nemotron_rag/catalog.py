@@ -6,9 +6,15 @@ Sources: the model cards and configuration files of the named repositories at th
 from __future__ import annotations
 
 from nemotron_rag.errors import UnknownModelError
-from nemotron_rag.types import Modality, ModelSpec
+from nemotron_rag.types import Kind, Modality, ModelSpec
 
-__all__ = ["CATALOG", "find"]
+__all__ = ["CATALOG", "FAMILIES", "find"]
+
+# `model_type` in a checkpoint's config.json -> module under nemotron_rag.models, and what it makes.
+FAMILIES: dict[str, tuple[str, Kind]] = {
+    "llama_nemotron_vl": ("llama_nemotron_embed_vl", "embedder"),
+    "llama_nemotron_vl_rerank": ("llama_nemotron_rerank_vl", "reranker"),
+}
 
 _VL: tuple[Modality, ...] = ("text", "image", "image_text")
 # The card's settings for llama-nemotron-embed-vl-1b-v2 and llama-nemotron-rerank-vl-1b-v2.

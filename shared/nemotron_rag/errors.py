@@ -10,6 +10,7 @@
     * PdfError                 a PDF or one of its pages cannot be read
       * PdfPasswordError       a PDF needs a password, or the given one is wrong
     * TokenLimitError          a passage's image tokens do not fit into max_length
+  * NonFiniteError             the model computed NaN or infinity
   * ItemTooLargeError          one item alone does not fit into device memory
   * ClosedError                the model or index was closed
   * StoreError                 the vector store refused or could not be reached
@@ -28,6 +29,7 @@ __all__ = [
     "ItemTooLargeError",
     "MissingExtraError",
     "NemotronRagError",
+    "NonFiniteError",
     "PdfError",
     "PdfPasswordError",
     "StoreError",
@@ -84,6 +86,10 @@ class PdfPasswordError(PdfError):
 
 class TokenLimitError(InputError):
     """A passage's image tokens do not fit into max_length; image tokens are never cut."""
+
+
+class NonFiniteError(NemotronRagError):
+    """The model computed NaN or infinity, usually because the number format's range is too small."""
 
 
 class ItemTooLargeError(NemotronRagError):

@@ -1,0 +1,176 @@
+"""From a name to a loaded model: catalog id or local folder -> family -> one shared set of weights.
+
+It imports no torch until something is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nemotron_rag import catalog
+from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
+from nemotron_rag.types import Kind, ModelSpec
+
+if TYPE_CHECKING:
+    from nemotron_rag.protocols import Embedder, Reranker
+
+__all__ = ["load_embedder", "load_reranker"]
+
+_log = logging.getLogger("nemotron_rag")
+_SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+def load_embedder(
+    name_or_folder: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    revision: str | None = None,
+    dimensions: int | None = None,
+    max_input_tiles: int | None = None,
+    use_thumbnail: bool | None = None,
+    max_length: int | Mapping[str, int] | None = None,
+) -> Embedder:
+    """Load a model that turns queries and passages into one vector each.
+
+    Args:
+        name_or_folder: a catalog id, its hub repository, or a local folder with a ``config.json``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best one there is.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None takes bfloat16 on CUDA, float16 on MPS, float32 on CPU.
+        revision: of the hub repository, instead of the pinned one.
+        dimensions: shorter vectors (Matryoshka), for models trained for it; None for all.
+        max_input_tiles: tiles per image, thumbnail not counted; None for 6, or what a local folder says.
+        use_thumbnail: show a cut image as one small tile too; None for what the checkpoint says.
+        max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
+            ``query``; None for 8192, 2048, 10240 and 512. Text is cut; image tokens never are.
+
+    Raises:
+        UnknownModelError: no such id or folder.
+        CheckpointError: the checkpoint is broken, of another kind, or cannot be downloaded.
+        InputError: an argument has an impossible value.
+        MissingExtraError: torch or transformers is not installed.
+
+    Example:
+        >>> from nemotron_rag import load_embedder
+        >>> load_embedder("starter-embed-vl").embed_queries(["Where do tornadoes form?"]).shape
+        (1, 1024)
+    """
+    options = {
+        "dimensions": dimensions,
+        "max_input_tiles": max_input_tiles,
+        "use_thumbnail": use_thumbnail,
+        "max_length": max_length,
+    }
+    return cast("Embedder", _load(name_or_folder, "embedder", device, dtype, revision, options))
+
+
+def load_reranker(
+    name_or_folder: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    revision: str | None = None,
+    max_input_tiles: int | None = None,
+    use_thumbnail: bool | None = None,
+    max_length: int | Mapping[str, int] | None = None,
+) -> Reranker:
+    """Load a model that reads a query and a passage together and scores how well they match.
+
+    Arguments and errors are those of `load_embedder`; `max_length` counts the query too.
+
+    Example:
+        >>> from nemotron_rag import Passage, load_reranker
+        >>> load_reranker("starter-rerank-vl").score("tornadoes", [Passage("Tornadoes form in storms.")]).shape
+        (1,)
+    """
+    options = {"max_input_tiles": max_input_tiles, "use_thumbnail": use_thumbnail, "max_length": max_length}
+    return cast("Reranker", _load(name_or_folder, "reranker", device, dtype, revision, options))
+
+
+def _load(
+    name_or_folder: str | os.PathLike[str],
+    kind: Kind,
+    device: str | None,
+    dtype: str | None,
+    revision: str | None,
+    options: dict[str, Any],
+) -> object:
+    spec = _spec(name_or_folder)
+    name = spec.id if spec else os.fspath(name_or_folder)
+    _check_options(name, spec, revision, options)
+    folder = _folder(name_or_folder, spec, revision)
+    family, found = (spec.family, spec.kind) if spec else _family(folder)
+    if found != kind:
+        raise CheckpointError(f"{name} is a {found}, wanted a {kind}; load it with load_{found}")
+    if spec and spec.repo is None:
+        _log.info("%s is a tiny model of the nemotron-rag project for trying things out, not one of NVIDIA's", name)
+    if spec and spec.max_input_tiles and options["max_input_tiles"] is None:
+        options["max_input_tiles"] = spec.max_input_tiles
+    module = _import_family(family)
+    pinned = (revision or spec.revision) if spec and spec.repo else None
+    return module.load(folder, name=name, revision=pinned, device=device, dtype=dtype, **options)
+
+
+def _spec(name_or_folder: str | os.PathLike[str]) -> ModelSpec | None:
+    """The catalog row, or None for a local folder."""
+    name = os.fspath(name_or_folder)
+    try:
+        return catalog.find(name)
+    except UnknownModelError:
+        if not Path(name).is_dir():
+            raise
+        return None
+
+
+def _check_options(name: str, spec: ModelSpec | None, revision: str | None, options: Mapping[str, Any]) -> None:
+    if revision is not None and (spec is None or spec.repo is None):
+        raise InputError(f"revision={revision!r} was given, but {name} is not on the model hub; leave it out")
+    dimensions = options.get("dimensions")
+    if spec and dimensions is not None and dimensions not in spec.dimensions:
+        known = ", ".join(map(str, spec.dimensions))
+        raise InputError(f"{name} has vectors of {known} dimensions, got dimensions={dimensions}")
+
+
+def _folder(name_or_folder: str | os.PathLike[str], spec: ModelSpec | None, revision: str | None) -> Path:
+    if spec is None:
+        return Path(name_or_folder).resolve()
+    if spec.repo is None:
+        return _SHIPPED / spec.id
+    wanted = revision or spec.revision
+    assert wanted is not None  # a test holds every hub row to a pinned revision
+    return cast("Path", _import_runtime("hub").download(spec.repo, revision=wanted))
+
+
+def _family(folder: Path) -> tuple[str, Kind]:
+    """Family and kind of a local checkpoint, by the `model_type` in its config.json."""
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"folder {folder} holds no config.json with a model_type: {error!r}") from error
+    if model_type not in catalog.FAMILIES:
+        known = ", ".join(catalog.FAMILIES)
+        raise CheckpointError(f"folder {folder} holds a model of type {model_type!r}; supported types: {known}")
+    return catalog.FAMILIES[model_type]
+
+
+def _import_family(family: str) -> Any:
+    return _import_local(f"nemotron_rag.models.{family}")
+
+
+def _import_runtime(module: str) -> Any:
+    return _import_local(f"nemotron_rag.runtime.{module}")
+
+
+def _import_local(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("nemotron_rag"):
+            raise
+        raise MissingExtraError(error.name, "local") from error

@@ -1,0 +1,85 @@
+"""From a prompt to token ids. It knows no prompt's wording; the families do.
+
+Text that comes from users or documents is plain text: a literal ``<IMG_CONTEXT>`` or ``<|end_of_text|>`` in it is
+split into ordinary tokens. (The published processors read such text as control tokens, or delete it.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from nemotron_rag.errors import CheckpointError, TokenLimitError
+
+__all__ = ["Prompt", "PromptTokenizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Text with a place for one image.
+
+    Args:
+        before: text in front of the image, or all the text if there is none.
+        image_tokens: image tokens to make room for; 0 without an image.
+        after: text behind the image.
+    """
+
+    before: str
+    image_tokens: int = 0
+    after: str = ""
+
+
+class PromptTokenizer:
+    """Turns prompts into token ids, with the start-of-text token in front and no padding.
+
+    Args:
+        folder: a checkpoint with a ``tokenizer.json``.
+        image_context_id: id that stands for one image token.
+
+    Raises:
+        CheckpointError: the tokenizer is missing, broken, or has no image tokens.
+    """
+
+    def __init__(self, folder: Path, *, image_context_id: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(f"cannot read tokenizer.json of checkpoint {folder}: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # special tokens inside text are split like any other text
+        self._start: list[int] = self._tokenizer.encode("").ids
+        self._context = image_context_id
+        image_start, image_end = (self._tokenizer.token_to_id(token) for token in ("<img>", "</img>"))
+        if image_start is None or image_end is None:
+            raise CheckpointError(f"tokenizer.json of checkpoint {folder} has no <img> and </img> tokens")
+        self._image_start, self._image_end = image_start, image_end
+
+    def encode(self, prompt: Prompt, *, max_length: int, index: int) -> list[int]:
+        """Token ids of a prompt, its text cut on the right to `max_length`.
+
+        Args:
+            prompt: what to encode.
+            max_length: most tokens, start token and image included.
+            index: place in the caller's list, for the error message.
+
+        Raises:
+            TokenLimitError: the image does not fit; image tokens are never cut.
+        """
+        ids = self._start + self._encode(prompt.before)
+        if prompt.image_tokens:
+            ids += [self._image_start, *[self._context] * prompt.image_tokens, self._image_end]
+            if len(ids) > max_length:
+                raise TokenLimitError(
+                    f"passage {index} needs {len(ids)} tokens for its image, max_length allows {max_length}; "
+                    f"raise max_length or lower max_input_tiles"
+                )
+            ids += self._encode(prompt.after)
+        return ids[:max_length]
+
+    def _encode(self, text: str) -> list[int]:
+        valid = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no encoding
+        ids: list[int] = self._tokenizer.encode(valid, add_special_tokens=False).ids
+        return ids

@@ -1,0 +1,139 @@
+"""The settings of a Llama-Nemotron VL checkpoint, read from its JSON files. It loads no weights.
+
+Field names and defaults are those of the published `LlamaNemotronVLConfig` and processors. A value that this package
+does not implement raises here: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig, SiglipVisionConfig
+
+from nemotron_rag.errors import CheckpointError
+from nemotron_rag.runtime.attention import PACKED_ATTENTION
+from nemotron_rag.runtime.checkpoint import read_json
+
+__all__ = ["VLConfig", "read_vl_config"]
+
+# Mean and standard deviation by `norm_type`; values of the published processors.
+_NORMALISATIONS = {
+    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+# What this code implements; other values of these fields change the computation.
+_SUPPORTED = {
+    "select_layer": -1,
+    "ps_version": "v2",
+    "downsample_ratio": 0.5,
+    "keep_aspect_ratio": False,
+    "pre_feature_reduction": False,
+    "pooling": "avg",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VLConfig:
+    """What the stack, the prompts and the tiling need to know.
+
+    Args:
+        vision: of the SigLIP tower.
+        llm: of the bidirectional Llama.
+        tile_size: side of a tile, pixels.
+        patch_size: side of a patch, pixels.
+        image_context_id: token id of ``<IMG_CONTEXT>``.
+        max_input_tiles: tiles per image unless the caller says otherwise, thumbnail not counted.
+        use_thumbnail: whether a cut image is also shown as one small tile.
+        mean: of the three channels, in units of 0..1.
+        std: likewise.
+        query_prefix: put before queries.
+        passage_prefix: put before passages.
+        max_query_length: tokens a query may have.
+        prompt_template: how a reranker joins question and passage.
+        temperature: a reranker's logits are divided by it.
+    """
+
+    vision: SiglipVisionConfig
+    llm: LlamaConfig
+    tile_size: int
+    patch_size: int
+    image_context_id: int
+    max_input_tiles: int
+    use_thumbnail: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    query_prefix: str
+    passage_prefix: str
+    max_query_length: int
+    prompt_template: str | None
+    temperature: float
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Image tokens of one tile: the patches, four of them joined into one by the pixel shuffle."""
+        return (self.tile_size // self.patch_size // 2) ** 2
+
+
+def read_vl_config(folder: Path) -> VLConfig:
+    """Read ``config.json`` and the processor's files.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or a field has a value that is not implemented.
+    """
+    config = read_json(folder, "config.json")
+    processor = read_json(folder, "preprocessor_config.json", optional=True)
+    processor |= read_json(folder, "processor_config.json", optional=True)
+    for name, value in _SUPPORTED.items():
+        if config.get(name, value) != value:
+            raise CheckpointError(f"checkpoint {folder} has {name}={config[name]!r}, only {value!r} is implemented")
+    try:
+        return _build(config, processor)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"config.json of checkpoint {folder} cannot be used: {error!r}") from error
+
+
+def _build(config: dict[str, Any], processor: dict[str, Any]) -> VLConfig:
+    vision = SiglipVisionConfig(**_plain(config["vision_config"]))
+    vision._attn_implementation = "sdpa"  # every tile has the same length: nothing to pack
+    llm = LlamaConfig(**_plain(_classic_rope(config["llm_config"])))
+    llm._attn_implementation = PACKED_ATTENTION
+    mean, std = _NORMALISATIONS[processor.get("norm_type", "siglip")]
+    both = config | processor  # the processor's word counts for what it does itself
+    # Without dynamic tiling an image is squashed into one tile: the same as at most one tile.
+    dynamic = both.get("dynamic_image_size", False)
+    return VLConfig(
+        vision=vision,
+        llm=llm,
+        tile_size=int(config.get("force_image_size") or config["vision_config"]["image_size"]),
+        patch_size=int(config["vision_config"]["patch_size"]),
+        image_context_id=int(config["img_context_token_id"]),
+        max_input_tiles=int(both.get("max_input_tiles", 6)) if dynamic else 1,
+        use_thumbnail=bool(both.get("use_thumbnail", False)),
+        mean=mean,
+        std=std,
+        query_prefix=str(both.get("query_prefix", "query:")),
+        passage_prefix=str(both.get("passage_prefix", "passage:")),
+        max_query_length=int(both.get("q_max_length") or 512),
+        prompt_template=both.get("prompt_template"),
+        temperature=float(config.get("temperature", 1.0)),
+    )
+
+
+def _classic_rope(llm: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell the rotary settings as `rope_theta` and `rope_scaling`, which every `transformers` release reads."""
+    fields = dict(llm)
+    parameters = fields.pop("rope_parameters", None)
+    if parameters:
+        scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+        fields["rope_theta"] = parameters.get("rope_theta", fields.get("rope_theta"))
+        fields["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
+    return {key: value for key, value in fields.items() if value is not None or key == "rope_scaling"}
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that describe a shape; which class or file wrote them does not matter here."""
+    dropped = {"architectures", "auto_map", "model_type", "transformers_version", "torch_dtype", "dtype"}
+    return {key: value for key, value in fields.items() if key not in dropped and not key.startswith("_")}

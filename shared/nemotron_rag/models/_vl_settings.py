@@ -1,0 +1,77 @@
+"""The caller's choices for a VL model: tiles and lengths, with the defaults of the model cards. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.models._vl_config import VLConfig
+from nemotron_rag.types import Modality
+
+__all__ = ["DEFAULT_MAX_LENGTH", "VLSettings", "resolve_settings"]
+
+# Tokens by modality, from the model cards of llama-nemotron-embed-vl-1b-v2 and llama-nemotron-rerank-vl-1b-v2.
+DEFAULT_MAX_LENGTH: Mapping[Modality, int] = {"image": 2048, "text": 8192, "image_text": 10240}
+_ROOM_FOR_TEXT = 256  # what the cards' 2048 tokens leave beside 7 tiles of 256
+
+
+@dataclass(frozen=True, slots=True)
+class VLSettings:
+    """How images are cut and texts are limited.
+
+    Args:
+        max_input_tiles: tiles per image, thumbnail not counted.
+        use_thumbnail: whether a cut image is also shown as one small tile.
+        max_length: tokens by modality, and under ``query`` for queries embedded on their own.
+    """
+
+    max_input_tiles: int
+    use_thumbnail: bool
+    max_length: Mapping[str, int]
+
+    @property
+    def identity(self) -> Mapping[str, int | bool]:
+        """The settings as plain values, for a model's `identity`."""
+        lengths = {f"max_length_{key}": value for key, value in self.max_length.items()}
+        return {"max_input_tiles": self.max_input_tiles, "use_thumbnail": self.use_thumbnail, **lengths}
+
+
+def resolve_settings(
+    config: VLConfig,
+    *,
+    max_input_tiles: int | None,
+    use_thumbnail: bool | None,
+    max_length: int | Mapping[str, int] | None,
+) -> VLSettings:
+    """Fill in what the caller left open.
+
+    Args:
+        config: of the checkpoint.
+        max_input_tiles: None for the checkpoint's own.
+        use_thumbnail: None for the checkpoint's own.
+        max_length: one limit for all passages, limits by ``text``, ``image``, ``image_text`` or ``query``, or None.
+            The default for images grows with the tiles, so that they always fit.
+
+    Raises:
+        InputError: a number is below 1 or a key is unknown.
+    """
+    tiles = config.max_input_tiles if max_input_tiles is None else max_input_tiles
+    if tiles < 1:
+        raise InputError(f"max_input_tiles must be at least 1, got {tiles}")
+    thumbnail = config.use_thumbnail if use_thumbnail is None else use_thumbnail
+    image_tokens = (tiles + int(thumbnail and tiles > 1)) * config.tokens_per_tile
+    limits: dict[str, int] = {
+        modality: limit if modality == "text" else max(limit, image_tokens + _ROOM_FOR_TEXT)
+        for modality, limit in DEFAULT_MAX_LENGTH.items()
+    }
+    limits["query"] = config.max_query_length
+    given = max_length if isinstance(max_length, Mapping) else dict.fromkeys(DEFAULT_MAX_LENGTH, max_length)
+    for key, value in given.items():
+        if key not in limits:
+            raise InputError(f"max_length has no key {key!r}; give an int or keys out of: {', '.join(limits)}")
+        if value is not None:
+            limits[key] = value
+    if min(limits.values()) < 1:
+        raise InputError(f"max_length must be at least 1, got {max_length}")
+    return VLSettings(max_input_tiles=tiles, use_thumbnail=thumbnail, max_length=limits)

@@ -1,0 +1,29 @@
+"""Fetching a pinned checkpoint from the model hub: weights and JSON only, never code. It knows no architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from nemotron_rag.errors import CheckpointError
+
+__all__ = ["download"]
+
+_FILES = ["*.json", "*.safetensors"]
+
+
+def download(repo: str, *, revision: str) -> Path:
+    """The local folder of a repository at a revision, downloaded unless it is in the cache.
+
+    Raises:
+        CheckpointError: neither the hub nor a cached copy is in reach.
+    """
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # network, authentication, disk and cache errors share no base class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"cannot get {repo} at revision {revision[:8]} from the model hub ({reason}); "
+            f"give a local folder with its files, or try the shipped starter models"
+        ) from error
