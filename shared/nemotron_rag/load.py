@@ -107,7 +107,7 @@ def _load(
     folder = _folder(name_or_folder, spec, revision)
     family, found = (spec.family, spec.kind) if spec else _family(folder)
     if found != kind:
-        raise CheckpointError(f"{name} is a {found}, wanted a {kind}; load it with load_{found}")
+        raise CheckpointError(f"{name} is of kind {found}, wanted {kind}; load it with load_{found}")
     if spec and spec.repo is None:
         _log.info("%s is a tiny model of the nemotron-rag project for trying things out, not one of NVIDIA's", name)
     if spec and spec.max_input_tiles and options["max_input_tiles"] is None:

@@ -21,7 +21,7 @@ from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
-__all__ = ["LlamaNemotronEmbedVL", "load"]
+__all__ = ["LlamaNemotronEmbedVL", "embed_prompt", "load"]
 
 
 class LlamaNemotronEmbedVL:
@@ -108,14 +108,13 @@ class LlamaNemotronEmbedVL:
         model = self._opened()
         if not isinstance(query, str):
             raise InputError(f"query {index} is of type {type(query).__name__}, wanted str")
-        prompt = Prompt(_prefixed(model.config.query_prefix) + query)
+        prompt = embed_prompt(model.config.query_prefix, query)
         return model.encode(prompt, None, max_length=self._settings.max_length["query"], index=index)
 
     def _prepare_passage(self, passage: Passage, index: int) -> VLInput:
         model = self._opened()
         tiles, image_tokens = model.cut(passage, self._settings, index=index, keep_mode=False)
-        prefix = _prefixed(model.config.passage_prefix)
-        prompt = Prompt(prefix, image_tokens, f" {passage.text}") if image_tokens else Prompt(prefix + passage.text)
+        prompt = embed_prompt(model.config.passage_prefix, passage.text, image_tokens=image_tokens)
         return model.encode(prompt, tiles, max_length=self._settings.max_length[passage.modality], index=index)
 
     def _opened(self) -> VLModel:
@@ -124,8 +123,16 @@ class LlamaNemotronEmbedVL:
         return self._model
 
 
-def _prefixed(prefix: str) -> str:
-    return f"{prefix} " if prefix else ""
+def embed_prompt(prefix: str, text: str, *, image_tokens: int = 0) -> Prompt:
+    """The published prompt: prefix, image, text, each set off by a space; the space stays when the text is empty.
+
+    Args:
+        prefix: ``query:`` or ``passage:``, or nothing.
+        text: the query or passage.
+        image_tokens: 0 without an image.
+    """
+    start = f"{prefix} " if prefix else ""
+    return Prompt(start, image_tokens, f" {text}") if image_tokens else Prompt(start + text)
 
 
 def load(

@@ -21,7 +21,7 @@ from nemotron_rag.runtime.checkpoint import fingerprint, load_tensor
 from nemotron_rag.runtime.device import resolve_device
 from nemotron_rag.types import Passage, Ranked
 
-__all__ = ["LlamaNemotronRerankVL", "load"]
+__all__ = ["LlamaNemotronRerankVL", "load", "rerank_prompt"]
 
 
 class LlamaNemotronRerankVL:
@@ -95,8 +95,8 @@ class LlamaNemotronRerankVL:
     def _prepare(self, query: str, passage: Passage, index: int) -> VLInput:
         model = self._opened()
         tiles, image_tokens = model.cut(passage, self._settings, index=index, keep_mode=True)
-        text = _join(query, passage.text, model.config.prompt_template)
-        prompt = Prompt("", image_tokens, f" {text}") if image_tokens else Prompt(text)
+        template = model.config.prompt_template
+        prompt = rerank_prompt(query, passage.text, template=template, image_tokens=image_tokens)
         return model.encode(prompt, tiles, max_length=self._settings.max_length[passage.modality], index=index)
 
     def _head(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -109,9 +109,17 @@ class LlamaNemotronRerankVL:
         return self._model
 
 
-def _join(question: str, passage: str, template: str | None) -> str:
-    """The published templates; the odd spaces and line breaks are theirs."""
-    return f"question:{question} \n \n passage:{passage}" if template == "v1" else f"{question} \n {passage}"
+def rerank_prompt(question: str, passage: str, *, template: str | None, image_tokens: int = 0) -> Prompt:
+    """The published prompt: the image before the question; the odd spaces and line breaks are the model's own.
+
+    Args:
+        question: the query.
+        passage: the text to judge; may be empty.
+        template: ``v1`` for the labelled form, anything else for the bare one.
+        image_tokens: 0 without an image.
+    """
+    text = f"question:{question} \n \n passage:{passage}" if template == "v1" else f"{question} \n {passage}"
+    return Prompt("", image_tokens, f" {text}") if image_tokens else Prompt(text)
 
 
 def load(

@@ -1,0 +1,240 @@
+"""Names, folders, and checkpoints that are not what they should be."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import subprocess
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nemotron_rag.load
+import pytest
+from nemotron_rag import CATALOG, Passage, load_embedder, load_reranker
+from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def checkpoint(reference, tmp_path) -> Path:
+    return Path(shutil.copytree(reference / "embed_vl_open_1", tmp_path / "checkpoint"))
+
+
+def _edit(folder: Path, **fields) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def _embed(folder: Path):
+    return load_embedder(folder, device="cpu").embed_passages([Passage("a b c")])
+
+
+def test_unknown_names_list_the_known_ones(tmp_path):
+    with pytest.raises(UnknownModelError, match="no model named 'lama'.*llama-nemotron-embed-vl-1b-v2"):
+        load_embedder("lama")
+    with pytest.raises(CheckpointError, match="holds no config.json"):
+        load_embedder(tmp_path)
+
+
+def test_the_wrong_kind(reference):
+    with pytest.raises(CheckpointError, match="is of kind reranker, wanted embedder; load it with load_reranker"):
+        load_embedder(reference / "rerank_vl_open_1")
+    with pytest.raises(CheckpointError, match="is of kind embedder, wanted reranker"):
+        load_reranker(reference / "embed_vl_open_1")
+
+
+def test_impossible_arguments(reference):
+    folder = reference / "embed_vl_open_1"
+    for options, message in [
+        ({"device": "gpu"}, "device 'gpu' cannot be used here"),
+        ({"dtype": "int8"}, "no dtype named 'int8'"),
+        ({"revision": "main"}, "is not on the model hub"),
+        ({"dimensions": 65}, "dimensions must be between 1 and 64, got 65"),
+        ({"max_input_tiles": 0}, "max_input_tiles must be at least 1, got 0"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            load_embedder(folder, **{"device": "cpu", **options})
+    with pytest.raises(InputError, match="has vectors of 2048 dimensions, got dimensions=100"):
+        load_embedder("llama-nemotron-embed-vl-1b-v2", dimensions=100)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "bert"}, "of type 'bert'; supported types: llama_nemotron_vl"),
+        ({"pooling": "cls"}, "pooling='cls', only 'avg' is implemented"),
+        ({"select_layer": -2}, "select_layer=-2, only -1"),
+        ({"ps_version": "v1"}, "ps_version='v1', only 'v2'"),
+        ({"vision_config": None}, "config.json of checkpoint .* cannot be used"),
+        ({"img_context_token_id": None}, "cannot be used"),
+    ],
+)
+def test_configurations_we_cannot_run(checkpoint, fields, message):
+    _edit(checkpoint, **fields)
+    with pytest.raises(CheckpointError, match=message):
+        load_embedder(checkpoint, device="cpu")
+
+
+def test_rope_in_the_newer_spelling_is_the_same(checkpoint):
+    before = _embed(checkpoint)
+    llm = json.loads((checkpoint / "config.json").read_text())["llm_config"]
+    llm["rope_parameters"] = {"rope_theta": llm.pop("rope_theta"), **llm.pop("rope_scaling")}
+    copy = checkpoint.with_name("newer")
+    shutil.copytree(checkpoint, copy)
+    _edit(copy, llm_config=llm)
+    assert (_embed(copy) == before).all()
+
+
+def test_weight_names_of_both_transformers_lines(checkpoint):
+    before = _embed(checkpoint)
+    weights = load_file(checkpoint / "model.safetensors")
+    flat = {name.replace("vision_model.vision_model.", "vision_model."): tensor for name, tensor in weights.items()}
+    copy = Path(shutil.copytree(checkpoint, checkpoint.with_name("flat")))
+    save_file(flat, copy / "model.safetensors")
+    assert (_embed(copy) == before).all()
+
+
+def test_sharded_weights(checkpoint):
+    before = _embed(checkpoint)
+    copy = Path(shutil.copytree(checkpoint, checkpoint.with_name("sharded")))
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    names = sorted(weights)
+    files = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(names)}
+    for file in set(files.values()):
+        save_file({name: weights[name] for name in names if files[name] == file}, copy / file)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    assert (_embed(copy) == before).all()
+    files[names[0]] = "../outside.safetensors"
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    with pytest.raises(CheckpointError, match="names '../outside.safetensors'"):
+        load_embedder(copy, device="cpu", dtype="bfloat16")
+
+
+def test_broken_weights(checkpoint):
+    weights = load_file(checkpoint / "model.safetensors")
+    norm = weights.pop("language_model.norm.weight")
+    save_file(weights, checkpoint / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 missing \['language_model.norm.weight'\], 0 unknown"):
+        load_embedder(checkpoint, device="cpu")
+    save_file(weights | {"language_model.norm.weight": norm[:3].clone()}, checkpoint / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"has shape \(3,\), its config.json wants \(64,\)"):
+        load_embedder(checkpoint, device="cpu")
+    (checkpoint / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match="cannot read weights"):
+        load_embedder(checkpoint, device="cpu")
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model.bin").write_bytes(b"a pickle would be here")
+    with pytest.raises(CheckpointError, match="only safetensors are read"):
+        load_embedder(checkpoint, device="cpu")
+
+
+def test_reranker_without_head(reference, tmp_path):
+    folder = Path(shutil.copytree(reference / "rerank_vl_open_1", tmp_path / "rerank"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no weight named score.weight"):
+        load_reranker(folder, device="cpu")
+
+
+def test_equal_checkpoints_share_their_weights_until_closed(checkpoint):
+    with ThreadPoolExecutor(8) as pool:
+        loaded = list(pool.map(lambda _: load_embedder(checkpoint, device="cpu", max_input_tiles=2), range(8)))
+    models = {id(embedder._model) for embedder in loaded}
+    assert len(models) == 1
+    assert load_embedder(checkpoint, device="cpu", dtype="bfloat16")._model is not loaded[0]._model
+    weights = weakref.ref(loaded[0]._model)
+    loaded[0].close()
+    assert loaded[1].embed_queries(["still there"]).shape == (1, 64)
+    for embedder in loaded:
+        embedder.close()
+    gc.collect()
+    assert weights() is None
+
+
+def test_identity_tells_weights_apart(checkpoint):
+    before = load_embedder(checkpoint, device="cpu").identity
+    assert before == load_embedder(checkpoint, device="cpu").identity
+    assert before != load_embedder(checkpoint, device="cpu", max_input_tiles=3).identity
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["language_model.norm.weight"] += 1
+    save_file(weights, checkpoint / "model.safetensors")
+    assert before != load_embedder(checkpoint, device="cpu", dtype="float16").identity
+
+
+def test_missing_torch_names_the_extra(monkeypatch, reference):
+    def refuse(name):
+        raise ModuleNotFoundError(name="torch")
+
+    monkeypatch.setattr(nemotron_rag.load.importlib, "import_module", refuse)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nemotron-rag\[local\]'"):
+        load_embedder(reference / "embed_vl_open_1")
+
+
+def test_unreachable_hub_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from nemotron_rag.runtime import hub
+
+    monkeypatch.setattr(
+        hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline\nand a second line"))
+    )
+    with pytest.raises(CheckpointError) as caught:
+        load_embedder("llama-nemotron-embed-vl-1b-v2")
+    assert "\n" not in str(caught.value)
+    assert "local folder" in str(caught.value)
+
+
+def test_catalog_rows_are_pinned():
+    for spec in CATALOG:
+        assert (spec.repo is None) == (spec.revision is None)
+        if spec.revision is not None:
+            assert len(spec.revision) == 40
+            assert int(spec.revision, 16) >= 0
+    assert len({spec.id for spec in CATALOG}) == len(CATALOG)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, nemotron_rag; print([m for m in ('torch', 'transformers', 'pymupdf') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.hub
+def test_the_published_embedder_reproduces_its_cards_cosines():
+    """Cosines of the text example on the model card; bfloat16 there, so three digits."""
+    embedder = load_embedder("llama-nemotron-embed-vl-1b-v2", dtype="float32")
+    query = embedder.embed_queries(["How is AI improving the intelligence and capabilities of robots?"])
+    passages = embedder.embed_passages(
+        [
+            Passage("AI enables robots to perceive, plan, and act autonomously."),
+            Passage(
+                "AI is transforming autonomous vehicles by enabling safer, smarter, and more reliable decision-making "
+                "on the road."
+            ),
+            Passage("A biological foundation model designed to analyze and generate DNA, RNA, and protein sequences."),
+        ]
+    )
+    assert (query @ passages.T)[0] == pytest.approx([0.4142, 0.4046, 0.0421], abs=5e-3)
+
+
+@pytest.mark.hub
+def test_the_published_reranker_reproduces_its_cards_logits():
+    """Text logits printed on the model card, rounded to bfloat16 there."""
+    reranker = load_reranker("llama-nemotron-rerank-vl-1b-v2", dtype="float32")
+    scores = reranker.score(
+        "How is AI improving the intelligence and capabilities of robots?",
+        [
+            Passage("AI enables robots to perceive, plan, and act autonomously."),
+            Passage(
+                "AI is transforming autonomous vehicles by enabling safer, smarter, and more reliable decision-making "
+                "on the road."
+            ),
+            Passage("A biological foundation model designed to analyze and generate DNA, RNA, and protein sequences."),
+        ],
+    )
+    assert scores == pytest.approx([-0.738, -3.859, -7.75], abs=0.1)
