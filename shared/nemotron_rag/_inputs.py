@@ -61,7 +61,7 @@ def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
         return _read(file, max_bytes)
 
 
-def read_stream(stream: IO[bytes], *, max_bytes: int) -> bytes:
+def read_stream(stream: IO[bytes], *, max_bytes: int | None) -> bytes:
     """Everything in a binary stream, from its beginning where it can seek; the caller's position is restored."""
     if not _seekable(stream):
         return _read(stream, max_bytes)
@@ -78,10 +78,10 @@ def _seekable(stream: IO[bytes]) -> bool:
     return bool(seekable and seekable())
 
 
-def _read(stream: IO[bytes], max_bytes: int) -> bytes:
-    data = stream.read(max_bytes + 1)
+def _read(stream: IO[bytes], max_bytes: int | None) -> bytes:
+    data = stream.read(-1 if max_bytes is None else max_bytes + 1)
     if not isinstance(data, bytes):
         raise OSError("opened as text, not as binary")
-    if len(data) > max_bytes:
+    if max_bytes is not None and len(data) > max_bytes:
         raise TooManyBytesError(f"more than {max_bytes} bytes")
     return data
