@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
+
 from nemotron_rag.errors import ClosedError
 from nemotron_rag.protocols import Embedder, Reranker
 from nemotron_rag.types import Passage
-from PIL import Image, ImageDraw
 
 TEXTS = ["Tornadoes form in thunderstorms.", "Bread needs flour, water and salt.", "", "x", "Tornado " * 40]
 

@@ -11,11 +11,12 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nemotron_rag.load
 import pytest
+from safetensors.torch import load_file, save_file
+
+import nemotron_rag.load
 from nemotron_rag import CATALOG, Passage, load_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from contracts import EmbedderContract, RerankerContract
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 

@@ -5,7 +5,7 @@ It knows neither prompts nor scores; one object holds the weights that all users
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ from nemotron_rag.models._vl_stack import load_vl_stack, mean_pool
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.batching import run_batches
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
+from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.runtime.worker import Worker
 from nemotron_rag.types import Passage
@@ -43,10 +44,12 @@ class VLInput:
     Args:
         ids: token ids.
         tiles: (tiles, side, side, 3) uint8, or None.
+        key: of the picture's kept vision features; empty without tiles.
     """
 
     ids: list[int]
     tiles: NDArray[np.uint8] | None = None
+    key: bytes = b""
 
     @property
     def tokens(self) -> int:
@@ -68,11 +71,13 @@ class VLModel:
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._device = device
+        self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1)
         self._worker = Worker(folder.name)
 
     def encode(self, prompt: Prompt, tiles: NDArray[np.uint8] | None, *, max_length: int, index: int) -> VLInput:
         """Token ids of a prompt beside its tiles; see `PromptTokenizer.encode`."""
-        return VLInput(self._tokenizer.encode(prompt, max_length=max_length, index=index), tiles)
+        ids = self._tokenizer.encode(prompt, max_length=max_length, index=index)
+        return VLInput(ids) if tiles is None else VLInput(ids, tiles, self._tower_key + tiles_key(tiles))
 
     def cut(
         self, passage: Passage, settings: VLSettings, *, index: int, keep_mode: bool
@@ -144,15 +149,28 @@ class VLModel:
 
     def _image_tokens(self, batch: Sequence[VLInput]) -> torch.Tensor | None:
         """Image tokens of a batch in document order, (image tokens, hidden); None if it has no image."""
-        images = [item.tiles for item in batch if item.tiles is not None]
+        images = {item.key: item.tiles for item in batch if item.tiles is not None}
         if not images:
             return None
-        chunks = torch.from_numpy(np.concatenate(images)).split(_TILES_AT_ONCE)
+        features = {key: found for key in images if (found := vision_features.get(key)) is not None}
+        features |= self._encode({key: tiles for key, tiles in images.items() if key not in features})
+        ordered = [features[item.key].to(self._device) for item in batch if item.key]  # each (tokens, hidden)
+        return torch.cat(ordered)
+
+    def _encode(self, images: Mapping[bytes, NDArray[np.uint8]]) -> dict[bytes, torch.Tensor]:
+        """Run pictures through the tower, tiles of all of them together, and keep their (tokens, hidden)."""
+        if not images:
+            return {}
+        chunks = torch.from_numpy(np.concatenate(list(images.values()))).split(_TILES_AT_ONCE)
         mean, std = self.config.mean, self.config.std
-        features = [
-            self._stack.encode_tiles(normalise(chunk, mean=mean, std=std, device=self._device)) for chunk in chunks
-        ]
-        return torch.cat(features).flatten(0, 1)  # (image tokens, hidden)
+        tokens = torch.cat(
+            [self._stack.encode_tiles(normalise(chunk, mean=mean, std=std, device=self._device)) for chunk in chunks]
+        )  # (tiles, tokens_per_tile, hidden)
+        parts = tokens.split([len(tiles) for tiles in images.values()])
+        encoded = {key: part.flatten(0, 1) for key, part in zip(images, parts, strict=True)}
+        for key, part in encoded.items():
+            vision_features.put(key, part)
+        return encoded
 
 
 def load_vl_model(folder: Path, *, device: str | None, dtype: str | None) -> VLModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from contracts import EmbedderContract, RerankerContract, picture
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import ImageError, InputError, TokenLimitError

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from nemotron_rag.errors import CheckpointError, TokenLimitError
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.models.llama_nemotron_embed_vl import embed_prompt

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, NonFiniteError
 from nemotron_rag.runtime.attention import packed_attention
 from nemotron_rag.runtime.batching import WINDOW, plan_batches, run_batches
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.worker import Worker
-from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
