@@ -1,6 +1,7 @@
 """What is shown of a page's text, and that nothing a terminal obeys is left in it."""
 
 import pytest
+
 from nemotron_rag._excerpt import excerpt, one_line, printable, split_marked
 
 
