@@ -1,0 +1,1 @@
+"""Nemotron retrieval models for LangChain: find and rank page pictures in-process."""

@@ -1,0 +1,1 @@
+"""Nemotron retrieval models for LlamaIndex."""

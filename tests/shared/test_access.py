@@ -1,0 +1,86 @@
+"""References in metadata: closed by default, open only where the caller said so."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from PIL import Image
+
+from nemotron_rag.access import ImageAccess
+from nemotron_rag.errors import ImageBudgetError, ImageError
+from nemotron_rag.images import ImageBudget
+
+PNG = io.BytesIO()
+Image.new("RGB", (3, 2), "red").save(PNG, "PNG")
+
+
+def test_what_travels_inside_is_open():
+    access = ImageAccess()
+    uri = "data:image/png;base64," + base64.b64encode(PNG.getvalue()).decode()
+    for reference in (uri, PNG.getvalue(), io.BytesIO(PNG.getvalue()), Image.new("L", (3, 2))):
+        assert access.open(reference).size == (3, 2)
+
+
+def test_paths_only_below_a_root(tmp_path):
+    inside = tmp_path / "pages" / "deep" / "a.png"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(PNG.getvalue())
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(PNG.getvalue())
+    link = tmp_path / "pages" / "link.png"
+    link.symlink_to(outside)
+    access = ImageAccess(roots=[tmp_path / "pages"])
+    assert access.open(str(inside)).size == access.open(inside).size == (3, 2)
+    sneaky = tmp_path / "pages" / ".." / "secret.png"
+    for path in (outside, link, sneaky, tmp_path / "pages-2" / "a.png", "/etc/passwd", f"file://{inside}"):
+        with pytest.raises(ImageError, match="outside the allowed folders"):
+            access.open(str(path))
+    with pytest.raises(ImageError, match=r"allowed folders \(none\)"):
+        ImageAccess().open(str(inside))
+    with pytest.raises(ImageError):
+        access.open("a\0b")
+
+
+def test_urls_only_on_an_allowed_host():
+    for url in ("http://127.0.0.1/a.png", "HTTPS://example.org@evil.example/a.png", "http://[bad"):
+        with pytest.raises(ImageError):
+            ImageAccess(hosts=["example.org"]).open(url)
+
+
+@pytest.fixture
+def server(socket_enabled):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("Location", "/a.png")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(PNG.getvalue())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def test_an_allowed_host_is_asked_within_the_budget_and_without_redirects(server):
+    access = ImageAccess(hosts=["127.0.0.1"])
+    assert access.open(f"{server}/a.png").size == (3, 2)
+    with pytest.raises(ImageError, match="cannot be fetched: HTTP Error 302"):
+        access.open(f"{server}/moved")
+    with pytest.raises(ImageBudgetError, match="more than the 10 bytes"):
+        ImageAccess(hosts=["127.0.0.1"], budget=ImageBudget(max_bytes=10)).open(f"{server}/a.png")
+    with pytest.raises(ImageError, match="not on an allowed host"):
+        ImageAccess(hosts=["localhost"]).open(f"{server}/a.png")
