@@ -1,0 +1,319 @@
+"""PageIndex: pages in, hits out. It joins the parts (read, embed, store, search, rerank) and holds no tensor code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from nemotron_rag._documents import Sources, clean_source
+from nemotron_rag._index_core import Images, IndexCore, open_images, reranked
+from nemotron_rag._index_models import IndexModels, Named, Rerank
+from nemotron_rag._ingest import Ingest, remove_pages
+from nemotron_rag._ingest_plan import OnError, Plan
+from nemotron_rag.errors import InputError
+from nemotron_rag.pdf import Ocr, Pages
+from nemotron_rag.protocols import Embedder, Reranker
+from nemotron_rag.stores.qdrant import Filter, IndexedType, QdrantStore
+from nemotron_rag.types import AddReport, Hit, ImageSource, Passage
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+__all__ = ["PageIndex"]
+
+
+class PageIndex:
+    """Pages of documents, found by what they show and say.
+
+    Every method may be called from any thread, and the ``a...`` twins from any event loop. An embedded index belongs
+    to one process at a time; a server may have many. Open only index folders that you trust (see `stores.qdrant`).
+
+    Args:
+        location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
+        embedder: a catalog id, a local folder, or a loaded `Embedder`; None for the one that wrote the index.
+        reranker: for `search`; a catalog id, a local folder, or a loaded `Reranker`.
+        collection: one location may hold several.
+        client: an open `qdrant_client.QdrantClient` instead of `location`; it stays open when the index is closed.
+        images: where page pictures are kept. True is beside an embedded index (``<location>/images/<collection>``)
+            or in memory; with a server or a `client`, name a folder or URL. None keeps none: hits have text only.
+        dpi: resolution for PDF pages; None for scaling each to `max_pixels`, or for what the index was written with.
+        max_pixels: most pixels of a PDF page's picture; None for the renderer's default, or as the index has it.
+        device: where models that are named are loaded.
+        dtype: in which number format.
+        max_input_tiles: tiles per picture, for models that are named; None for the model's own, or the index's.
+
+    Raises:
+        IndexMismatchError: the index was written with another model or other settings.
+        StoreError: the index is in use, is not one of ours, or its server cannot be reached.
+        InputError: the arguments do not fit together, or a new index is given no embedder.
+        UnknownModelError: a name is neither in the catalog nor a folder.
+
+    Example:
+        >>> from nemotron_rag.testing import FakeEmbedder, FakeReranker
+        >>> from nemotron_rag.types import Page
+        >>> with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+        ...     texts = {1: "apples", 2: "pears"}
+        ...     index.add([Page(id=f"p{n}", number=n, text=text) for n, text in texts.items()], progress=False).added
+        ...     [(hit.page.number, hit.score) for hit in index.search("pears", top_n=1)]
+        2
+        [(2, 5.0)]
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        *,
+        embedder: Named | Embedder | None = None,
+        reranker: Named | Reranker | None = None,
+        collection: str = "pages",
+        client: QdrantClient | None = None,
+        images: Images = True,
+        dpi: float | None = None,
+        max_pixels: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_input_tiles: int | None = None,
+    ) -> None:
+        place = os.fspath(location) if location is not None else None
+        kept, self._scratch = open_images(images, location=place, collection=collection, client=client)
+        store = QdrantStore(place, client=client, collection=collection)
+        try:
+            models = IndexModels(
+                str(store),
+                embedder=embedder,
+                reranker=reranker,
+                device=device,
+                dtype=dtype,
+                max_input_tiles=max_input_tiles,
+            )
+            self._core = IndexCore(store, kept, models, dpi=dpi, max_pixels=max_pixels)
+        except BaseException:
+            store.close()
+            raise
+
+    def add(
+        self,
+        sources: Sources,
+        *,
+        pages: Pages = None,
+        password: str | None = None,
+        ocr: Ocr = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        on_error: OnError = "skip",
+        progress: bool = True,
+    ) -> AddReport:
+        """Read, embed and store pages, as a stream: memory does not grow with their number.
+
+        Pages whose content is stored already are neither read nor embedded again. A file whose content has changed
+        replaces its pages: the new ones are written first. Files of equal content share their pages. Interrupted at
+        any moment and called again, it ends with the same index as if it had not been interrupted.
+
+        Args:
+            sources: a PDF, an image file, a folder (its PDFs, and those below), a `Page`, or an iterable of these,
+                which is consumed as pages are stored. A file is called in the index as it is named here, ``./`` and
+                ``x/..`` folded; a `Page` is known by its id, and one whose text or picture has changed is replaced.
+            pages: of each PDF: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
+            password: opens protected PDFs.
+            ocr: see `read_pdf`.
+            metadata: plain JSON values laid over those of every page, also of pages that are stored already.
+            on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
+            progress: show a bar on stderr.
+
+        Raises:
+            InputError: an argument cannot be used; with "raise": something cannot be read.
+            IndexMismatchError: the embedder is not the one that wrote the index.
+            StoreError: a write was not acknowledged.
+        """
+        core = self._core
+        store = core.store
+        plan = Plan(
+            lookup=lambda page_ids: store.get(page_ids) if core.exists() else {},
+            sources=sources,
+            pages=pages,
+            password=password,
+            metadata=metadata or {},
+            on_error=on_error,
+            pdf_options={"ocr": ocr, **core.render_settings()},
+        )
+        run = Ingest(plan, embed=core.embed, prepare=core.prepare, store=store, images=core.images, progress=progress)
+        return run.run()
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        rerank: Rerank = None,
+        top_n: int | None = None,
+        filter: Filter | None = None,
+    ) -> list[Hit]:
+        """Find the pages that answer a question.
+
+        Args:
+            query: the question.
+            k: pages taken from the store.
+            rerank: None for the index's own reranker if it has one, False for none, True for the own one, or the
+                name of one, or a loaded `Reranker`. It reads picture and text of all k pages.
+            top_n: how many of them to return; None for all.
+            filter: which pages to look at: ``{"source": "a.pdf", "number": [1, 2], "year": {"gte": 2020}}`` over
+                id, source, number, content_hash and metadata keys (see `compile_filter`), or a qdrant Filter.
+
+        Returns:
+            Best first. An index without pages gives none. A page whose picture is missing or broken comes without.
+
+        Raises:
+            InputError: an argument cannot be used.
+            IndexMismatchError: the embedder is not the one that wrote the index.
+            StoreError: the store could not be reached.
+        """
+        embedder, reranker = self._core.ready(rerank, k, top_n)
+        if embedder is None:
+            return []
+        rows = embedder.embed_queries([query])
+        hits = self._core.nearest(rows[0], k=k, keep=None if reranker else top_n, wanted=filter)
+        if reranker is None or not hits:
+            return hits
+        return reranked(hits, reranker.score(query, [hit.page for hit in hits]), top_n)
+
+    async def asearch(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        rerank: Rerank = None,
+        top_n: int | None = None,
+        filter: Filter | None = None,
+    ) -> list[Hit]:
+        """The same as `search`, without blocking the event loop."""
+        embedder, reranker = await asyncio.to_thread(self._core.ready, rerank, k, top_n)
+        if embedder is None:
+            return []
+        rows = await embedder.aembed_queries([query])
+        keep = None if reranker else top_n
+        hits = await asyncio.to_thread(self._core.nearest, rows[0], k=k, keep=keep, wanted=filter)
+        if reranker is None or not hits:
+            return hits
+        return reranked(hits, await reranker.ascore(query, [hit.page for hit in hits]), top_n)
+
+    def search_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """Find the pages that look most like a picture.
+
+        Args:
+            image: in any form that `load_image` reads.
+            k: how many to return.
+            filter: as in `search`.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            IndexMismatchError: the embedder is not the one that wrote the index.
+            StoreError: the store could not be reached.
+        """
+        embedder, _ = self._core.ready(False, k, None)
+        if embedder is None:
+            return []
+        rows = embedder.embed_passages([Passage(image=image)])
+        return self._core.nearest(rows[0], k=k, keep=None, wanted=filter)
+
+    async def asearch_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """The same as `search_image`, without blocking the event loop."""
+        embedder, _ = await asyncio.to_thread(self._core.ready, False, k, None)
+        if embedder is None:
+            return []
+        rows = await embedder.aembed_passages([Passage(image=image)])
+        return await asyncio.to_thread(self._core.nearest, rows[0], k=k, keep=None, wanted=filter)
+
+    def delete(
+        self,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Filter | None = None,
+    ) -> int:
+        """Remove pages and their pictures.
+
+        Args:
+            source: a document, as `add` or `sources` names it. Pages that another document holds too stay with that.
+            ids: instead: of pages.
+            filter: instead: as in `search`.
+
+        Returns:
+            How many pages are gone from the index.
+
+        Raises:
+            InputError: not exactly one of the three was given.
+            StoreError: a write was not acknowledged.
+        """
+        if sum(value is not None for value in (source, ids, filter)) != 1:
+            raise InputError("delete wants exactly one of source, ids and filter; to remove all pages: filter={}")
+        store, images = self._core.store, self._core.images
+        if not self._core.exists():
+            return 0
+        if source is None:
+            found = ids if ids is not None else [stored.page.id for stored in store.pages(filter)]
+            return remove_pages(store, images, found, source=None)
+        gone = 0
+        for name in {os.fspath(source), clean_source(source)}:
+            found = [stored.page.id for stored in store.pages({"source": name})]
+            gone += remove_pages(store, images, found, source=name)
+        return gone
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many pages there are, or a filter matches.
+
+        Raises:
+            InputError: the filter cannot be used.
+            StoreError: the store could not be reached.
+        """
+        store = self._core.store
+        return store.count(filter) if self._core.exists() else 0
+
+    def sources(self) -> list[str]:
+        """The documents in the index, sorted.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        store = self._core.store
+        return store.sources() if self._core.exists() else []
+
+    def index_metadata(self, key: str, kind: IndexedType) -> None:
+        """Make filters on a metadata key fast; for servers, an embedded index has no need of it.
+
+        Args:
+            key: as in a filter.
+            kind: what its values are: "keyword" (texts), "integer", "float", "bool" or "datetime".
+
+        Raises:
+            InputError: the key cannot be used.
+            StoreError: the index has no pages yet, or the server refused.
+        """
+        self._core.store.index_metadata(key, kind)
+
+    async def aadd(self, sources: Sources, **options: Any) -> AddReport:
+        """The same as `add`, with the same arguments, without blocking the event loop."""
+        return await asyncio.to_thread(self.add, sources, **options)
+
+    async def adelete(self, source: str | os.PathLike[str] | None = None, **selection: Any) -> int:
+        """The same as `delete`, with the same arguments, without blocking the event loop."""
+        return await asyncio.to_thread(self.delete, source, **selection)
+
+    async def acount(self, filter: Filter | None = None) -> int:
+        """The same as `count`, without blocking the event loop."""
+        return await asyncio.to_thread(self.count, filter)
+
+    def close(self) -> None:
+        """Close the store, and the models that were loaded by name; later calls raise `ClosedError`."""
+        self._core.close()
+        if self._scratch is not None:
+            self._scratch.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,279 @@
+"""Adding pages to an index: files, pictures, pages; again, changed, equal, broken."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from index_helpers import CountingEmbedder, add, contents, make_pdf, same, text_page
+from nemotron_rag._ingest import BATCH
+from nemotron_rag.errors import InputError, PdfError
+from nemotron_rag.index import PageIndex
+from nemotron_rag.pdf import read_pdf
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.types import page_id
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working directory with two documents."""
+    monkeypatch.chdir(tmp_path)
+    make_pdf(tmp_path / "docs" / "fruit.pdf", "apples are red", "pears are green", "plums are blue")
+    make_pdf(tmp_path / "docs" / "sub" / "whale.pdf", "whales are large")
+    return tmp_path
+
+
+@pytest.fixture
+def index():
+    with PageIndex(embedder=CountingEmbedder(), reranker=FakeReranker()) as opened:
+        yield opened
+
+
+def test_a_folder_is_added_and_found_with_pictures(folder):
+    with PageIndex("store", embedder=FakeEmbedder()) as index:
+        report = add(index, "docs")
+        assert (report.added, report.unchanged, report.removed, report.failures) == (4, 0, 0, ())
+        assert set(report.seconds) == {"render", "embed", "store", "total"}
+        assert min(report.seconds.values()) > 0
+        assert index.sources() == ["docs/fruit.pdf", "docs/sub/whale.pdf"]
+        hit = index.search("pears green", k=1)[0]
+        assert (hit.page.source, hit.page.number, hit.rank) == ("docs/fruit.pdf", 2, 1)
+        assert "pears are green" in hit.page.text
+        assert hit.page.metadata["page_count"] == 3
+        assert hit.page.image.mode == "RGB"
+        assert hit.score == hit.retrieval_score > 0.5
+        digest = hashlib.sha256(Path("docs/fruit.pdf").read_bytes()).hexdigest()
+        assert hit.page.id == page_id(digest, 2)
+        assert len(list(Path("store/images/pages").rglob("*.png"))) == 4
+
+
+def test_adding_twice_changes_nothing_and_renders_nothing(folder, monkeypatch):
+    embedder = CountingEmbedder()
+    with PageIndex("store", embedder=embedder) as index:
+        add(index, ["docs/fruit.pdf", "docs/sub/whale.pdf"])
+        before = contents(index)
+    rendered = []
+
+    def spy(source, **options):
+        if source != b"":
+            rendered.append(source)
+        return read_pdf(source, **options)
+
+    monkeypatch.setattr("nemotron_rag._ingest_plan.read_pdf", spy)
+    with PageIndex("store", embedder=embedder) as index:
+        report = add(index, ["./docs/fruit.pdf", "docs/../docs/sub/whale.pdf"])
+        assert (report.added, report.unchanged) == (0, 4)
+        assert same(contents(index), before)
+        assert rendered == []
+        assert embedder.embedded == 4
+
+
+def test_a_changed_file_replaces_its_pages_and_pictures(folder):
+    with PageIndex("store", embedder=FakeEmbedder()) as index:
+        add(index, "docs")
+        make_pdf(folder / "docs" / "fruit.pdf", "cherries", "melons")
+        report = add(index, "docs")
+        assert (report.added, report.unchanged, report.removed) == (2, 1, 3)
+        assert index.count() == 3
+        assert index.count({"source": "docs/fruit.pdf"}) == 2
+        assert len(list(Path("store/images/pages").rglob("*.png"))) == 3
+
+
+def test_only_missing_pages_are_rendered(folder):
+    embedder = CountingEmbedder()
+    with PageIndex(embedder=embedder) as index:
+        assert add(index, "docs/fruit.pdf", pages=[2]).added == 1
+        report = add(index, "docs/fruit.pdf")
+        assert (report.added, report.unchanged, embedder.embedded) == (2, 1, 3)
+
+
+def test_a_version_of_which_nothing_can_be_stored_replaces_nothing(folder):
+    with PageIndex(embedder=CountingEmbedder(refuses="poison")) as index:
+        add(index, "docs/fruit.pdf")
+        make_pdf(folder / "docs" / "fruit.pdf", "poison one", "poison two")
+        report = add(index, "docs/fruit.pdf")
+        assert len(report.failures) == 2
+        assert (index.count(), report.removed) == (3, 0)
+
+
+def test_files_of_equal_content_share_pages_until_the_last_one_goes(folder):
+    Path("copy.pdf").write_bytes(Path("docs/fruit.pdf").read_bytes())
+    embedder = CountingEmbedder()
+    with PageIndex(embedder=embedder) as index:
+        report = add(index, ["docs/fruit.pdf", "copy.pdf"])
+        assert (report.added, report.unchanged, embedder.embedded) == (3, 3, 3)
+        assert index.count() == index.count({"source": "copy.pdf"}) == 3
+        assert index.search("apples", k=1, filter={"source": "copy.pdf"})[0].page.source == "copy.pdf"
+        assert index.delete("docs/fruit.pdf") == 0
+        assert index.sources() == ["copy.pdf"]
+        assert index.search("apples", k=1)[0].page.image is not None
+        make_pdf(folder / "copy.pdf", "something else")
+        assert add(index, "copy.pdf").removed == 3
+
+
+def test_replacing_one_of_two_equal_files_keeps_the_pages_of_the_other(folder):
+    Path("copy.pdf").write_bytes(Path("docs/fruit.pdf").read_bytes())
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        add(index, ["docs/fruit.pdf", "copy.pdf"])
+        make_pdf(folder / "docs" / "fruit.pdf", "cherries")
+        report = add(index, "docs/fruit.pdf")
+        assert (report.added, report.removed) == (1, 0)
+        assert index.count({"source": "copy.pdf"}) == 3
+        assert index.count({"source": "docs/fruit.pdf"}) == 1
+
+
+def test_two_equal_files_that_change_together_leave_nothing_behind(folder):
+    Path("copy.pdf").write_bytes(Path("docs/fruit.pdf").read_bytes())
+    with PageIndex("store", embedder=FakeEmbedder()) as index:
+        add(index, ["docs/fruit.pdf", "copy.pdf"])
+        make_pdf(folder / "docs" / "fruit.pdf", "cherries")
+        make_pdf(folder / "copy.pdf", "melons")
+        report = add(index, ["docs/fruit.pdf", "copy.pdf"])
+        assert (report.added, report.removed, index.count()) == (2, 3, 2)
+        assert len(list(Path("store/images/pages").rglob("*.png"))) == 2
+
+
+def test_bad_files_among_good_ones_are_reported(folder):
+    Path("bad.pdf").write_bytes(b"%PDF-1.7 and then nothing of use")
+    Path("bad.png").write_bytes(b"no picture")
+    Path("empty").mkdir()
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        report = add(index, ["bad.pdf", "docs/fruit.pdf", "missing.pdf", "bad.png", "empty", 3])
+        assert report.added == 3
+        assert [failure.source for failure in report.failures] == [
+            "bad.pdf",
+            "missing.pdf",
+            "bad.png",
+            "empty",
+            "<int>",
+        ]
+        assert all("\n" not in str(failure) for failure in report.failures)
+        with pytest.raises(PdfError):
+            add(index, ["bad.pdf", "docs/sub/whale.pdf"], on_error="raise")
+        assert index.count() == 3
+
+
+def test_one_page_that_cannot_be_embedded_does_not_lose_the_others():
+    with PageIndex(embedder=CountingEmbedder(refuses="poison")) as index:
+        pages = [text_page(n, "poison" if n == 3 else f"page {n}", source="s") for n in range(1, 6)]
+        report = add(index, pages)
+        assert report.added == 4
+        (failure,) = report.failures
+        assert (failure.source, failure.number) == ("s", 3)
+        assert "cannot embed" in failure.reason
+        with pytest.raises(InputError, match="cannot embed"):
+            add(index, [text_page(9, "poison")], on_error="raise")
+
+
+def test_a_model_that_fails_for_every_page_stops_the_run():
+    class Broken(FakeEmbedder):
+        def embed_passages(self, passages):
+            raise RuntimeError("device lost")
+
+    with PageIndex(embedder=Broken()) as index, pytest.raises(RuntimeError, match="device lost"):
+        add(index, [text_page(n, "x") for n in range(3)])
+
+
+@pytest.mark.parametrize("wrong", [lambda rows: rows[:-1], lambda rows: rows * np.nan])
+def test_vectors_that_are_missing_or_not_finite_are_never_stored(wrong):
+    class Wrong(FakeEmbedder):
+        def embed_passages(self, passages):
+            return wrong(super().embed_passages(passages))
+
+    with PageIndex(embedder=Wrong()) as index:
+        report = add(index, [text_page(n, "x") for n in range(3)])
+        assert (report.added, len(report.failures), index.count()) == (0, 3, 0)
+
+
+def test_image_files_and_single_pages_are_added(tmp_path, monkeypatch, index):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 6), "red").save("red.png")
+    assert add(index, "red.png").added == 1
+    assert add(index, text_page(1, "one", source="web")).added == 1
+    assert index.sources() == ["red.png", "web"]
+    (hit,) = index.search_image("red.png", k=1)
+    assert (hit.page.source, hit.page.image.getpixel((0, 0))) == ("red.png", (255, 0, 0))
+    assert hit.score == pytest.approx(1, abs=1e-5)
+
+
+def test_a_page_is_replaced_only_if_its_content_changed(index):
+    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    page = text_page(1, "one", source="s", image=red)
+    add(index, page)
+    report = add(index, text_page(1, "one", source="s", image=red.copy()))
+    assert (report.added, report.unchanged) == (0, 1)
+    report = add(index, text_page(1, "one", source="t", image=blue))
+    assert (report.added, index.count(), index.sources()) == (1, 1, ["t"])
+    assert index.search("one", k=1)[0].page.image.getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_pages_read_by_hand_are_those_of_their_file(folder, index):
+    add(index, "docs/fruit.pdf")
+    report = add(index, read_pdf("docs/fruit.pdf"))
+    assert (report.added, report.unchanged, index.count()) == (0, 3, 3)
+
+
+def test_metadata_is_laid_over_pages_already_there(folder, index):
+    add(index, "docs/fruit.pdf", metadata={"year": 2020, "team": "a"})
+    assert add(index, "docs/fruit.pdf", metadata={"year": 2021}).unchanged == 3
+    assert index.count({"year": 2021, "team": "a"}) == 3
+    with pytest.raises(InputError, match="JSON"):
+        add(index, "docs/fruit.pdf", metadata={"when": object()})
+
+
+def test_pages_of_a_generator_are_consumed_as_they_are_stored():
+    stored = threading.Event()
+    taken: list[int] = []
+
+    class Waiting(FakeEmbedder):
+        def embed_passages(self, passages):
+            stored.wait(5)
+            return super().embed_passages(passages)
+
+    def pages():
+        for n in range(20 * BATCH):
+            taken.append(n)
+            yield text_page(n, f"page {n}")
+
+    with PageIndex(embedder=Waiting()) as index:
+        run = threading.Thread(target=add, args=(index, pages()))
+        run.start()
+        time.sleep(0.5)
+        ahead = len(taken)
+        stored.set()
+        run.join()
+        assert BATCH < ahead <= 5 * BATCH + 2
+        assert index.count() == 20 * BATCH
+
+
+def test_an_error_of_the_callers_generator_comes_out_and_the_index_stays_usable(index):
+    def pages():
+        yield text_page(1, "one")
+        raise LookupError("the caller's own")
+
+    with pytest.raises(LookupError):
+        add(index, pages())
+    assert add(index, text_page(1, "one")).added + index.count() >= 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pages": "3-1"}, {"ocr": "sometimes"}, {"on_error": "ignore"}, {"metadata": {"x": float("nan")}}],
+)
+def test_arguments_that_cannot_be_used_raise_at_once(index, folder, wrong):
+    with pytest.raises(InputError):
+        add(index, "docs", **wrong)
+
+
+def test_progress_shows_the_total(folder, capsys):
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        index.add("docs")
+        assert "4/4" in capsys.readouterr().err
+        add(index, "docs")
+        assert capsys.readouterr().err == ""

@@ -1,0 +1,138 @@
+"""An interrupted `add`, made again, ends with the index of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from qdrant_client import QdrantClient
+
+from index_helpers import add, contents, make_pdf, same
+from nemotron_rag.errors import StoreError
+from nemotron_rag.index import PageIndex
+from nemotron_rag.stores.page_images import PageImages
+from nemotron_rag.testing import FakeEmbedder
+
+PAGES = 12
+
+
+def first_version(index: PageIndex) -> None:
+    for name, colour in {"a": "red", "b": "green", "copy": "red"}.items():
+        Image.new("RGB", (4, 4), colour).save(f"{name}.png")
+    add(index, ["a.png", "b.png", "copy.png"])
+
+
+def second_version(index: PageIndex) -> None:
+    for name, colour in {"a": "blue", "b": "white"}.items():
+        Image.new("RGB", (4, 4), colour).save(f"{name}.png")
+    add(index, ["a.png", "b.png", "copy.png"], metadata={"year": 2020})
+
+
+def pictures(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["refused", "done-but-unacknowledged"])
+@pytest.mark.parametrize("method", ["upsert", "delete", "overwrite_payload", "create_collection"])
+def test_a_run_broken_at_any_write_is_completed_by_the_next(tmp_path, monkeypatch, method, after):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nemotron_rag._ingest.BATCH", 1)
+    with PageIndex("undisturbed", embedder=FakeEmbedder()) as index:
+        first_version(index)
+        second_version(index)
+        wanted, wanted_pictures = contents(index), pictures(Path("undisturbed/images/pages"))
+    for fail_at in range(5):
+        client, images = QdrantClient(":memory:"), PageImages(f"pictures-{fail_at}")
+        breaks = _break(monkeypatch, client, method, fail_at, after=after)
+        for step in (first_version, second_version):
+            for _ in range(2):
+                try:
+                    with PageIndex(client=client, images=images, embedder=FakeEmbedder()) as index:
+                        step(index)
+                        break
+                except StoreError:
+                    continue
+        with PageIndex(client=client, images=images, embedder=FakeEmbedder()) as index:
+            assert same(contents(index), wanted)
+        assert pictures(Path(images.root)) == wanted_pictures
+        if fail_at == 0:
+            assert breaks == [0]
+        client.close()
+
+
+def _break(monkeypatch, client, method: str, fail_at: int, *, after: bool) -> list[int]:
+    original, calls, broken = getattr(client, method), iter(range(1000)), []
+
+    def breaking(*args, **options):
+        turn = next(calls)
+        if turn != fail_at:
+            return original(*args, **options)
+        broken.append(turn)
+        if after:
+            original(*args, **options)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(client, method, breaking)
+    return broken
+
+
+def test_a_picture_that_cannot_be_written_keeps_its_page_out(tmp_path, monkeypatch):
+    class Full(PageImages):
+        def write(self, page_id, image):
+            raise StoreError("no space left")
+
+    monkeypatch.chdir(tmp_path)
+    client = QdrantClient(":memory:")
+    with PageIndex(client=client, images=Full("pictures"), embedder=FakeEmbedder()) as index:
+        with pytest.raises(StoreError, match="no space left"):
+            first_version(index)
+        assert index.count() == 0
+    client.close()
+
+
+SCRIPT = """
+import sys, time
+from nemotron_rag.index import PageIndex
+from nemotron_rag.testing import FakeEmbedder
+from nemotron_rag import _ingest
+
+class Slow(FakeEmbedder):
+    def embed_passages(self, passages):
+        time.sleep(0.05)
+        return super().embed_passages(passages)
+
+_ingest.BATCH = 1
+with PageIndex("killed", embedder=Slow()) as index:
+    index.add("docs", progress=False)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+def test_a_killed_process_leaves_an_index_that_the_next_run_completes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        make_pdf(tmp_path / "docs" / f"{name}.pdf", *[f"{name} page {n}" for n in range(PAGES // 2)])
+    with PageIndex("undisturbed", embedder=FakeEmbedder()) as index:
+        add(index, "docs")
+        wanted = contents(index)
+    seen = 0
+    for kept in (2, 7):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=tmp_path, env={**os.environ})
+        while len(pictures(Path("killed"))) < kept and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        with PageIndex("killed", embedder=FakeEmbedder()) as index:
+            assert seen <= index.count() < PAGES
+            seen = index.count()
+    with PageIndex("killed", embedder=FakeEmbedder()) as index:
+        report = add(index, "docs")
+        assert (report.added, report.unchanged) == (PAGES - seen, seen)
+        assert same(contents(index), wanted)
+    assert pictures(Path("killed")) == pictures(Path("undisturbed"))
