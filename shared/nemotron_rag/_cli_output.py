@@ -1,0 +1,234 @@
+"""What the command line shows: tables for people, JSON for scripts. It knows results, not how they came about."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nemotron_rag._excerpt import excerpt, printable, split_marked
+from nemotron_rag.types import AddReport, Failure, Hit, ModelSpec
+
+__all__ = [
+    "MODEL_COLUMNS",
+    "added_json",
+    "added_lines",
+    "count",
+    "hit_json",
+    "hits_table",
+    "info_lines",
+    "model_json",
+    "model_row",
+    "models_table",
+    "say",
+    "say_lines",
+    "show",
+    "show_json",
+    "warn",
+]
+
+_PIPE_WIDTH = 120  # columns when the output is not a terminal, which has no width of its own
+_NARROW = 72  # columns; below this the text column is left out
+_FAILURES_SHOWN = 20
+
+MODEL_COLUMNS = ("model", "kind", "size", "dims", "reads", "licence", "commercial use", "status")
+
+
+def _console() -> Console:
+    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(file=sys.stdout, width=None if sized else _PIPE_WIDTH, highlight=False, emoji=False)
+
+
+def say(line: str = "", *, style: str = "") -> None:
+    """Print one line to stdout; nothing in it is read as markup."""
+    _console().print(Text(printable(line), style=style), soft_wrap=True)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Print lines to stdout."""
+    for line in lines:
+        say(line)
+
+
+def warn(line: str) -> None:
+    """Print one line to stderr."""
+    sys.stderr.write(printable(" ".join(line.split())) + "\n")
+
+
+def show(table: Table) -> None:
+    """Print a table to stdout."""
+    _console().print(table)
+
+
+def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document to stdout: ASCII only, so that no terminal setting can break it."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def hits_table(hits: Sequence[Hit], query: str) -> Table:
+    """Rank, score, retrieval score where it differs, source, page and the telling part of the text."""
+    two_stages = any(hit.score != hit.retrieval_score and math.isfinite(hit.retrieval_score) for hit in hits)
+    with_text = _console().width >= _NARROW
+    table = _table()
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right", no_wrap=True)
+    if two_stages:
+        table.add_column("retrieval", justify="right", no_wrap=True)
+    table.add_column("source", overflow="fold", ratio=2)
+    table.add_column("page", justify="right")
+    if with_text:
+        table.add_column("text", overflow="fold", ratio=5)
+    names = _short_names(hit.page.source for hit in hits)
+    for hit in hits:
+        cells: list[str | Text] = [str(hit.rank), f"{hit.score:.3f}"]
+        cells += [f"{hit.retrieval_score:.3f}"] if two_stages else []
+        cells += [Text(printable(names[hit.page.source])), str(hit.page.number)]
+        cells += [_marked(hit.page.text, query)] if with_text else []
+        table.add_row(*cells)
+    return table
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """The stable keys of a hit: rank, score, retrieval_score (null without a first stage), id, source, page, text."""
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "retrieval_score": hit.retrieval_score if math.isfinite(hit.retrieval_score) else None,
+        "id": hit.page.id,
+        "source": hit.page.source,
+        "page": hit.page.number,
+        "text": hit.page.text,
+        "metadata": dict(hit.page.metadata),
+    }
+
+
+def added_lines(report: AddReport) -> list[str]:
+    """What was indexed, for people: one line of counts and rate, then one for each failure."""
+    seconds = report.seconds.get("total", 0.0)
+    rate = f" in {seconds:.1f} s ({report.added / seconds:.1f} pages/s)" if seconds and report.added else ""
+    counts = f"{count(report.added, 'page')} added{rate}, {report.unchanged} unchanged, {report.removed} removed"
+    lines = [counts]
+    if report.failures:
+        lines.append(f"skipped {len(report.failures)}:")
+        lines += [f"  {failure}" for failure in report.failures[:_FAILURES_SHOWN]]
+    if len(report.failures) > _FAILURES_SHOWN:
+        lines.append(f"  and {len(report.failures) - _FAILURES_SHOWN} more; --json lists all")
+    return lines
+
+
+def added_json(report: AddReport) -> dict[str, Any]:
+    """The stable keys: added, unchanged, removed, failures (source, page, reason), seconds by stage."""
+    return {
+        "added": report.added,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "failures": [failure_json(failure) for failure in report.failures],
+        "seconds": dict(report.seconds),
+    }
+
+
+def failure_json(failure: Failure) -> dict[str, Any]:
+    """The stable keys: source, page (null for a whole document), reason."""
+    return {"source": failure.source, "page": failure.number, "reason": failure.reason}
+
+
+def info_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What an index holds, for people: the count, what wrote it, its documents."""
+    record = {**facts["record"], **facts["record"].get("identity", {})}
+    settings = [f"{key} {value}" for key, value in record.items() if isinstance(value, str | int | float)]
+    return [
+        f"{count(facts['pages'], 'page')} of {count(len(facts['sources']), 'document')}",
+        f"written with {', '.join(settings)}",
+        *(f"  {source}" for source in facts["sources"]),
+    ]
+
+
+def model_row(spec: ModelSpec) -> tuple[str, ...]:
+    """One catalog row as people read it, in the order of `MODEL_COLUMNS`."""
+    return (
+        spec.id,
+        spec.kind.replace("_", " "),
+        _size(spec.parameters),
+        ", ".join(map(str, spec.dimensions)) or "-",
+        ", ".join("both" if modality == "image_text" else modality for modality in spec.modalities),
+        spec.licence,
+        "yes" if spec.commercial else "no",
+        status(spec),
+    )
+
+
+def status(spec: ModelSpec) -> str:
+    """Where the weights come from, and whether a test holds the model to its published reference."""
+    if spec.repo is None:
+        return "shipped"
+    return "verified, needs hub" if spec.verified else "needs hub"
+
+
+def models_table(specs: Iterable[ModelSpec]) -> Table:
+    """The catalog; what would make the table too wide stands below the model's name."""
+    table = _table()
+    table.add_column("model", overflow="fold", min_width=30 if _console().width >= _NARROW else None)
+    for name in ("kind", "size", "dims", "status"):
+        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+    for spec in specs:
+        model, kind, size, dimensions, reads, licence, commercial, state = model_row(spec)
+        about = Text.assemble((model, "bold"), f"\nreads {reads}\n{licence}; commercial use: {commercial}\n")
+        table.add_row(about, kind, size, dimensions, state)
+    return table
+
+
+def model_json(spec: ModelSpec) -> dict[str, Any]:
+    """The stable keys of a catalog row."""
+    return {
+        "id": spec.id,
+        "kind": spec.kind,
+        "parameters": spec.parameters,
+        "licence": spec.licence,
+        "commercial": spec.commercial,
+        "dimensions": list(spec.dimensions),
+        "modalities": list(spec.modalities),
+        "max_input_tiles": spec.max_input_tiles,
+        "max_length": dict(spec.max_length),
+        "repo": spec.repo,
+        "revision": spec.revision,
+        "status": status(spec),
+        "note": spec.note,
+    }
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _marked(text: str, query: str) -> Text:
+    shown = Text()
+    for piece, found in split_marked(excerpt(text, query, words=24), query):
+        shown.append(piece, style="bold" if found else "")
+    return shown
+
+
+def _short_names(sources: Iterable[str]) -> dict[str, str]:
+    """File names where they tell the sources apart, whole paths where they do not."""
+    distinct = set(sources)
+    names = {source: Path(source).name or source for source in distinct}
+    return names if len(set(names.values())) == len(distinct) else {source: source for source in distinct}
+
+
+def _size(parameters: int | None) -> str:
+    if parameters is None:
+        return "-"
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 page``, ``2 pages``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

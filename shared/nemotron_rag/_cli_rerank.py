@@ -1,0 +1,68 @@
+"""Files scored against a question, page by page, without an index. It knows no terminal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from nemotron_rag._documents import Document, Unusable, expand, read_picture
+from nemotron_rag.errors import InputError
+from nemotron_rag.pdf import read_pdf
+from nemotron_rag.protocols import Reranker
+from nemotron_rag.types import Failure, Hit, Page
+
+__all__ = ["rank_files"]
+
+_AT_ONCE = 16  # pages in memory while they are scored, about 5 MB each
+
+
+def rank_files(
+    query: str,
+    files: Sequence[str],
+    *,
+    reranker: Reranker,
+    top_n: int | None = None,
+    pages: str | None = None,
+    password: str | None = None,
+) -> tuple[list[Hit], list[Failure]]:
+    """Score every page of the files and keep the best.
+
+    Args:
+        query: the question.
+        files: images, PDFs, and folders of PDFs.
+        reranker: a loaded model.
+        top_n: how many to keep, with their pictures in memory; None for all.
+        pages: of every PDF; see `read_pdf`.
+        password: of protected PDFs.
+
+    Returns:
+        Hits from best to worst, with `retrieval_score` NaN as there was no retrieval; and what was left out.
+    """
+    failures: list[Failure] = []
+    best: list[tuple[float, Page]] = []
+    stream = _read(files, pages, password, failures)
+    while batch := list(itertools.islice(stream, _AT_ONCE)):
+        scores = reranker.score(query, batch)  # (pages,)
+        best += [(float(score), page) for score, page in zip(scores, batch, strict=True)]
+        best = sorted(best, key=lambda scored: -scored[0])[:top_n]
+    hits = [Hit(page, score, float("nan"), rank) for rank, (score, page) in enumerate(best, start=1)]
+    return hits, failures
+
+
+def _read(files: Sequence[str], pages: str | None, password: str | None, failures: list[Failure]) -> Iterator[Page]:
+    for found in expand(files, password=password):
+        if isinstance(found, Page):
+            yield found
+        elif isinstance(found, Unusable):
+            failures.append(Failure(found.source, str(found.error)))
+        else:
+            try:
+                yield from _pages(found, pages, failures)
+            except InputError as error:
+                failures.append(Failure(found.source, str(error)))
+
+
+def _pages(found: Document, pages: str | None, failures: list[Failure]) -> Iterator[Page]:
+    if found.is_picture:
+        return iter([read_picture(found)])
+    return read_pdf(found.path, pages=pages, password=found.password, report=failures.append, name=found.source)

@@ -1,0 +1,292 @@
+"""The command line ``nemotron-rag``: arguments in, exit code out. It knows no model and no store.
+
+Exit codes: 0 done; 1 could not be done; 2 arguments not understood; 130 interrupted. Every error is one line on stderr.
+"""
+# ruff: noqa: PLC0415
+# Models, stores and PDF readers are imported inside the commands, so that ``--help`` answers at once.
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from nemotron_rag import _cli_options as options
+from nemotron_rag import _cli_output as output
+from nemotron_rag.catalog import CATALOG
+from nemotron_rag.errors import InputError, NemotronRagError
+from nemotron_rag.types import Hit
+
+if TYPE_CHECKING:
+    from nemotron_rag.index import PageIndex
+
+__all__ = ["app", "main"]
+
+_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__base__)  # typer exports only this one of its children
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Find and rank PDF pages by their pictures, with NVIDIA's open Nemotron retrieval models.",
+    epilog="Exit codes: 0 done, 1 could not be done, 2 arguments not understood, 130 interrupted. "
+    "Add --debug to any command to see where an error came from.",
+)
+
+
+@app.command()
+def index(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="PDFs, or folders of them.")],
+    to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; made if it is not there.")],
+    embedder: options.Embedder = None,
+    collection: options.Collection = "pages",
+    pages: options.Pages = None,
+    password: options.Password = None,
+    ocr: options.OcrMode = options.Ocr.AUTO,
+    dpi: options.Dpi = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    max_tiles: options.MaxTiles = None,
+    images: options.Images = None,
+    on_error: options.ErrorMode = options.OnError.SKIP,
+    as_json: options.Json = False,
+) -> int:
+    """Read PDFs into an index.
+
+    Files that are in it already and have not changed are left alone; a changed file replaces its pages.
+    """
+    options.check_pages(pages)
+    if embedder is None and _record(to, collection) is None:
+        embedder = options.DEFAULT_EMBEDDER
+    if _is_server(to) and images is None:
+        output.warn("page pictures are not kept: with a server, --images names the folder or URL for them")
+    with _open(
+        to, collection, images, embedder=embedder, dpi=dpi, device=device, dtype=dtype, max_input_tiles=max_tiles
+    ) as target:
+        report = target.add(
+            sources,
+            pages=pages,
+            password=password,
+            ocr=ocr.value,
+            on_error=on_error.value,
+            progress=sys.stderr.isatty(),
+        )
+    if as_json:
+        output.show_json(output.added_json(report))
+    else:
+        output.say_lines(output.added_lines(report))
+    return 0 if report.added or report.unchanged else 1
+
+
+@app.command()
+def search(
+    location: options.Index,
+    query: options.Query,
+    k: Annotated[int, typer.Option("-k", min=1, help="Pages to retrieve.")] = 10,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Rerank them with the model that suits the index.")] = False,
+    reranker: Annotated[str | None, typer.Option(help="Rerank them with this: catalog id or local folder.")] = None,
+    top_n: options.TopN = None,
+    where: options.Where = None,
+    collection: options.Collection = "pages",
+    images: options.Images = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    as_json: options.Json = False,
+    html: options.Html = None,
+) -> int:
+    """Find the pages that answer a question."""
+    options.check_html(html)
+    wanted = options.parse_filter(where or [])
+    record = _record_of_existing(location, collection)
+    if rerank and reranker is None:
+        reranker = options.RERANKER_FOR.get(record["name"], options.DEFAULT_RERANKER)
+    start = time.perf_counter()
+    with _open(location, collection, images, device=device, dtype=dtype) as source:
+        hits = source.search(query, k=k, rerank=reranker, top_n=top_n, filter=wanted)
+    return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
+
+
+@app.command()
+def rerank(
+    query: options.Query,
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Images and PDFs.")],
+    model: Annotated[str, typer.Option(help="Catalog id or local folder.")] = options.DEFAULT_RERANKER,
+    top_n: options.TopN = None,
+    pages: options.Pages = None,
+    password: options.Password = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    max_tiles: options.MaxTiles = None,
+    as_json: options.Json = False,
+    html: options.Html = None,
+) -> int:
+    """Rank images and PDF pages, without an index."""
+    options.check_html(html)
+    options.check_pages(pages)
+    from nemotron_rag._cli_rerank import rank_files
+    from nemotron_rag.load import load_reranker
+
+    start = time.perf_counter()
+    loaded = load_reranker(model, device=device, dtype=dtype, max_input_tiles=max_tiles)
+    hits, failures = rank_files(query, files, reranker=loaded, top_n=top_n, pages=pages, password=password)
+    seconds = time.perf_counter() - start
+    for failure in failures:
+        output.warn(f"skipped {failure}")
+    if not hits:
+        raise InputError(f"no page could be read from {output.count(len(files), 'file')}")
+    return _answer(query, hits, seconds=seconds, as_json=as_json, html=html)
+
+
+@app.command()
+def models(as_json: options.Json = False) -> int:
+    """List the models that can be used."""
+    if as_json:
+        output.show_json([output.model_json(spec) for spec in CATALOG])
+    else:
+        output.show(output.models_table(CATALOG))
+    return 0
+
+
+@app.command()
+def info(location: options.Index, collection: options.Collection = "pages", as_json: options.Json = False) -> int:
+    """Show what an index holds and which model wrote it."""
+    record = _record_of_existing(location, collection)
+    with _open(location, collection, None) as source:
+        facts = {"pages": source.count(), "sources": source.sources(), "record": record}
+    if as_json:
+        output.show_json(facts)
+    else:
+        output.say_lines(output.info_lines(facts))
+    return 0
+
+
+@app.command()
+def delete(
+    location: options.Index,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The document, as `info` names it.")],
+    collection: options.Collection = "pages",
+    images: options.Images = None,
+    as_json: options.Json = False,
+) -> int:
+    """Remove a document's pages from an index."""
+    _record_of_existing(location, collection)
+    with _open(location, collection, images) as target:
+        removed = target.delete(source)
+    if not removed:
+        raise InputError(f"the index holds no page of {source!r}; `nemotron-rag info` lists what it holds")
+    if as_json:
+        output.show_json({"removed": removed})
+    else:
+        output.say(f"{output.count(removed, 'page')} removed")
+    return 0
+
+
+@app.command()
+def demo(
+    pdfs: Annotated[Path | None, typer.Option(help="Folder with the demo's PDFs, if this is not a clone.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_output"),
+) -> int:
+    """Show it all at work on three real PDFs.
+
+    Indexes them with the starter models, offline and on a CPU, asks five questions and shows the best pages.
+    """
+    from nemotron_rag import demo as demonstration
+    from nemotron_rag._cli_demo import show_demo
+
+    show_demo(demonstration.run_demo(pdfs or demonstration.find_pdfs(), out=out, progress=sys.stderr.isatty()))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):  # file names and texts may hold what the terminal's encoding does not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app([word for word in given if word != "--debug"], prog_name="nemotron-rag", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        return _complain(error)
+    if code == _INTERRUPTED:
+        output.warn("interrupted")
+    return int(code or 0)
+
+
+def _is_server(location: str) -> bool:
+    return "://" in location
+
+
+def _open(location: str, collection: str, images: str | None, **settings: Any) -> PageIndex:
+    """Open an index; in a folder, the pictures are beside it unless named."""
+    from nemotron_rag.index import PageIndex
+
+    beside: Literal[True] | None = None if _is_server(location) else True
+    return PageIndex(location, collection=collection, images=images or beside, **settings)
+
+
+def _record(location: str, collection: str) -> dict[str, Any] | None:
+    """What wrote an index; None if there is none."""
+    from nemotron_rag.stores.qdrant import QdrantStore
+
+    if not _is_server(location) and not Path(location).is_dir():
+        return None
+    store = QdrantStore(location, collection=collection)
+    try:
+        return store.read_record()
+    finally:
+        store.close()
+
+
+def _record_of_existing(location: str, collection: str) -> dict[str, Any]:
+    record = _record(location, collection)
+    if record is None:
+        raise InputError(
+            f"no index {collection!r} at {location}; make one with: nemotron-rag index FILES --to {location}"
+        )
+    return record
+
+
+def _answer(query: str, hits: Sequence[Hit], *, seconds: float, as_json: bool, html: Path | None) -> int:
+    """Show the hits in the form asked for; no hit is an answer too."""
+    if html is not None:
+        from nemotron_rag.html_report import Answer, write_report
+
+        write_report(html, [Answer(query, hits, f"{len(hits)} pages in {seconds:.1f} s")])
+    if as_json:
+        output.show_json({"query": query, "seconds": seconds, "hits": [output.hit_json(hit) for hit in hits]})
+        return 0
+    if hits:
+        output.show(output.hits_table(hits, query))
+    output.say(f"{output.count(len(hits), 'page')} in {seconds:.1f} s, loading of the models included")
+    if html is not None:
+        output.say(f"pictures: {html}")
+    return 0
+
+
+def _complain(error: Exception) -> int:
+    """Say in one line what was wrong; returns the exit code."""
+    if isinstance(error, _USAGE_ERROR):
+        output.warn(f"error: {cast('Any', error).format_message()} (nemotron-rag --help shows what there is)")
+        return 2
+    expected = isinstance(error, NemotronRagError | OSError | MemoryError)
+    unexpected = "" if expected else f"unexpected {type(error).__name__}, --debug shows where: "
+    output.warn(f"error: {unexpected}{error or type(error).__name__}")
+    return 1

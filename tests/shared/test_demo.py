@@ -1,0 +1,87 @@
+"""The demo's questions are about what its documents say, and a run leaves others' files alone. Models are fakes."""
+
+import shutil
+
+import pymupdf
+import pytest
+
+from nemotron_rag import cli, load
+from nemotron_rag.demo import QUESTIONS, find_pdfs, run_demo
+from nemotron_rag.errors import InputError
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
+
+ANSWERS = (
+    "Resetting GPUs to remove residual data between jobs",
+    "Diskless nodes typically boot up, obtain an IP address via DHCP",
+    "Hispanic or Latino . . . . . . . 18.4",
+    "Disability Prevalence and the Need for Assistance by Age: 2010",
+    "Folgende Formel wurde hierbei verwendet",
+)
+
+
+@pytest.fixture
+def fake_models(monkeypatch):
+    monkeypatch.setattr(load, "_load", lambda _, kind, *__: FakeEmbedder() if kind == "embedder" else FakeReranker())
+
+
+@pytest.fixture
+def pdfs(tmp_path):
+    """The smallest of the demo's documents, of 3 pages and with two of the questions."""
+    folder = tmp_path / "pdfs"
+    folder.mkdir()
+    shutil.copy(find_pdfs() / "census-disability-us001.pdf", folder)
+    return folder
+
+
+@pytest.mark.parametrize(("question", "answer"), list(zip(QUESTIONS, ANSWERS, strict=True)))
+def test_the_answer_is_on_the_pages_named_and_on_no_other(question, answer):
+    with pymupdf.open(find_pdfs() / question.file) as document:
+        pages = tuple(page.number + 1 for page in document if answer in " ".join(page.get_text().split()))
+    assert pages == question.pages
+
+
+def test_questions_are_of_every_kind_and_about_every_document():
+    assert {question.kind for question in QUESTIONS} == {"text", "table", "figure"}
+    assert {question.file for question in QUESTIONS} == {path.name for path in find_pdfs().iterdir()}
+
+
+@pytest.mark.usefixtures("fake_models")
+def test_finds_pages_and_writes_the_report(pdfs, tmp_path):
+    result = run_demo(pdfs, out=tmp_path / "out", progress=False)
+    assert (result.added.added, result.added.failures) == (3, ())
+    assert [answer.question.file for answer in result.answers] == ["census-disability-us001.pdf"] * 2
+    chart = result.answers[1]
+    assert chart.rank == 1  # the fakes count shared words, and the chart's title shares most
+    assert "page 2 (figure): found at rank 1" in chart.note
+    html = result.report.read_text(encoding="utf-8")
+    assert html.count("data:image/webp") == 6
+    assert "They are not NVIDIA&#x27;s models" in html
+
+
+@pytest.mark.usefixtures("fake_models")
+def test_command_says_what_to_type_next(pdfs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["demo", "--pdfs", str(pdfs), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "They are not NVIDIA's models" in printed
+    assert "3 pages added" in printed
+    assert f"nemotron-rag search {out / 'index'}" in printed
+    assert cli.main(["info", str(out / "index")]) == 0
+
+
+@pytest.mark.usefixtures("fake_models")
+def test_replaces_its_own_files_and_nobody_elses(pdfs, tmp_path):
+    run_demo(pdfs, out=tmp_path / "out", progress=False)
+    assert run_demo(pdfs, out=tmp_path / "out", progress=False).added.added == 3
+    mine = tmp_path / "mine"
+    (mine / "index").mkdir(parents=True)
+    (mine / "index" / "precious").write_text("x")
+    with pytest.raises(InputError, match="holds files that are not the demo's; give an empty or new folder"):
+        run_demo(pdfs, out=mine, progress=False)
+    assert (mine / "index" / "precious").exists()
+
+
+def test_needs_its_documents(tmp_path):
+    with pytest.raises(InputError, match="the demo asks about census-disability-us001.pdf"):
+        run_demo(tmp_path, out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
