@@ -107,7 +107,7 @@ class _Process:
 
     def _obituary(self) -> Exception:
         status = self._process.returncode
-        if not self._ready:
+        if not self._ready and status >= 0:  # not killed, but unable
             return NemotronRagError(
                 f"wanted a render process, but {sys.executable!r} ended at its start with status {status}; "
                 "check that 'import pymupdf' works there, or use workers=0"
@@ -132,6 +132,7 @@ class _Pool:
                 if process.alive():
                     return process
                 self._living.discard(process)
+                process.kill()
             process = _Process()
             self._living.add(process)
             return process

@@ -97,15 +97,14 @@ def stream_pages(job: Job, source: PdfSource, password: str | None) -> Iterator[
     with ExitStack() as stack:
         try:
             document = locate(source, max_bytes=job.budget.max_bytes)
-            seat = _sit(stack, _opening(document, password, job.budget), document.data, local=job.workers == 0)
-            info = _ask_to_open(seat)
+            opening = _opening(document, password, job.budget)
+            seats = [_sit(stack, opening, document.data, local=job.workers == 0)]
+            info = _ask_to_open(seats[0])
             numbers = _select(job, int(info["page_count"]))
         except PdfError as error:
             job.fail(error)
             return
-        opening = _opening(document, password, job.budget)
-        seats = [seat]
-        while len(seats) < _useful_workers(job.workers, len(numbers)):
+        for _ in range(1, _useful_workers(job.workers, len(numbers))):
             seats.append(_sit(stack, opening, document.data, local=False))
         yield from _Rendering(job, document.hash, info, seats).pages(numbers)
 
@@ -148,8 +147,8 @@ class _Rendering:
             number, seat = waiting.popleft()
             page = self._answer(seat, number)
             if self._deaths >= _MAX_DEATHS:
-                last = f"gave up after {self._deaths} pages that crashed the renderer or ran out of time"
-                self._job.fail(PdfError(f"{last}; pages after {number} were not read"))
+                what = f"{self._deaths} pages crashed the renderer or ran out of time"
+                self._job.fail(PdfError(f"{what}; gave up the pages after {number}"))
                 return
             following = next(todo, None)
             if following is not None:

@@ -21,16 +21,12 @@ pymupdf: Any = _untyped  # it states types for a part of itself only
 
 Reply: TypeAlias = "tuple[dict[str, Any], bytes]"
 
-# Words broken at a line's end are joined again. Ligatures are kept here and expanded by `_clean`: MuPDF's own
-# expansion puts the letters of Arabic ligatures in the wrong order. `sort` stays off: it mixes columns.
-_TEXT_FLAGS = (
-    pymupdf.TEXT_PRESERVE_LIGATURES
-    | pymupdf.TEXT_PRESERVE_WHITESPACE
-    | pymupdf.TEXT_MEDIABOX_CLIP
-    | pymupdf.TEXT_DEHYPHENATE
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# Ligatures are kept here and expanded by `_clean`: MuPDF's own expansion puts the letters of Arabic ligatures in the
+# wrong order. `sort` stays off: it mixes columns.
+_TEXT_FLAGS = pymupdf.TEXT_PRESERVE_LIGATURES | pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\ud800-\udfff]")  # \xad: a place where one may hyphenate
 _LINE_BREAK = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\xad] ?\n(?=([^\W\d_]))")
 _PRESENTATION_FORM = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
 _DATE = re.compile(r"D:(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-]\d\d)'?(\d\d)?)?")
 _MAX_FIELD = 1_000  # characters of one metadata field
@@ -186,8 +182,10 @@ def _label(page: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """Valid UTF-8 without control characters; Latin and Arabic ligatures become their letters."""
-    text = _CONTROL.sub("", _LINE_BREAK.sub("\n", text))
+    """Valid UTF-8 without control characters; words broken at a line's end are joined, ligatures become letters."""
+    text = _LINE_BREAK.sub("\n", text)
+    text = _BROKEN_WORD.sub(lambda match: "" if match[1].islower() else match[0], text)
+    text = _CONTROL.sub("", text)
     return _PRESENTATION_FORM.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).strip()
 
 

@@ -158,11 +158,15 @@ def _in_memory(source: Any, max_bytes: int | None) -> bytes:
         _check_size(memoryview(source).nbytes, max_bytes)
         return bytes(source)
     if hasattr(source, "read"):
-        return read_stream(source, max_bytes=max_bytes)
+        data = read_stream(source, max_bytes=max_bytes)
+        _check_size(len(data), max_bytes)
+        return data
     raise InputError(f"wanted a PDF as path, bytes or binary file, got {type(source).__name__}")
 
 
 def _check_size(size: int, max_bytes: int | None) -> None:
+    if size == 0:
+        raise OSError("it is empty")
     if max_bytes is not None and size > max_bytes:
         raise TooManyBytesError(f"{size} bytes")
 

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import struct
+import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +61,8 @@ def _limit(memory_bytes: int) -> None:
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    # PyMuPDF 2 imports its layout analysis if it can: a second and 100 MB for each worker, and of no use here.
+    sys.modules["pymupdf.layout"] = None  # type: ignore[assignment]
     renderer = importlib.import_module("nemotron_rag._pdf_render").Renderer()
     write_frame(replies, {"ready": True})
     with Path(os.devnull).open("wb") as nowhere:
