@@ -62,7 +62,8 @@ class IndexCore:
         self._preparing = threading.Lock()
         self._closed = False
         self._record = self._read_record()
-        models.check(self._record)
+        if self._record is None:
+            models.check(None)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="nemotron-rag pictures")
 
     @property
@@ -141,6 +142,7 @@ class IndexCore:
             return None
         record = IndexRecord.from_json(stored, where=str(self._store))
         record.check_settings(str(self._store), **self._given)
+        self._models.check(record)
         return record
 
     def _picture(self, stored: StoredPage) -> Image.Image | None:

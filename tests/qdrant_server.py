@@ -1,0 +1,76 @@
+"""A Qdrant server without a socket: the REST routes the store uses, answered by qdrant-client's embedded mode."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+from pydantic_core import to_jsonable_python
+from qdrant_client import QdrantClient, models
+
+DONE = {"operation_id": 0, "status": "completed"}
+
+
+class Server:
+    """Give `client()` to what is tested; `requests` tells what was asked, `answers` overrides the next answers."""
+
+    def __init__(self) -> None:
+        self.local = QdrantClient(":memory:")
+        self.requests: list[tuple[str, str, dict]] = []
+        self.answers: list[httpx.Response | Exception | None] = []
+
+    def client(self) -> QdrantClient:
+        transport = httpx.MockTransport(self._answer)
+        return QdrantClient(url="http://qdrant.invalid", transport=transport, check_compatibility=False)
+
+    def asked(self, method: str, ending: str) -> list[dict]:
+        return [body for verb, path, body in self.requests if verb == method and path.endswith(ending)]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or b"{}")
+        self.requests.append((request.method, str(request.url), body))
+        scripted = self.answers.pop(0) if self.answers else None
+        if isinstance(scripted, Exception):
+            raise scripted
+        if scripted is not None:
+            return scripted
+        _, _, name, *rest = request.url.path.split("/")
+        result = self._routes[request.method, "/".join(rest)](name, body)
+        return httpx.Response(200, json={"result": to_jsonable_python(result), "status": "ok", "time": 0.0})
+
+    @property
+    def _routes(self):
+        local = self.local
+        return {
+            ("GET", "exists"): lambda name, body: {"exists": local.collection_exists(name)},
+            ("GET", ""): lambda name, body: local.get_collection(name),
+            ("PUT", ""): lambda name, body: local.create_collection(name, models.CreateCollection(**body).vectors),
+            ("PUT", "index"): lambda name, body: DONE,
+            ("PUT", "points"): lambda name, body: local.upsert(name, _points(body)) and DONE,
+            ("POST", "points"): lambda name, body: local.retrieve(name, body["ids"]),
+            ("POST", "points/delete"): lambda name, body: local.delete(name, models.PointIdsList(**body)) and DONE,
+            ("PUT", "points/payload"): lambda name, body: local.overwrite_payload(name, **body) and DONE,
+            ("POST", "points/count"): lambda name, body: local.count(name, _filter(body)),
+            ("POST", "points/scroll"): self._scroll,
+            ("POST", "points/query"): self._query,
+        }
+
+    def _scroll(self, name: str, body: dict) -> dict:
+        records, following = self.local.scroll(name, _filter(body), limit=body["limit"], offset=body.get("offset"))
+        return {"points": records, "next_page_offset": following}
+
+    def _query(self, name: str, body: dict) -> models.QueryResponse:
+        asked = models.QueryRequest(**body)
+        return self.local.query_points(
+            name, query=asked.query, using=asked.using, query_filter=asked.filter, limit=asked.limit
+        )
+
+
+def _points(body: dict):
+    if "batch" in body:
+        return models.Batch(**body["batch"])
+    return [models.PointStruct(**point) for point in body["points"]]
+
+
+def _filter(body: dict) -> models.Filter | None:
+    return models.Filter(**body["filter"]) if body.get("filter") else None

@@ -1,0 +1,333 @@
+"""The collection: embedded, in memory and behind a server; filters, shared pages, the record, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import warnings
+
+import httpx
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from nemotron_rag.errors import InputError, StoreError
+from nemotron_rag.stores._points import batches, point_id
+from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
+from nemotron_rag.types import Page
+from qdrant_server import Server
+
+RECORD = {"model": "m", "dimensions": 4}
+
+
+def stored(name: str, *, source: str = "a.pdf", content: str = "c", **fields) -> StoredPage:
+    return StoredPage.of(Page(id=name, source=source, **fields), content_hash=content)
+
+
+def vector(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def put(store: QdrantStore, *pages: StoredPage) -> None:
+    store.put(pages, np.eye(len(pages), 4, dtype=np.float32) + np.float32(0.1))
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture(params=["memory", "folder", "server"])
+def store(request, tmp_path, server):
+    options = {
+        "memory": {},
+        "folder": {"location": tmp_path / "store"},
+        "server": {"client": server.client() if request.param == "server" else None},
+    }[request.param]
+    opened = QdrantStore(**options)
+    opened.create(dimensions=4, record=RECORD)
+    yield opened
+    opened.close()
+
+
+def test_pages_come_back_as_they_were_put_nearest_first(store):
+    page = Page(id="p1", source="a.pdf", number=3, text="tëxt", metadata={"year": 2020, "tags": ["x"]})
+    put(store, StoredPage.of(page, content_hash="c", image_key="k"), stored("p2"))
+    (first, score), (second, lower) = store.query(vector(1, 0, 0, 0), k=5)
+    assert first == StoredPage(page=page, sources=("a.pdf",), content_hash="c", image_key="k")
+    assert (first.page.text, first.page.metadata) == ("tëxt", {"year": 2020, "tags": ["x"]})
+    assert second.page.id == "p2"
+    assert 1 >= score > lower > 0
+    assert store.get(["p2", "p9"]).keys() == {"p2"}
+
+
+def test_the_record_is_no_page(store):
+    assert store.read_record() == RECORD
+    assert (store.count(), store.sources(), list(store.pages())) == (0, [], [])
+    assert store.query(vector(1, 0, 0, 0), k=5) == []
+    put(store, stored("p1"))
+    assert (store.count(), store.sources()) == (1, ["a.pdf"])
+    assert len(store.query(vector(1, 0, 0, 0), k=5)) == 1
+    assert store.count(models.Filter(must_not=[models.HasIdCondition(has_id=[point_id("p1")])])) == 0
+
+
+def test_making_a_collection_again_keeps_it(store):
+    put(store, stored("p1"))
+    store.create(dimensions=4, record=RECORD)
+    assert store.count() == 1
+    with pytest.raises(StoreError, match="5-d"):
+        store.create(dimensions=5, record=RECORD)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ({"source": "a.pdf"}, {1, 2}),
+        ({"source": ["b.pdf", "c.pdf"]}, {3}),
+        ({"number": [1, 3]}, {1, 3}),
+        ({"number": {"gte": 2}}, {2, 3}),
+        ({"id": "p2"}, {2}),
+        ({"content_hash": "h3"}, {3}),
+        ({"year": 2021}, {2}),
+        ({"year": {"gt": 2019, "lt": 2022}}, {1, 2}),
+        ({"metadata.year": 2020}, {1}),
+        ({"number": {"lte": 2}, "year": {"gte": 2021}}, {2}),
+        ({"draft": True}, {1}),
+        ({"draft": None}, {3}),
+        ({"weight": 0.5}, {2}),
+        ({"date": {"gte": "2024-01-01"}}, {2}),
+        ({"mixed": [1, "one"]}, {1, 2}),
+        ({"author.name": "Ada"}, {3}),
+        ({"with space": "yes"}, {3}),
+        ({"number": []}, set()),
+        ({}, {1, 2, 3}),
+        (models.Filter(must=[models.FieldCondition(key="number", match=models.MatchValue(value=2))]), {2}),
+    ],
+)
+def test_filters(store, wanted, numbers):
+    more = [
+        {"year": 2020, "draft": True, "mixed": 1, "date": "2023-05-01"},
+        {"year": 2021, "draft": False, "mixed": "one", "weight": 0.5, "date": "2024-05-01T10:00:00Z"},
+        {"year": 2030, "author": {"name": "Ada"}, "with space": "yes"},
+    ]
+    sources = ["a.pdf", "a.pdf", "b.pdf"]
+    put(
+        store,
+        *[stored(f"p{n}", source=sources[n - 1], number=n, metadata=more[n - 1], content=f"h{n}") for n in (1, 2, 3)],
+    )
+    assert {found.page.number for found in store.pages(wanted)} == numbers
+    assert {found.page.number for found, _ in store.query(vector(1, 1, 1, 1), k=9, wanted=wanted)} == numbers
+    assert store.count(wanted) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"year": {"above": 3}},
+        {"year": {}},
+        {"year": {"gte": "not a date"}},
+        {"year": {"gte": 1, "lt": "2020-01-01"}},
+        {"year": object()},
+        {"": 1},
+        {'a"b': 1},
+        {3: 1},
+        ["year", 2020],
+    ],
+)
+def test_filters_that_make_no_sense_are_refused(wanted):
+    store = QdrantStore()
+    store.create(dimensions=4, record=RECORD)
+    with pytest.raises(InputError):
+        store.count(wanted)
+
+
+def test_sources_are_added_and_taken_away(store):
+    put(store, stored("p1"), stored("p2"))
+    assert store.attach(["p1", "p9"], source="b.pdf", metadata={"year": 1}) == 1
+    assert store.count({"source": "b.pdf", "year": 1}) == 1
+    gone: list[StoredPage] = []
+    assert store.remove(["p1", "p2"], source="a.pdf", before=gone.extend) == 1
+    assert [page.page.id for page in gone] == ["p2"]
+    assert store.get(["p1"])["p1"].sources == ("b.pdf",)
+    assert store.remove(["p1", "p9"]) == 1
+    assert store.count() == 0
+
+
+def test_writing_the_same_content_again_keeps_other_sources_and_new_content_does_not(store):
+    put(store, stored("p1", source="a.pdf"))
+    put(store, stored("p1", source="b.pdf"))
+    assert store.sources() == ["a.pdf", "b.pdf"]
+    put(store, stored("p1", source="b.pdf", content="new"))
+    assert store.sources() == ["b.pdf"]
+
+
+def test_attaching_what_is_there_writes_nothing(server):
+    store = QdrantStore(client=server.client())
+    store.create(dimensions=4, record=RECORD)
+    put(store, stored("p1", metadata={"year": 1}))
+    server.requests.clear()
+    store.attach(["p1"], source="a.pdf", metadata={"year": 1})
+    assert {verb for verb, _, _ in server.requests} == {"POST"}
+
+
+def test_a_server_gets_payload_indexes_and_waits_for_writes(server):
+    store = QdrantStore(client=server.client())
+    store.create(dimensions=4, record=RECORD)
+    store.index_metadata("year", "integer")
+    fields = {body["field_name"]: body["field_schema"] for body in server.asked("PUT", "/index?wait=true")}
+    assert fields == {"source": "keyword", "number": "integer", "content_hash": "keyword", "metadata.year": "integer"}
+    put(store, stored("p1"))
+    store.remove(["p1"])
+    writes = [url for verb, url, _ in server.requests if (verb == "PUT" and "points" in url) or "delete" in url]
+    assert len(writes) == 3
+    assert all("wait=true" in url for url in writes)
+
+
+def test_embedded_collections_leak_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = QdrantStore(tmp_path)
+        store.create(dimensions=4, record=RECORD)
+        store.index_metadata("year", "integer")
+        store.close()
+
+
+def test_requests_are_cut_by_count_and_by_size():
+    small, large = {"text": "x"}, {"text": "x" * 9_000_000}
+    assert [len(range(600)[part]) for part in batches([small] * 600, dimensions=4)] == [256, 256, 88]
+    assert [len(range(5)[part]) for part in batches([small, large, large, small, large], dimensions=4)] == [2, 2, 1]
+    assert list(batches([], dimensions=4)) == []
+    with pytest.raises(InputError, match="2 pages"):
+        QdrantStore().put([stored("a"), stored("b")], np.zeros((1, 4), np.float32))
+
+
+def test_a_foreign_collection_is_refused_and_left_alone():
+    client = QdrantClient(":memory:")
+    params = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    client.create_collection("pages", vectors_config={"dense": params})
+    store = QdrantStore(client=client)
+    assert store.read_record() is None  # empty and alike: ours, interrupted before its record was written
+    client.upsert("pages", [models.PointStruct(id=1, vector={"dense": [1.0, 0, 0, 0]}, payload={"mine": 1})])
+    with pytest.raises(StoreError, match="give another collection name"):
+        store.read_record()
+    client.create_collection("other", vectors_config=params)
+    with pytest.raises(StoreError, match="give another collection name"):
+        QdrantStore(client=client, collection="other").read_record()
+    store.close()
+    assert client.count("pages").count == 1  # a client that was handed in stays open
+    client.close()
+
+
+def test_a_payload_others_have_changed_is_read_without_fear(store):
+    put(store, stored("p1"))
+    payload = {"id": "p1", "source": "no list", "number": "3", "text": None, "metadata": [], "image": 5}
+    store._client.overwrite_payload("pages", payload, points=[point_id("p1")])
+    ((found, _),) = store.query(vector(1, 0, 0, 0), k=1)
+    assert found == StoredPage(page=Page(id="p1"), sources=(), content_hash="", image_key=None)
+
+
+# ---- opening and errors -----------------------------------------------------------------------------------------
+
+
+def test_a_folder_in_use_is_refused_in_one_line(tmp_path):
+    store = QdrantStore(tmp_path)
+    with pytest.raises(StoreError, match="in use by another") as caught:
+        QdrantStore(tmp_path)
+    assert "\n" not in str(caught.value)
+    store.close()
+    QdrantStore(tmp_path).close()
+
+
+def test_a_folder_in_use_by_another_process_is_refused(tmp_path):
+    QdrantStore(tmp_path).close()
+    hold = "import sys; from qdrant_client import QdrantClient as Q; c = Q(path=sys.argv[1]); print('held'); input()"
+    command = [sys.executable, "-u", "-c", hold, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline().strip() == b"held"
+    with pytest.raises(StoreError, match="in use by another"):
+        QdrantStore(tmp_path)
+    process.communicate(b"\n")
+    QdrantStore(tmp_path).close()
+
+
+def test_damaged_folders_are_refused_and_a_first_moment_is_forgiven(tmp_path):
+    (tmp_path / "meta.json").write_text("")
+    QdrantStore(tmp_path).close()
+    (tmp_path / "meta.json").write_text("{ not json")
+    with pytest.raises(StoreError, match="could not open the index folder"):
+        QdrantStore(tmp_path)
+
+
+def test_location_and_client_exclude_each_other(server):
+    with pytest.raises(InputError, match="not both"):
+        QdrantStore("folder", client=server.client())
+
+
+def test_a_server_that_cannot_be_reached_is_a_store_error():
+    store = QdrantStore("http://localhost:1")  # the tests' guard against sockets stands in for a dead server
+    with pytest.raises(StoreError, match="check that the server runs") as caught:
+        store.exists()
+    assert "\n" not in str(caught.value)
+    store.close()
+
+
+def test_connections_refused_and_answers_of_failure_are_store_errors(server):
+    store = QdrantStore(client=server.client())
+    server.answers = [httpx.ConnectError("connection refused")]
+    with pytest.raises(StoreError, match="connection refused; check that the server runs"):
+        store.exists()
+    server.answers = [httpx.Response(403, json={"status": {"error": "forbidden"}})]
+    with pytest.raises(StoreError, match="HTTP 403"):
+        store.count()
+
+
+def test_writes_are_tried_again_only_while_a_server_is_busy(server, monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr("nemotron_rag.stores._connection.time.sleep", pauses.append)
+    store = QdrantStore(client=server.client())
+    store.create(dimensions=4, record=RECORD)
+    busy = httpx.Response(429, headers={"Retry-After": "1"}, json={"status": {"error": "busy"}})
+    server.answers = [None, busy, httpx.ReadTimeout("slow")]
+    put(store, stored("p1"))
+    assert (store.count(), len(pauses)) == (1, 2)
+    pauses.clear()
+    server.answers = [None, *[httpx.Response(503)] * 3]
+    with pytest.raises(StoreError, match="HTTP 503"):
+        put(store, stored("p2"))
+    server.answers = [None, httpx.Response(400)]
+    with pytest.raises(StoreError, match="HTTP 400"):
+        put(store, stored("p2"))
+    assert len(pauses) == 2
+
+
+def test_threads_share_one_embedded_client():
+    client = QdrantClient(":memory:")
+    stores = [QdrantStore(client=client, collection="pages") for _ in range(2)]
+    stores[0].create(dimensions=4, record=RECORD)
+    errors: list[Exception] = []
+
+    def work(store: QdrantStore, part: int) -> None:
+        try:
+            for n in range(40):
+                put(store, stored(f"{part}-{n}"))
+                assert store.query(vector(1, 0, 0, 0), k=3)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(stores[part % 2], part)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert stores[0].count() == 160
+    client.close()
+
+
+@pytest.mark.parametrize(("package", "module"), [("qdrant_client", "qdrant"), ("fsspec", "page_images")])
+def test_a_missing_extra_is_named(package, module):
+    code = f"import sys; sys.modules[{package!r}] = None; import nemotron_rag.stores.{module}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"MissingExtraError: '{package}' is not installed" in result.stderr
+    assert "nemotron-rag[qdrant]" in result.stderr

@@ -1,0 +1,413 @@
+"""Searching, deleting and opening an index; threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from qdrant_client import QdrantClient, models
+
+from index_helpers import CountingEmbedder, add, text_page
+from nemotron_rag.errors import (
+    ClosedError,
+    ImageError,
+    IndexMismatchError,
+    InputError,
+    StoreError,
+    UnknownModelError,
+)
+from nemotron_rag.index import PageIndex
+from nemotron_rag.stores._points import point_id
+from nemotron_rag.stores.page_images import PageImages
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from qdrant_server import Server
+
+TEXTS = ["red apples", "green apples and pears", "blue whales", "red whales"]
+
+
+def fill(index: PageIndex) -> None:
+    pages = [
+        text_page(n, text, source=f"{'ab'[n % 2]}.pdf", metadata={"year": 2020 + n}, image=Image.new("RGB", (4, n)))
+        for n, text in enumerate(TEXTS, 1)
+    ]
+    add(index, pages)
+
+
+@pytest.fixture
+def index():
+    with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as opened:
+        fill(opened)
+        yield opened
+
+
+# ---- searching --------------------------------------------------------------------------------------------------
+
+
+def test_without_reranking_hits_come_by_similarity(index):
+    hits = index.search("red apples", rerank=False, k=3)
+    assert hits[0].page.text == "red apples"
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.score == hit.retrieval_score for hit in hits)
+    assert [hit.page.image.size for hit in hits[:1]] == [(4, 1)]
+    assert len(index.search("red apples", rerank=False, k=3, top_n=2)) == 2
+
+
+def test_reranking_orders_anew_and_keeps_both_scores(index):
+    class ByNumber(FakeReranker):
+        """Likes high page numbers, and sees pictures."""
+
+        def score(self, query, passages):
+            assert all(passage.modality == "image_text" for passage in passages)
+            return super().score(query, passages) * 0 + [float(page.number) for page in passages]
+
+    first = {hit.page.id: hit.score for hit in index.search("red apples", rerank=False)}
+    hits = index.search("red apples", rerank=ByNumber(), top_n=3)
+    assert [(hit.page.number, hit.score, hit.rank) for hit in hits] == [(4, 4.0, 1), (3, 3.0, 2), (2, 2.0, 3)]
+    assert all(hit.retrieval_score == pytest.approx(first[hit.page.id]) for hit in hits)
+    assert index.search("red apples")[0].score == 5.0  # the index's own one
+    assert index.search("red apples", rerank=True)[0].score == 5.0
+
+
+def test_only_the_candidates_of_the_store_are_reranked(index):
+    hits = index.search("whales", k=2)
+    assert {hit.page.text for hit in hits} == {"blue whales", "red whales"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ({"source": "a.pdf"}, {2, 4}),
+        ({"number": [1, 2]}, {1, 2}),
+        ({"year": {"gte": 2023}}, {3, 4}),
+        ({"source": "b.pdf", "year": 2021}, {1}),
+        (models.Filter(must_not=[models.FieldCondition(key="number", range=models.Range(lt=4))]), {4}),
+        ({"year": 1999}, set()),
+    ],
+)
+def test_filters_hold_in_all_methods(index, wanted, numbers):
+    assert {hit.page.number for hit in index.search("apples", filter=wanted)} == numbers
+    assert {hit.page.number for hit in index.search_image(Image.new("RGB", (4, 4)), filter=wanted)} == numbers
+    assert index.count(wanted) == len(numbers)
+    assert index.delete(filter=wanted) == len(numbers)
+    assert index.count() == 4 - len(numbers)
+
+
+def test_an_empty_index_gives_nothing_and_loads_nothing(monkeypatch):
+    monkeypatch.setattr("nemotron_rag._index_models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
+    with PageIndex(embedder="llama-nemotron-embed-vl-1b-v2") as index:
+        assert index.search("anything") == index.search_image(b"never read") == index.sources() == []
+        assert index.count() == index.delete("a.pdf") == 0
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": "3"}, {"top_n": 0}, {"rerank": 3}, {"filter": {"year": {}}}])
+def test_wrong_arguments_raise(index, wrong):
+    with pytest.raises(InputError):
+        index.search("apples", **wrong)
+
+
+def test_asking_for_the_own_reranker_without_one_raises():
+    with PageIndex(embedder=FakeEmbedder()) as index, pytest.raises(InputError, match="reranker="):
+        index.search("x", rerank=True)
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("harm", ["missing", "broken"])
+def test_a_lost_picture_costs_only_itself(tmp_path, caplog, harm):
+    with PageIndex(tmp_path, embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+        fill(index)
+        path = tmp_path / "images" / "pages" / index._core.images.key(point_id("p1"))
+        path.unlink() if harm == "missing" else path.write_bytes(b"\x89PNG and nothing more")
+        with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+            hits = index.search("red apples")
+        assert len(hits) == 4
+        assert (hits[0].page.number, hits[0].page.image) == (1, None)
+        assert all(hit.page.image is not None for hit in hits[1:])
+        assert "page 1 of b.pdf comes without its picture" in caplog.text
+
+
+def test_keys_planted_in_the_collection_open_no_file(tmp_path, caplog):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (2, 2)).save(secret)
+    client = QdrantClient(":memory:")
+    with PageIndex(client=client, images=tmp_path / "images", embedder=FakeEmbedder()) as index:
+        fill(index)
+        for n, key in enumerate([str(secret), "../secret.png", secret.as_uri(), 7], 1):
+            client.set_payload("pages", {"image": key}, points=[point_id(f"p{n}")])
+        assert [hit.page.image for hit in index.search("apples")] == [None] * 4
+        assert index.delete(filter={}) == 4
+    assert secret.exists()
+    client.close()
+
+
+def test_without_pictures_hits_carry_text_only(tmp_path):
+    with PageIndex(tmp_path, embedder=FakeEmbedder(), images=None) as index:
+        fill(index)
+        assert index.search("apples", k=1)[0].page.image is None
+    assert not (tmp_path / "images").exists()
+
+
+def test_pictures_may_be_kept_elsewhere_and_in_another_format(tmp_path):
+    images = PageImages(tmp_path / "elsewhere", image_format="webp")
+    with PageIndex(embedder=FakeEmbedder(), images=images) as index:
+        fill(index)
+        assert index.search("apples", k=1)[0].page.image.mode == "RGB"
+    assert len(list((tmp_path / "elsewhere").rglob("*.webp"))) == 4
+
+
+def test_two_collections_in_one_folder_do_not_share_pictures(tmp_path):
+    for name in ("one", "two"):
+        with PageIndex(tmp_path, collection=name, embedder=FakeEmbedder()) as index:
+            fill(index)
+    with PageIndex(tmp_path, collection="one") as index:
+        assert index.count() == 4
+    client = QdrantClient(path=str(tmp_path))
+    for name, images in {"one": tmp_path / "images/one", "two": tmp_path / "images/two"}.items():
+        with PageIndex(client=client, collection=name, images=images, embedder=FakeEmbedder()) as index:
+            if name == "one":
+                assert index.delete(filter={}) == 4
+            else:
+                assert index.search("apples", k=1)[0].page.image is not None
+    client.close()
+
+
+# ---- deleting ---------------------------------------------------------------------------------------------------
+
+
+def test_deleting_by_source_id_and_filter(tmp_path):
+    with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
+        fill(index)
+        assert index.delete("./x/../a.pdf") == 2
+        assert index.delete(Path("a.pdf")) == 0
+        assert index.delete(ids=["p1", "p1", "p9"]) == 1
+        assert (index.count(), index.sources()) == (1, ["b.pdf"])
+        assert len(list((tmp_path / "images").rglob("*.png"))) == 1
+        for wrong in ({}, {"source": "a", "ids": ["p1"]}):
+            with pytest.raises(InputError, match="exactly one"):
+                index.delete(**wrong)
+
+
+# ---- opening ----------------------------------------------------------------------------------------------------
+
+
+def test_reopening_needs_no_embedding_and_finds_everything(tmp_path):
+    with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
+        fill(index)
+    embedder = CountingEmbedder()
+    with PageIndex(tmp_path, embedder=embedder) as index:
+        assert index.search("blue whales", k=1)[0].page.number == 3
+        assert embedder.embedded == 0
+
+
+@pytest.mark.parametrize("other", [{"dimensions": 32}, {"name": "other", "dimensions": 32}])
+def test_another_embedder_is_refused_naming_what_differs(tmp_path, other):
+    with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
+        fill(index)
+    with pytest.raises(IndexMismatchError) as caught:
+        PageIndex(tmp_path, embedder=FakeEmbedder(**other))
+    message = str(caught.value)
+    assert "dimensions=64" in message
+    assert "dimensions=32" in message
+    assert ("model='other'" in message) is ("name" in other)
+    assert "\n" not in message
+    PageIndex(tmp_path, embedder=FakeEmbedder()).close()  # the refused one let go of the folder
+
+
+@pytest.mark.parametrize("setting", [{"dpi": 150}, {"max_pixels": 1000}])
+def test_other_render_settings_are_refused_and_none_means_the_indexes(tmp_path, setting):
+    with PageIndex(tmp_path, embedder=FakeEmbedder(), dpi=100, max_pixels=2000) as index:
+        fill(index)
+    with pytest.raises(IndexMismatchError, match=next(iter(setting))):
+        PageIndex(tmp_path, embedder=FakeEmbedder(), **setting)
+    with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
+        assert index._core.render_settings() == {"dpi": 100, "max_pixels": 2000}
+
+
+def test_two_openers_of_a_new_index_agree_on_who_wrote_it():
+    client = QdrantClient(":memory:")
+    first = PageIndex(client=client, images=None, embedder=FakeEmbedder())
+    second = PageIndex(client=client, images=None, embedder=FakeEmbedder(dimensions=32))
+    fill(first)
+    with pytest.raises(IndexMismatchError, match="dimensions"):
+        fill(second)
+    with pytest.raises(IndexMismatchError, match="dimensions"):
+        second.search("apples")
+    client.close()
+
+
+def test_a_named_model_is_compared_without_loading_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("nemotron_rag._index_models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
+    embedder = FakeEmbedder(name="llama-nemotron-embed-vl-1b-v2")
+    with PageIndex(tmp_path, embedder=embedder) as index:
+        fill(index)
+    with PageIndex(tmp_path, collection="other", embedder=FakeEmbedder(name="llama-nemotron-rerank-vl-1b-v2")) as index:
+        fill(index)
+    with pytest.raises(IndexMismatchError, match="model="):
+        PageIndex(tmp_path, collection="other", embedder="nvidia/llama-nemotron-embed-vl-1b-v2")
+    with pytest.raises(IndexMismatchError, match="revision"):
+        PageIndex(tmp_path, embedder="llama-nemotron-embed-vl-1b-v2")
+    with pytest.raises(UnknownModelError):
+        PageIndex(tmp_path, embedder="no-such-model")
+    with pytest.raises(InputError, match="reranker"):
+        PageIndex(tmp_path, embedder="llama-nemotron-rerank-vl-1b-v2")
+
+
+def test_the_model_of_the_record_is_loaded_with_its_settings_and_closed(tmp_path, monkeypatch):
+    class Tiled(FakeEmbedder):
+        @property
+        def identity(self):
+            return {**super().identity, "max_input_tiles": 4, "max_length_image": 99, "use_thumbnail": True}
+
+    with PageIndex(tmp_path, embedder=Tiled(name="mine")) as index:
+        fill(index)
+    asked = []
+
+    def load(name, **options):
+        asked.append((name, options))
+        return Tiled(name=name)
+
+    monkeypatch.setattr("nemotron_rag._index_models.load_embedder", load)
+    with PageIndex(tmp_path, device="cpu") as index:
+        assert asked == []
+        assert len(index.search("apples")) == len(index.search("whales")) == 4
+        loaded = index._core._models.embedder(index._core._record)
+    settings = {"dimensions": 64, "max_input_tiles": 4, "use_thumbnail": True, "max_length": {"image": 99}}
+    assert asked == [("mine", {"device": "cpu", "dtype": None, **settings})]
+    with pytest.raises(ClosedError):
+        loaded.embed_queries(["x"])
+
+
+def test_a_new_index_needs_an_embedder_and_a_server_a_place_for_pictures(tmp_path):
+    with pytest.raises(InputError, match="embedder="):
+        PageIndex(tmp_path)
+    with pytest.raises(InputError, match="images="):
+        PageIndex("http://localhost:1", embedder=FakeEmbedder())
+    with pytest.raises(StoreError, match="check that the server runs"):
+        PageIndex("http://localhost:1", embedder=FakeEmbedder(), images=None)
+
+
+def test_embedders_of_many_vectors_are_refused():
+    with pytest.raises(InputError, match="one vector"):
+        PageIndex(embedder=FakeReranker())
+
+
+def test_a_record_of_a_later_version_is_refused(tmp_path):
+    client = QdrantClient(":memory:")
+    with PageIndex(client=client, images=None, embedder=FakeEmbedder()) as index:
+        fill(index)
+        index._core.store.create(dimensions=64, record={"format": 2})
+    with pytest.raises(StoreError, match="update nemotron-rag"):
+        PageIndex(client=client, images=None)
+    client.close()
+
+
+def test_a_closed_index_says_so_and_leaves_given_things_open():
+    client, embedder = QdrantClient(":memory:"), FakeEmbedder()
+    index = PageIndex(client=client, images=None, embedder=embedder)
+    fill(index)
+    index.close()
+    index.close()
+    for call in (
+        lambda: index.search("x"),
+        lambda: add(index, []),
+        index.count,
+        index.sources,
+        lambda: index.delete("a"),
+    ):
+        with pytest.raises(ClosedError, match="open it again"):
+            call()
+    assert embedder.embed_queries(["x"]).shape == (1, 64)
+    assert client.count("pages").count == 5  # four pages and the record
+    client.close()
+
+
+def test_the_whole_way_works_through_a_server(tmp_path):
+    server = Server()
+    with PageIndex(client=server.client(), images=tmp_path, embedder=FakeEmbedder()) as index:
+        fill(index)
+        assert index.search("blue whales", k=1, filter={"year": {"gte": 2021}})[0].page.image.size == (4, 3)
+        assert index.delete("a.pdf") == 2
+        assert index.sources() == ["b.pdf"]
+
+
+# ---- threads and event loops ------------------------------------------------------------------------------------
+
+
+class SlowEmbedder(FakeEmbedder):
+    """Takes its time, and meets the protocol: its async methods do not block the loop."""
+
+    def embed_queries(self, queries):
+        time.sleep(0.2)
+        return super().embed_queries(queries)
+
+    def embed_passages(self, passages):
+        time.sleep(0.2)
+        return super().embed_passages(passages)
+
+    async def aembed_queries(self, queries):
+        return await asyncio.to_thread(self.embed_queries, queries)
+
+    async def aembed_passages(self, passages):
+        return await asyncio.to_thread(self.embed_passages, passages)
+
+
+class SlowReranker(FakeReranker):
+    async def ascore(self, query, passages):
+        await asyncio.sleep(0.1)
+        return self.score(query, passages)
+
+
+async def test_the_event_loop_keeps_ticking():
+    longest, last = 0.0, time.perf_counter()
+
+    async def tick():
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+
+    ticking = asyncio.create_task(tick())
+    with PageIndex(embedder=SlowEmbedder(), reranker=SlowReranker()) as index:
+        report = await index.aadd([text_page(n, t) for n, t in enumerate(TEXTS)], progress=False)
+        assert report.added == 4
+        hits = await index.asearch("red apples", top_n=2)
+        assert [hit.score for hit in hits] == [5.0, 0.0]
+        assert [hit.rank for hit in hits] == [1, 2]
+        assert len(await index.asearch("red apples", rerank=False, top_n=3)) == 3
+        assert len(await index.asearch_image(Image.new("RGB", (2, 2)), k=2)) == 2
+        assert await index.adelete(ids=["p0"]) == 1
+        assert await index.acount() == 3
+    ticking.cancel()
+    assert longest < 0.15
+
+
+async def test_async_searches_answer_as_the_sync_ones(index):
+    queries = [f"{text} {n}" for n, text in enumerate(TEXTS * 5)]
+    together = await asyncio.gather(*[index.asearch(query) for query in queries])
+    assert together == [index.search(query) for query in queries]
+    with pytest.raises(ImageError):
+        await index.asearch_image(b"no picture")
+
+
+def test_searches_and_adds_from_many_threads(tmp_path):
+    with PageIndex(tmp_path, embedder=FakeEmbedder()) as index, ThreadPoolExecutor(8) as pool:
+        fill(index)
+        start = threading.Barrier(8)
+
+        def work(part: int) -> int:
+            start.wait()
+            if part % 2:
+                pages = [text_page(n, f"thread {part}", source=f"{part}") for n in range(part * 100, part * 100 + 30)]
+                return add(index, pages).added
+            return sum(index.search("blue whales", k=1)[0].page.number == 3 for _ in range(30))
+
+        assert list(pool.map(work, range(8))) == [30] * 8
+        assert index.count() == 4 + 4 * 30
