@@ -8,12 +8,13 @@ Exit codes: 0 done; 1 could not be done; 2 arguments not understood; 130 interru
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -22,9 +23,6 @@ from nemotron_rag import _cli_output as output
 from nemotron_rag.catalog import CATALOG
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.types import Hit
-
-if TYPE_CHECKING:
-    from nemotron_rag.index import PageIndex
 
 __all__ = ["app", "main"]
 
@@ -43,7 +41,7 @@ app = typer.Typer(
 
 @app.command()
 def index(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="PDFs, or folders of them.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="PDFs, images, or folders of PDFs.")],
     to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; made if it is not there.")],
     embedder: options.Embedder = None,
     collection: options.Collection = "pages",
@@ -63,11 +61,13 @@ def index(
     Files that are in it already and have not changed are left alone; a changed file replaces its pages.
     """
     options.check_pages(pages)
-    if embedder is None and _record(to, collection) is None:
+    from nemotron_rag import _cli_index
+
+    if embedder is None and _cli_index.record(to, collection) is None:
         embedder = options.DEFAULT_EMBEDDER
-    if _is_server(to) and images is None:
+    if _cli_index.is_server(to) and images is None:
         output.warn("page pictures are not kept: with a server, --images names the folder or URL for them")
-    with _open(
+    with _cli_index.open_index(
         to, collection, images, embedder=embedder, dpi=dpi, device=device, dtype=dtype, max_input_tiles=max_tiles
     ) as target:
         report = target.add(
@@ -104,11 +104,13 @@ def search(
     """Find the pages that answer a question."""
     options.check_html(html)
     wanted = options.parse_filter(where or [])
-    record = _record_of_existing(location, collection)
-    if rerank and reranker is None:
-        reranker = options.RERANKER_FOR.get(record["name"], options.DEFAULT_RERANKER)
+    from nemotron_rag import _cli_index
+
     start = time.perf_counter()
-    with _open(location, collection, images, device=device, dtype=dtype) as source:
+    if rerank and reranker is None:
+        name = _cli_index.record_of_existing(location, collection)["name"]
+        reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
+    with _cli_index.open_existing(location, collection, images, device=device, dtype=dtype) as source:
         hits = source.search(query, k=k, rerank=reranker, top_n=top_n, filter=wanted)
     return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
 
@@ -157,8 +159,10 @@ def models(as_json: options.Json = False) -> int:
 @app.command()
 def info(location: options.Index, collection: options.Collection = "pages", as_json: options.Json = False) -> int:
     """Show what an index holds and which model wrote it."""
-    record = _record_of_existing(location, collection)
-    with _open(location, collection, None) as source:
+    from nemotron_rag import _cli_index
+
+    record = _cli_index.record_of_existing(location, collection)
+    with _cli_index.open_index(location, collection, None) as source:
         facts = {"pages": source.count(), "sources": source.sources(), "record": record}
     if as_json:
         output.show_json(facts)
@@ -176,11 +180,14 @@ def delete(
     as_json: options.Json = False,
 ) -> int:
     """Remove a document's pages from an index."""
-    _record_of_existing(location, collection)
-    with _open(location, collection, images) as target:
+    from nemotron_rag import _cli_index
+
+    with _cli_index.open_existing(location, collection, images) as target:
+        before = target.sources()
         removed = target.delete(source)
-    if not removed:
-        raise InputError(f"the index holds no page of {source!r}; `nemotron-rag info` lists what it holds")
+        gone = removed > 0 or target.sources() != before  # pages that another document has too stay
+    if not gone:
+        raise InputError(f"the index holds no document {source!r}; `nemotron-rag info` lists what it holds")
     if as_json:
         output.show_json({"removed": removed})
     else:
@@ -214,6 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    debug = "--debug" in given
+    if not debug:  # what matters of a failed download is in our own error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for stream in (sys.stdout, sys.stderr):  # file names and texts may hold what the terminal's encoding does not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -222,46 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
-        if "--debug" in given:
+        if debug:
             traceback.print_exc()
         return _complain(error)
     if code == _INTERRUPTED:
         output.warn("interrupted")
     return int(code or 0)
-
-
-def _is_server(location: str) -> bool:
-    return "://" in location
-
-
-def _open(location: str, collection: str, images: str | None, **settings: Any) -> PageIndex:
-    """Open an index; in a folder, the pictures are beside it unless named."""
-    from nemotron_rag.index import PageIndex
-
-    beside: Literal[True] | None = None if _is_server(location) else True
-    return PageIndex(location, collection=collection, images=images or beside, **settings)
-
-
-def _record(location: str, collection: str) -> dict[str, Any] | None:
-    """What wrote an index; None if there is none."""
-    from nemotron_rag.stores.qdrant import QdrantStore
-
-    if not _is_server(location) and not Path(location).is_dir():
-        return None
-    store = QdrantStore(location, collection=collection)
-    try:
-        return store.read_record()
-    finally:
-        store.close()
-
-
-def _record_of_existing(location: str, collection: str) -> dict[str, Any]:
-    record = _record(location, collection)
-    if record is None:
-        raise InputError(
-            f"no index {collection!r} at {location}; make one with: nemotron-rag index FILES --to {location}"
-        )
-    return record
 
 
 def _answer(query: str, hits: Sequence[Hit], *, seconds: float, as_json: bool, html: Path | None) -> int:

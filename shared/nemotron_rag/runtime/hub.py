@@ -25,5 +25,5 @@ def download(repo: str, *, revision: str) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"cannot get {repo} at revision {revision[:8]} from the model hub ({reason}); "
-            f"give a local folder with its files, or try the shipped starter models"
+            "give a local folder with its files, or try the shipped starter-embed-vl and starter-rerank-vl"
         ) from error
