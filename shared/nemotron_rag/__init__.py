@@ -5,11 +5,16 @@ Importing this package loads neither torch nor transformers; loading a model doe
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from nemotron_rag.catalog import CATALOG
 from nemotron_rag.errors import NemotronRagError
 from nemotron_rag.load import load_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import AddReport, Failure, Hit, ModelSpec, Page, Passage, Ranked
+
+if TYPE_CHECKING:
+    from nemotron_rag.index import PageIndex
 
 __all__ = [
     "CATALOG",
@@ -21,9 +26,19 @@ __all__ = [
     "MultiVectorEmbedder",
     "NemotronRagError",
     "Page",
+    "PageIndex",
     "Passage",
     "Ranked",
     "Reranker",
     "load_embedder",
     "load_reranker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`PageIndex` needs the extras `pdf` and `qdrant`, so it is imported when it is asked for."""
+    if name == "PageIndex":
+        from nemotron_rag.index import PageIndex  # noqa: PLC0415
+
+        return PageIndex
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -239,3 +239,12 @@ def test_the_published_reranker_reproduces_its_cards_logits():
         ],
     )
     assert scores == pytest.approx([-0.738, -3.859, -7.75], abs=0.1)
+
+
+def test_every_public_name_is_there():
+    import nemotron_rag
+
+    assert nemotron_rag.__all__ == sorted(nemotron_rag.__all__, key=lambda name: (not name.isupper(), name))
+    assert all(hasattr(nemotron_rag, name) for name in nemotron_rag.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'PagIndex'"):
+        _ = nemotron_rag.PagIndex

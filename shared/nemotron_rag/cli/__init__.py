@@ -18,9 +18,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from nemotron_rag import _cli_options as options
-from nemotron_rag import _cli_output as output
 from nemotron_rag.catalog import CATALOG
+from nemotron_rag.cli import _options as options
+from nemotron_rag.cli import _output as output
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.types import Hit
 
@@ -61,13 +61,13 @@ def index(
     Files that are in it already and have not changed are left alone; a changed file replaces its pages.
     """
     options.check_pages(pages)
-    from nemotron_rag import _cli_index
+    from nemotron_rag.cli import _index
 
-    if embedder is None and _cli_index.record(to, collection) is None:
+    if embedder is None and _index.record(to, collection) is None:
         embedder = options.DEFAULT_EMBEDDER
-    if _cli_index.is_server(to) and images is None:
+    if _index.is_server(to) and images is None:
         output.warn("page pictures are not kept: with a server, --images names the folder or URL for them")
-    with _cli_index.open_index(
+    with _index.open_index(
         to, collection, images, embedder=embedder, dpi=dpi, device=device, dtype=dtype, max_input_tiles=max_tiles
     ) as target:
         report = target.add(
@@ -104,13 +104,13 @@ def search(
     """Find the pages that answer a question."""
     options.check_html(html)
     wanted = options.parse_filter(where or [])
-    from nemotron_rag import _cli_index
+    from nemotron_rag.cli import _index
 
     start = time.perf_counter()
     if rerank and reranker is None:
-        name = _cli_index.record_of_existing(location, collection)["name"]
+        name = _index.record_of_existing(location, collection)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
-    with _cli_index.open_existing(location, collection, images, device=device, dtype=dtype) as source:
+    with _index.open_existing(location, collection, images, device=device, dtype=dtype) as source:
         hits = source.search(query, k=k, rerank=reranker, top_n=top_n, filter=wanted)
     return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
 
@@ -132,7 +132,7 @@ def rerank(
     """Rank images and PDF pages, without an index."""
     options.check_html(html)
     options.check_pages(pages)
-    from nemotron_rag._cli_rerank import rank_files
+    from nemotron_rag.cli._rerank import rank_files
     from nemotron_rag.load import load_reranker
 
     start = time.perf_counter()
@@ -159,10 +159,10 @@ def models(as_json: options.Json = False) -> int:
 @app.command()
 def info(location: options.Index, collection: options.Collection = "pages", as_json: options.Json = False) -> int:
     """Show what an index holds and which model wrote it."""
-    from nemotron_rag import _cli_index
+    from nemotron_rag.cli import _index
 
-    record = _cli_index.record_of_existing(location, collection)
-    with _cli_index.open_index(location, collection, None) as source:
+    record = _index.record_of_existing(location, collection)
+    with _index.open_index(location, collection, None) as source:
         facts = {"pages": source.count(), "sources": source.sources(), "record": record}
     if as_json:
         output.show_json(facts)
@@ -180,9 +180,9 @@ def delete(
     as_json: options.Json = False,
 ) -> int:
     """Remove a document's pages from an index."""
-    from nemotron_rag import _cli_index
+    from nemotron_rag.cli import _index
 
-    with _cli_index.open_existing(location, collection, images) as target:
+    with _index.open_existing(location, collection, images) as target:
         before = target.sources()
         removed = target.delete(source)
         gone = removed > 0 or target.sources() != before  # pages that another document has too stay
@@ -205,7 +205,7 @@ def demo(
     Indexes them with the starter models, offline and on a CPU, asks five questions and shows the best pages.
     """
     from nemotron_rag import demo as demonstration
-    from nemotron_rag._cli_demo import show_demo
+    from nemotron_rag.cli._demo import show_demo
 
     show_demo(demonstration.run_demo(pdfs or demonstration.find_pdfs(), out=out, progress=sys.stderr.isatty()))
     return 0

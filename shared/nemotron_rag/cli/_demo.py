@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nemotron_rag import _cli_output as output
+from nemotron_rag.cli import _output as output
 from nemotron_rag.demo import NOTE, DemoResult
 
 __all__ = ["show_demo"]
