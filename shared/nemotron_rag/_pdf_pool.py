@@ -62,15 +62,18 @@ class _Process:
 
     def __init__(self) -> None:
         paths = [path for path in sys.path if path]  # what this program can import, the worker can
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_THREAD_LIMIT": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-m", "nemotron_rag._pdf_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        single = {"OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1"}  # there are processes enough
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable or "", "-P", "-W", "ignore", "-m", "nemotron_rag._pdf_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **single},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise _cannot_start(str(error)) from error
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._replies = cast("IO[bytes]", self._process.stdout)
         self._ready = False
@@ -100,21 +103,30 @@ class _Process:
         self.disown()
 
     def disown(self) -> None:
-        """Close this side's ends of the pipes; a worker that is well then ends by itself."""
+        """Close this side's ends of the pipes; a worker that nobody else holds then ends by itself."""
         for pipe in (self._requests, self._replies):
             with contextlib.suppress(OSError):
                 pipe.close()
 
+    def renounce(self) -> None:
+        """In a forked child: let go of the parent's worker."""
+        self.disown()
+        self._process.returncode = 0  # it is no child of this process, neither to be waited for nor killed
+
     def _obituary(self) -> Exception:
         status = self._process.returncode
         if not self._ready and status >= 0:  # not killed, but unable
-            return NemotronRagError(
-                f"wanted a render process, but {sys.executable!r} ended at its start with status {status}; "
-                "check that 'import pymupdf' works there, or use workers=0"
-            )
+            return _cannot_start(f"it ended at its start with status {status}")
         if status == _TIME_LIMIT_EXIT:
             return WorkerDiedError("took longer than PdfBudget.seconds allows")
         return WorkerDiedError(f"crashed the renderer (status {status}), or needs more than PdfBudget.memory_bytes")
+
+
+def _cannot_start(reason: str) -> NemotronRagError:
+    return NemotronRagError(
+        f"wanted a render process of {sys.executable!r}, but {reason}; "
+        "check that 'import pymupdf' works there, or use workers=0"
+    )
 
 
 class _Pool:
@@ -156,8 +168,8 @@ class _Pool:
     def forget_all(self) -> None:
         """In a forked child: the workers are the parent's, so let go of the pipes and start anew."""
         for process in self._living:
-            process.disown()
-        self._lock, self._idle = threading.Lock(), []
+            process.renounce()
+        self._lock, self._idle, self._living = threading.Lock(), [], set()
 
 
 _POOL = _Pool()

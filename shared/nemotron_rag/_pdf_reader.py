@@ -14,16 +14,18 @@ from typing import Any
 
 from PIL import Image
 
+from nemotron_rag._inputs import one_line
 from nemotron_rag._pdf_pool import Seat, WorkerDiedError
 from nemotron_rag._pdf_source import PdfSource, Ranges, Source, locate, resolve
 from nemotron_rag.errors import InputError, PdfError, PdfPasswordError
 from nemotron_rag.types import Failure, Page, page_id
 
-__all__ = ["Job", "PdfBudget", "installed_languages", "open_document", "stream_pages"]
+__all__ = ["Job", "PdfBudget", "installed_languages", "log_failure", "open_document", "stream_pages"]
 
 _MAX_WORKERS = 8  # one embeds no faster than these render
 _PAGES_PER_WORKER = 4  # fewer are not worth the start of another process
 _MAX_DEATHS = 10  # pages of one document that may crash or run out of time before the rest is given up
+_MAX_MESSAGE = 1_000  # characters: the longest path there is plus a reason, nearly
 _logger = logging.getLogger("nemotron_rag")
 
 
@@ -88,7 +90,7 @@ class Job:
         """Report a failure, or raise it."""
         failure = Failure(self.name, str(error), number)
         if self.report is None:
-            raise type(error)(str(failure)) from error
+            raise type(error)(one_line(str(failure), limit=_MAX_MESSAGE)) from error
         self.report(failure)
 
 
@@ -125,6 +127,11 @@ def installed_languages(budget: PdfBudget) -> set[str]:
     opening = {"op": "languages", "seconds": budget.seconds, "memory_bytes": budget.memory_bytes}
     with ExitStack() as stack:
         return set(_sit(stack, opening, b"", local=False).open()["languages"])
+
+
+def log_failure(failure: Failure) -> None:
+    """What is done with failures by default: a warning of one line."""
+    _logger.warning("%s", one_line(str(failure), limit=_MAX_MESSAGE))
 
 
 class _Rendering:

@@ -1,6 +1,6 @@
 """A process that renders pages for its parent: frames in on stdin, frames out on stdout. It knows no pages' meaning.
 
-A frame is two big-endian 32-bit lengths, a JSON object, and raw bytes; nothing in it is ever executed.
+A frame is two big-endian lengths, a JSON object, and raw bytes; nothing in it is ever executed.
 Run as ``python -m nemotron_rag._pdf_worker`` by `nemotron_rag._pdf_pool`; ends when stdin does.
 """
 
@@ -19,11 +19,12 @@ from typing import IO, Any
 
 __all__ = ["read_frame", "write_frame"]
 
-_LENGTHS = struct.Struct(">II")
+_LENGTHS = struct.Struct(">IQ")
 _CRASHED = 70
+_LONGEST = 30 * 86_400.0  # seconds; more than that overflows the watchdog's clock
 
 
-def write_frame(file: IO[bytes], header: dict[str, Any], body: bytes | memoryview = b"") -> None:
+def write_frame(file: IO[bytes], header: dict[str, Any], body: bytes = b"") -> None:
     """Write one frame and flush it."""
     encoded = json.dumps(header).encode()
     file.write(_LENGTHS.pack(len(encoded), len(body)))
@@ -71,7 +72,8 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             if "memory_bytes" in request:
                 _limit(request["memory_bytes"])
             # A thread of C code that needs no GIL: it ends the process even while MuPDF is busy or the parent is gone.
-            faulthandler.dump_traceback_later(request["seconds"], exit=True, file=nowhere)
+            seconds = min(request["seconds"], _LONGEST)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
             header, reply_body = renderer.handle(request, body)
             faulthandler.cancel_dump_traceback_later()
             write_frame(replies, header, reply_body)

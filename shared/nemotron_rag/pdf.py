@@ -7,7 +7,6 @@ without end costs its own page and nothing else. Scripts, attachments and links 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
 from nemotron_rag._inputs import name_of
-from nemotron_rag._pdf_reader import Job, PdfBudget, installed_languages, open_document, stream_pages
+from nemotron_rag._pdf_reader import Job, PdfBudget, installed_languages, log_failure, open_document, stream_pages
 from nemotron_rag._pdf_source import Pages, PdfSource, content_hash, find_pdfs, parse_pages
 from nemotron_rag.errors import InputError, MissingExtraError, PdfError
 from nemotron_rag.types import Failure, Page
@@ -40,9 +39,6 @@ PAGE_PIXELS = 6 * 512 * 512
 """Default size of a page's picture, pixels: the area of 6 tiles of 512 x 512."""
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*")
-_logger = logging.getLogger("nemotron_rag")
-
-
 DEFAULT_BUDGET = PdfBudget()
 
 
@@ -110,7 +106,7 @@ def read_pdf(
         render=_render_request(dpi, max_pixels, budget) | {"ocr": ocr, "language": ocr_language},
         workers=workers,
         budget=budget,
-        report=None if on_error == "raise" else (report or _log_failure),
+        report=None if on_error == "raise" else (report or log_failure),
     )
     return stream_pages(job, source, password)
 
@@ -180,7 +176,3 @@ def _render_request(dpi: float | None, max_pixels: int | None, budget: PdfBudget
         "max_side": budget.max_side,
         "max_text": budget.max_text,
     }
-
-
-def _log_failure(failure: Failure) -> None:
-    _logger.warning("%s", failure)

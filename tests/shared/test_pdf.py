@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,7 +330,9 @@ def test_an_unreadable_document_is_reported_and_yields_nothing(
 def test_failures_are_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
         assert list(read_pdf(b"nothing", name="x.pdf")) == []
-    assert [record.getMessage() for record in caplog.records] == ["x.pdf: no objects found"]
+        assert list(read_pdf(b"nothing", name="a\nforged line")) == []
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["x.pdf: no objects found", "a forged line: no objects found"]
 
 
 @pytest.mark.parametrize("source", [3, None, ["a.pdf"], io.StringIO("x")])
@@ -434,10 +437,11 @@ def test_without_pymupdf_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
             call()
 
 
-def test_where_no_process_starts_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@POSIX
+@pytest.mark.parametrize("executable", [shutil.which("false"), "/no/python", "", None])
+def test_where_no_process_starts_it_says_so(executable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     _pdf_pool._POOL.kill_all()
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
-    monkeypatch.setattr(sys, "executable", "/bin/false" if Path("/bin/false").exists() else "/usr/bin/false")
+    monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(NemotronRagError, match="workers=0"):
         list(read_pdf(document(1)))
 
@@ -487,6 +491,7 @@ def test_nothing_is_printed(workers: int, capfd: pytest.CaptureFixture[str], fai
 def test_a_forked_child_starts_its_own_workers() -> None:
     data = document(2)
     list(read_pdf(data))
+    before = set(_pdf_pool._POOL._living)
     child = os.fork()
     if child == 0:
         status = 1
@@ -496,7 +501,9 @@ def test_a_forked_child_starts_its_own_workers() -> None:
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
+    assert all(process.alive() for process in before)
     assert numbers(read_pdf(data, on_error="raise")) == [1, 2]
+    assert before <= set(_pdf_pool._POOL._living)
 
 
 SCRIPT = """
