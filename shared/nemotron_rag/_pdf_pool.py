@@ -64,7 +64,7 @@ class _Process:
         paths = [path for path in sys.path if path]  # what this program can import, the worker can
         single = {"OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1"}  # there are processes enough
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
                 [sys.executable or "", "-P", "-W", "ignore", "-m", "nemotron_rag._pdf_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
