@@ -26,13 +26,17 @@ _BOUNDS = ("gt", "gte", "lt", "lte")
 _PLAIN_STEP = re.compile(r"[\w-]+")
 
 
-def compile_filter(wanted: Filter | None) -> models.Filter | None:
+def compile_filter(
+    wanted: Filter | None, *, fields: Sequence[str] = PAGE_FIELDS, metadata: str = "metadata"
+) -> models.Filter | None:
     """Translate a filter; all its entries must hold.
 
     Args:
         wanted: maps a page field (`PAGE_FIELDS`) or a metadata key (dots step into nested objects) to a value, to a
             list of allowed values, to bounds (``gt``, ``gte``, ``lt``, ``lte``: numbers, or ISO dates and datetimes),
             or to None for "absent". A `qdrant_client.models.Filter` is used as it is.
+        fields: keys that lie directly in the payload, for payloads other than those of pages.
+        metadata: where in the payload all other keys lie.
 
     Raises:
         InputError: a key or value that cannot be translated.
@@ -41,21 +45,22 @@ def compile_filter(wanted: Filter | None) -> models.Filter | None:
         return wanted
     if not isinstance(wanted, Mapping):
         raise InputError(f"filter must be a dict or a qdrant_client.models.Filter, got {type(wanted).__name__}")
-    return models.Filter(must=[_condition(field_path(key), key, value) for key, value in wanted.items()])
+    paths = {key: field_path(key, fields=fields, metadata=metadata) for key in wanted}
+    return models.Filter(must=[_condition(paths[key], key, value) for key, value in wanted.items()])
 
 
-def field_path(key: str) -> str:
-    """Where a filter's key is found in a stored payload.
+def field_path(key: str, *, fields: Sequence[str] = PAGE_FIELDS, metadata: str = "metadata") -> str:
+    """Where a filter's key is found in a stored payload; see `compile_filter`.
 
     Raises:
         InputError: the key is empty, not a str, or holds a double quote.
     """
     if not isinstance(key, str) or not key or '"' in key:
         raise InputError(f'a filter key must be a non-empty str without ", got {key!r}')
-    if key in PAGE_FIELDS:
+    if key in fields:
         return key
-    steps = key.removeprefix("metadata.").split(".")
-    return ".".join(["metadata", *(step if _PLAIN_STEP.fullmatch(step) else f'"{step}"' for step in steps)])
+    steps = key.removeprefix(f"{metadata}.").split(".")
+    return ".".join([metadata, *(step if _PLAIN_STEP.fullmatch(step) else f'"{step}"' for step in steps)])
 
 
 def _condition(path: str, key: str, value: Any) -> models.Condition:
