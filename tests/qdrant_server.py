@@ -47,16 +47,23 @@ class Server:
             ("PUT", ""): lambda name, body: local.create_collection(name, models.CreateCollection(**body).vectors),
             ("PUT", "index"): lambda name, body: DONE,
             ("PUT", "points"): lambda name, body: local.upsert(name, _points(body)) and DONE,
-            ("POST", "points"): lambda name, body: local.retrieve(name, body["ids"]),
+            ("POST", "points"): self._retrieve,
             ("POST", "points/delete"): lambda name, body: local.delete(name, models.PointIdsList(**body)) and DONE,
-            ("PUT", "points/payload"): lambda name, body: local.overwrite_payload(name, **body) and DONE,
+            ("POST", "points/payload"): lambda name, body: local.set_payload(name, **body) and DONE,
             ("POST", "points/count"): lambda name, body: local.count(name, _filter(body)),
             ("POST", "points/scroll"): self._scroll,
             ("POST", "points/query"): self._query,
         }
 
+    def _retrieve(self, name: str, body: dict) -> list[models.Record]:
+        asked = models.PointRequest(**body)
+        return self.local.retrieve(name, asked.ids, with_payload=asked.with_payload)
+
     def _scroll(self, name: str, body: dict) -> dict:
-        records, following = self.local.scroll(name, _filter(body), limit=body["limit"], offset=body.get("offset"))
+        asked = models.ScrollRequest(**body)
+        records, following = self.local.scroll(
+            name, asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
+        )
         return {"points": records, "next_page_offset": following}
 
     def _query(self, name: str, body: dict) -> models.QueryResponse:

@@ -104,8 +104,7 @@ class IndexCore:
         embedder = self._models.embedder(self._record)
         with self._preparing:
             if not self.exists():
-                settings = self.render_settings()
-                record = IndexRecord(name=embedder.name, identity=dict(embedder.identity), **settings)
+                record = IndexRecord.of(embedder, **self.render_settings())
                 self.store.create(dimensions=embedder.dimensions, record=record.to_json())
                 self._record = record
 

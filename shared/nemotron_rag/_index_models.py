@@ -6,15 +6,17 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from nemotron_rag import catalog
 from nemotron_rag._index_record import IndexRecord
-from nemotron_rag.errors import IndexMismatchError, InputError
+from nemotron_rag.errors import IndexMismatchError, InputError, UnknownModelError
 from nemotron_rag.load import load_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, Reranker
 
 __all__ = ["IndexModels", "Named", "Rerank"]
+
+_M = TypeVar("_M", Embedder, Reranker)
 
 Named: TypeAlias = "str | os.PathLike[str]"
 """A catalog id, its hub repository, or a local folder."""
@@ -42,9 +44,9 @@ class IndexModels:
     def __init__(
         self,
         where: str,
-        *,
         embedder: Named | Embedder | None,
         reranker: Named | Reranker | None,
+        *,
         device: str | None,
         dtype: str | None,
         max_input_tiles: int | None,
@@ -88,10 +90,17 @@ class IndexModels:
         if self._embedder is not None and not isinstance(self._embedder, str | os.PathLike):
             embedder = self._embedder
         else:
-            options = record.load_options() if record is not None else {}
+            name = self._name(record)
+            options = record.load_options(name) if record is not None else {}
             if self._max_input_tiles is not None:
                 options["max_input_tiles"] = self._max_input_tiles
-            embedder = self._load(load_embedder, self._name(record), options)
+            try:
+                embedder = self._load(load_embedder, name, options)
+            except InputError as error:  # the name was accepted before: the settings of the record do not fit it
+                raise IndexMismatchError(
+                    f"{self._where} was written by {record.name if record else 'nobody yet'}, and {name} cannot be "
+                    f"loaded as that: {error}; open it with the model that wrote it"
+                ) from error
         if record is not None:
             record.check_embedder(self._where, embedder)
         return embedder
@@ -128,18 +137,21 @@ class IndexModels:
             raise IndexMismatchError(f"{self._where} is gone, it was there when it was opened; open it again")
         return record.name
 
-    def _load(self, load: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
+    def _load(self, load: Callable[..., _M], name: str, options: dict[str, Any]) -> _M:
         key = (load.__name__, name)
         with self._lock:
             if key not in self._loaded:
                 self._loaded[key] = load(name, **self._place, **options)
-            return self._loaded[key]
+            return cast("_M", self._loaded[key])
 
 
 def _check_name(name: Named, kind: str) -> None:
-    if Path(name).is_dir():
+    try:
+        spec = catalog.find(os.fspath(name))
+    except UnknownModelError:
+        if not Path(name).is_dir():
+            raise
         return
-    spec = catalog.find(os.fspath(name))
     if spec.kind != kind:
         raise InputError(
             f"{spec.id} is a {spec.kind}, wanted {kind}=; see nemotron_rag.CATALOG for models of that kind"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from nemotron_rag.catalog import CATALOG
@@ -34,33 +35,40 @@ class IndexRecord:
     max_pixels: int
 
     @classmethod
+    def of(cls, embedder: Embedder, *, dpi: float | None, max_pixels: int) -> IndexRecord:
+        """The record of a new index; a relative folder is noted as an absolute one, to be found from anywhere."""
+        is_folder = _catalog_row(embedder.name) is None and Path(embedder.name).is_dir()
+        name = str(Path(embedder.name).absolute()) if is_folder else embedder.name
+        return cls(name=name, identity=dict(embedder.identity), dpi=dpi, max_pixels=max_pixels)
+
+    @classmethod
     def from_json(cls, record: Mapping[str, Any], *, where: str) -> IndexRecord:
         """Read a stored record.
 
         Raises:
-            StoreError: another version of this package wrote it in a form this one does not know.
+            StoreError: a later version of this package wrote it, or it is damaged.
         """
         fields = dict(record)
         form = fields.pop("format", None)
+        if form != _FORMAT:
+            raise StoreError(f"{where} has format {form}, this version reads format {_FORMAT}; update nemotron-rag")
         try:
-            if form == _FORMAT:
-                return cls(**fields)
-        except TypeError:
-            form = "a damaged record"
-        raise StoreError(f"{where} has format {form}, this version reads format {_FORMAT}; update nemotron-rag")
+            return cls(**fields)
+        except TypeError as error:
+            raise StoreError(f"{where} has a damaged record: {error}; delete the collection and add again") from error
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON."""
         return {"format": _FORMAT, **asdict(self)}
 
-    def load_options(self) -> dict[str, Any]:
-        """What `load_embedder` must be given besides the name to get the embedder of this record."""
+    def load_options(self, name: str) -> dict[str, Any]:
+        """What `load_embedder` must be given besides `name` to get the embedder of this record."""
         known = ("dimensions", "max_input_tiles", "use_thumbnail")
         options: dict[str, Any] = {key: self.identity[key] for key in known if key in self.identity}
         lengths = {k.removeprefix(_LENGTH): v for k, v in self.identity.items() if k.startswith(_LENGTH)}
         if lengths:
             options["max_length"] = lengths
-        spec = _catalog_row(self.name)
+        spec = _catalog_row(name)
         if spec is not None and spec.repo is not None:
             options["revision"] = self.identity.get("revision")
         return options

@@ -11,27 +11,28 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from nemotron_rag._ingest_plan import Finished, Fresh, Known, Plan, Step
 from nemotron_rag._inputs import one_line
 from nemotron_rag._read_ahead import read_ahead
+from nemotron_rag._removal import remove_pages
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.stores.qdrant import QdrantStore, StoredPage, point_id
 from nemotron_rag.types import AddReport, Failure, Page
 
-__all__ = ["BATCH", "Ingest", "remove_pages"]
+__all__ = ["BATCH", "Ingest"]
 
 BATCH = 16
 """Pages embedded and written at once; at most five times as many are in memory, about 5 MB each as pictures."""
 
+_BATCH_PIXELS = 2**26  # larger pictures make smaller batches: this many pixels take 192 MiB
 _IN_FLIGHT = 2  # batches being embedded or written while the next one is read
 _WRITERS = 4  # threads that encode and write pictures; Pillow lets go of the interpreter while it encodes
-
-
-_CHECKS = 64  # documents whose older versions are looked for at once
+_CHECKS = 64  # documents whose older versions are looked for at once: an embedded Qdrant reads all pages for that
 
 
 @dataclass
@@ -43,7 +44,10 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return len(self.fresh) == BATCH or len(self.known) + len(self.finished) + len(self.failures) >= _CHECKS
+        if len(self.fresh) == BATCH or self.finished or len(self.known) + len(self.failures) >= _CHECKS:
+            return True
+        sizes = [fresh.page.image.size for fresh in self.fresh if isinstance(fresh.page.image, Image.Image)]
+        return sum(width * height for width, height in sizes) >= _BATCH_PIXELS
 
 
 @dataclass
@@ -201,9 +205,13 @@ class Ingest:
         self._added += len(pages)
 
     def _write_picture(self, fresh: Fresh) -> str | None:
-        if self._images is None or fresh.page.image is None:
+        if self._images is None:
             return None
-        return self._images.write(point_id(fresh.page.id), fresh.page.image)
+        if fresh.page.image is not None:
+            return self._images.write(point_id(fresh.page.id), fresh.page.image)
+        if fresh.replaces:
+            self._images.delete(point_id(fresh.page.id))
+        return None
 
     def _remove_stale(self, documents: Mapping[str, frozenset[str]]) -> None:
         """Delete what older versions of these documents left; a version without one stored page replaces nothing."""
@@ -215,20 +223,6 @@ class Ingest:
             stale = [page_id for page_id in mine if page_id not in ids]
             if stale and len(stale) < len(mine):
                 self._removed += remove_pages(self._store, self._images, stale, source=source)
-
-
-def remove_pages(store: QdrantStore, images: PageImages | None, ids: Sequence[str], *, source: str | None) -> int:
-    """Delete pages and their pictures; see `QdrantStore.remove`.
-
-    Pictures go first: an interrupted removal leaves pages that the next one finds, never pictures that nobody does.
-    """
-
-    def remove_pictures(gone: Sequence[StoredPage]) -> None:
-        for stored in gone:
-            if images is not None and stored.image_key is not None:
-                images.delete(images.key(point_id(stored.page.id)))
-
-    return store.remove(ids, source=source, before=remove_pictures)
 
 
 class _Clock:
@@ -254,7 +248,8 @@ class _Clock:
 
 
 def _cut(steps: Iterable[Step]) -> Iterator[_Batch]:
-    batch = _Batch()
+    """Batches in order, but with documents finished only once there are many of them, and at the end."""
+    batch, finished = _Batch(), list[Finished]()
     for step in steps:
         match step:
             case Fresh():
@@ -262,12 +257,15 @@ def _cut(steps: Iterable[Step]) -> Iterator[_Batch]:
             case Known():
                 batch.known.append(step)
             case Finished():
-                batch.finished.append(step)
+                finished.append(step)
             case Failure():
                 batch.failures.append(step)
+        if len(finished) == _CHECKS:
+            batch.finished, finished = finished, []
         if batch.full:
             yield batch
             batch = _Batch()
+    batch.finished += finished
     yield batch
 
 

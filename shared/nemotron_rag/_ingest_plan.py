@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,15 +20,18 @@ from nemotron_rag.types import Failure, Page
 
 __all__ = ["Finished", "Fresh", "Known", "OnError", "Plan", "Step"]
 
+_ACCEPTED = (str, os.PathLike, Page, Iterable)
+
 OnError: TypeAlias = Literal["skip", "raise"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """A page to embed and write."""
+    """A page to embed and write; `replaces` if another one of its id is stored."""
 
     page: Page
     content_hash: str
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
             raise InputError(f"on_error must be 'skip' or 'raise', got {self.on_error!r}")
+        if isinstance(self.sources, bytes | bytearray | memoryview) or not isinstance(self.sources, _ACCEPTED):
+            raise InputError(f"wanted paths or Pages to add, got {type(self.sources).__name__}; see PageIndex.add")
         _check_json(self.metadata)
         _ = self._ranges
         with suppress(MissingExtraError):  # no PDF may be among the sources; if there is one, it raises again
@@ -132,6 +137,8 @@ class Plan:
         page = decoded(replace(page, metadata={**page.metadata, **self.metadata}))
         _check_json(page.metadata)
         content = fingerprint(page)
+        if seen.get(page.id, content) != content:
+            raise InputError(f"page id {page.id!r} was given twice, with different content; give each page its own id")
         stored = self.lookup([page.id]).get(page.id)
         there = seen.get(page.id) or (stored.content_hash if stored else None)
         # A page that came from a whole file has an id made from its content: the same id means the same page.
@@ -139,7 +146,7 @@ class Plan:
             yield Known([page.id], page.source, page.metadata)
         else:
             seen[page.id] = content
-            yield Fresh(page, content)
+            yield Fresh(page, content, replaces=there is not None)
 
     def _document(self, document: Document, seen: dict[str, str]) -> Generator[Step, None, None]:
         everything = document.ids(range(1, document.page_count + 1))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nemotron_rag._documents import Sources, clean_source
 from nemotron_rag._index_core import Images, IndexCore, open_images, reranked
 from nemotron_rag._index_models import IndexModels, Named, Rerank
-from nemotron_rag._ingest import Ingest, remove_pages
+from nemotron_rag._ingest import Ingest
 from nemotron_rag._ingest_plan import OnError, Plan
+from nemotron_rag._removal import remove_document, remove_pages
 from nemotron_rag.errors import InputError
 from nemotron_rag.pdf import Ocr, Pages
 from nemotron_rag.protocols import Embedder, Reranker
@@ -29,7 +29,8 @@ class PageIndex:
     """Pages of documents, found by what they show and say.
 
     Every method may be called from any thread, and the ``a...`` twins from any event loop. An embedded index belongs
-    to one process at a time; a server may have many. Open only index folders that you trust (see `stores.qdrant`).
+    to one process at a time. Many processes may search on one server, and one at a time add and delete: which files
+    share a page is read and written back. Open only index folders that you trust (see `stores.qdrant`).
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
@@ -48,8 +49,7 @@ class PageIndex:
     Raises:
         IndexMismatchError: the index was written with another model or other settings.
         StoreError: the index is in use, is not one of ours, or its server cannot be reached.
-        InputError: the arguments do not fit together, or a new index is given no embedder.
-        UnknownModelError: a name is neither in the catalog nor a folder.
+        InputError: the arguments do not fit together, a new index is given no embedder, or a model is not known.
 
     Example:
         >>> from nemotron_rag.testing import FakeEmbedder, FakeReranker
@@ -77,17 +77,12 @@ class PageIndex:
         dtype: str | None = None,
         max_input_tiles: int | None = None,
     ) -> None:
-        place = os.fspath(location) if location is not None else None
+        place = None if location is None else os.fspath(location)
         kept, self._scratch = open_images(images, location=place, collection=collection, client=client)
         store = QdrantStore(place, client=client, collection=collection)
         try:
             models = IndexModels(
-                str(store),
-                embedder=embedder,
-                reranker=reranker,
-                device=device,
-                dtype=dtype,
-                max_input_tiles=max_input_tiles,
+                str(store), embedder, reranker, device=device, dtype=dtype, max_input_tiles=max_input_tiles
             )
             self._core = IndexCore(store, kept, models, dpi=dpi, max_pixels=max_pixels)
         except BaseException:
@@ -166,8 +161,7 @@ class PageIndex:
 
         Raises:
             InputError: an argument cannot be used.
-            IndexMismatchError: the embedder is not the one that wrote the index.
-            StoreError: the store could not be reached.
+            NemotronRagError: a model or the store failed.
         """
         embedder, reranker = self._core.ready(rerank, k, top_n)
         if embedder is None:
@@ -199,17 +193,10 @@ class PageIndex:
         return reranked(hits, await reranker.ascore(query, [hit.page for hit in hits]), top_n)
 
     def search_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
-        """Find the pages that look most like a picture.
-
-        Args:
-            image: in any form that `load_image` reads.
-            k: how many to return.
-            filter: as in `search`.
+        """Find the k pages that look most like a picture, in any form that `load_image` reads.
 
         Raises:
-            ImageError: the picture cannot be read.
-            IndexMismatchError: the embedder is not the one that wrote the index.
-            StoreError: the store could not be reached.
+            ImageError: the picture cannot be read; or as from `search`.
         """
         embedder, _ = self._core.ready(False, k, None)
         if embedder is None:
@@ -236,8 +223,8 @@ class PageIndex:
 
         Args:
             source: a document, as `add` or `sources` names it. Pages that another document holds too stay with that.
-            ids: instead: of pages.
-            filter: instead: as in `search`.
+            ids: of pages, instead.
+            filter: as in `search`, instead.
 
         Returns:
             How many pages are gone from the index.
@@ -246,6 +233,8 @@ class PageIndex:
             InputError: not exactly one of the three was given.
             StoreError: a write was not acknowledged.
         """
+        if isinstance(ids, str):
+            raise InputError("delete wants ids as a list of page ids, got a single str; put it into a list")
         if sum(value is not None for value in (source, ids, filter)) != 1:
             raise InputError("delete wants exactly one of source, ids and filter; to remove all pages: filter={}")
         store, images = self._core.store, self._core.images
@@ -254,18 +243,13 @@ class PageIndex:
         if source is None:
             found = ids if ids is not None else [stored.page.id for stored in store.pages(filter)]
             return remove_pages(store, images, found, source=None)
-        gone = 0
-        for name in {os.fspath(source), clean_source(source)}:
-            found = [stored.page.id for stored in store.pages({"source": name})]
-            gone += remove_pages(store, images, found, source=name)
-        return gone
+        return sum(remove_document(store, images, name) for name in {os.fspath(source), clean_source(source)})
 
     def count(self, filter: Filter | None = None) -> int:
         """How many pages there are, or a filter matches.
 
         Raises:
-            InputError: the filter cannot be used.
-            StoreError: the store could not be reached.
+            NemotronRagError: the filter cannot be used, or the store cannot be reached.
         """
         store = self._core.store
         return store.count(filter) if self._core.exists() else 0
@@ -274,21 +258,20 @@ class PageIndex:
         """The documents in the index, sorted.
 
         Raises:
-            StoreError: the store could not be reached.
+            StoreError: the store cannot be reached.
         """
         store = self._core.store
         return store.sources() if self._core.exists() else []
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
-        """Make filters on a metadata key fast; for servers, an embedded index has no need of it.
+        """Make filters on a metadata key fast on a server; an embedded index has no need of it.
 
         Args:
             key: as in a filter.
-            kind: what its values are: "keyword" (texts), "integer", "float", "bool" or "datetime".
+            kind: what its values are, "keyword" for texts.
 
         Raises:
-            InputError: the key cannot be used.
-            StoreError: the index has no pages yet, or the server refused.
+            NemotronRagError: the key cannot be used, the index has no pages yet, or the server refused.
         """
         self._core.store.index_metadata(key, kind)
 
@@ -313,7 +296,5 @@ class PageIndex:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

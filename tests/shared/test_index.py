@@ -13,9 +13,10 @@ from PIL import Image
 
 from index_helpers import CountingEmbedder, add, contents, make_pdf, same, text_page
 from nemotron_rag._ingest import BATCH
-from nemotron_rag.errors import InputError, PdfError
+from nemotron_rag.errors import ImageError, InputError, PdfError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.pdf import read_pdf
+from nemotron_rag.stores._points import point_id
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 from nemotron_rag.types import page_id
 
@@ -211,6 +212,31 @@ def test_a_page_is_replaced_only_if_its_content_changed(index):
     report = add(index, text_page(1, "one", source="t", image=blue))
     assert (report.added, index.count(), index.sources()) == (1, 1, ["t"])
     assert index.search("one", k=1)[0].page.image.getpixel((0, 0)) == (0, 0, 255)
+    add(index, text_page(1, "one", source="t"))
+    assert index.search("one", k=1)[0].page.image is None
+    with pytest.raises(ImageError):
+        index._core.images.read(index._core.images.key(point_id("p1")))
+
+
+def test_one_id_for_two_contents_is_reported(index):
+    report = add(index, [text_page(1, "one", source="s"), text_page(1, "one"), text_page(1, "two", source="t")])
+    assert (report.added, report.unchanged) == (1, 1)
+    assert [failure.source for failure in report.failures] == ["t"]
+    assert "given twice" in report.failures[0].reason
+
+
+def test_large_pictures_make_smaller_batches(monkeypatch):
+    sizes: list[int] = []
+
+    class Sizes(FakeEmbedder):
+        def embed_passages(self, passages):
+            sizes.append(len(passages))
+            return super().embed_passages(passages)
+
+    monkeypatch.setattr("nemotron_rag._ingest._BATCH_PIXELS", 300)
+    with PageIndex(embedder=Sizes(), images=None) as index:
+        add(index, [text_page(n, "x", image=Image.new("L", (10, 10))) for n in range(7)])
+    assert sorted(sizes) == [1, 3, 3]
 
 
 def test_pages_read_by_hand_are_those_of_their_file(folder, index):
@@ -264,11 +290,18 @@ def test_an_error_of_the_callers_generator_comes_out_and_the_index_stays_usable(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pages": "3-1"}, {"ocr": "sometimes"}, {"on_error": "ignore"}, {"metadata": {"x": float("nan")}}],
+    [
+        {"sources": b"%PDF"},
+        {"sources": 3},
+        {"pages": "3-1"},
+        {"ocr": "sometimes"},
+        {"on_error": "ignore"},
+        {"metadata": {"x": float("nan")}},
+    ],
 )
 def test_arguments_that_cannot_be_used_raise_at_once(index, folder, wrong):
     with pytest.raises(InputError):
-        add(index, "docs", **wrong)
+        add(index, **{"sources": "docs"} | wrong)
 
 
 def test_progress_shows_the_total(folder, capsys):

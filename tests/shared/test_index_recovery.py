@@ -39,7 +39,7 @@ def pictures(root: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "done-but-unacknowledged"])
-@pytest.mark.parametrize("method", ["upsert", "delete", "overwrite_payload", "create_collection"])
+@pytest.mark.parametrize("method", ["upsert", "delete", "set_payload", "create_collection"])
 def test_a_run_broken_at_any_write_is_completed_by_the_next(tmp_path, monkeypatch, method, after):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nemotron_rag._ingest.BATCH", 1)

@@ -14,6 +14,7 @@ from PIL import Image
 from qdrant_client import QdrantClient, models
 
 from index_helpers import CountingEmbedder, add, text_page
+from nemotron_rag._index_record import IndexRecord
 from nemotron_rag.errors import (
     ClosedError,
     ImageError,
@@ -285,6 +286,24 @@ def test_the_model_of_the_record_is_loaded_with_its_settings_and_closed(tmp_path
         loaded.embed_queries(["x"])
 
 
+def test_a_real_checkpoint_is_opened_again_from_the_record_alone(tmp_path, monkeypatch, reference):
+    monkeypatch.chdir(reference)
+    with PageIndex(tmp_path, embedder="embed_vl_open_1", device="cpu", max_input_tiles=2) as index:
+        fill(index)
+    monkeypatch.chdir(tmp_path)
+    with PageIndex(tmp_path, reranker=reference / "rerank_vl_open_1", device="cpu") as index:
+        hits = index.search("red apples", top_n=3)
+        assert len(hits) == 3
+        assert all(hit.page.image is not None for hit in hits)
+    with (
+        PageIndex(tmp_path, embedder=reference / "embed_vl_open_2", device="cpu") as index,
+        pytest.raises(IndexMismatchError, match="embed_vl_open_1"),
+    ):
+        index.search("red apples")
+    with pytest.raises(IndexMismatchError, match="max_input_tiles=2"):
+        PageIndex(tmp_path, embedder=reference / "embed_vl_open_1", max_input_tiles=6)
+
+
 def test_a_new_index_needs_an_embedder_and_a_server_a_place_for_pictures(tmp_path):
     with pytest.raises(InputError, match="embedder="):
         PageIndex(tmp_path)
@@ -306,6 +325,8 @@ def test_a_record_of_a_later_version_is_refused(tmp_path):
         index._core.store.create(dimensions=64, record={"format": 2})
     with pytest.raises(StoreError, match="update nemotron-rag"):
         PageIndex(client=client, images=None)
+    with pytest.raises(StoreError, match="damaged"):
+        IndexRecord.from_json({"format": 1, "name": "x"}, where="here")
     client.close()
 
 

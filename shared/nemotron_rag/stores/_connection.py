@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from nemotron_rag._inputs import one_line
-from nemotron_rag.errors import MissingExtraError, StoreError
+from nemotron_rag.errors import InputError, MissingExtraError, StoreError
 
 try:
     import grpc
@@ -27,7 +27,16 @@ __all__ = ["Connection"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_FAILURES = (ApiException, QdrantException, grpc.RpcError, OSError, RuntimeError, ValueError, sqlite3.Error)
+_FAILURES = (
+    ApiException,
+    QdrantException,
+    grpc.RpcError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    sqlite3.Error,
+)
 _TIMEOUT = 60  # seconds; a write that waits for its acknowledgement takes longer than the client's default of 5
 _PAUSES = (0.5, 2.0)  # seconds before the second and the third try of a write
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
@@ -46,6 +55,7 @@ class Connection:
         client: an open client to use instead; it is not closed with the connection.
 
     Raises:
+        InputError: the location is a url of another kind.
         StoreError: the folder is in use, or is not one that Qdrant can read.
     """
 
@@ -113,13 +123,16 @@ def _open(location: str | Path | None) -> QdrantClient:
     if str(location).startswith(("http://", "https://")):
         # The version check runs in a thread of its own that can only warn.
         return QdrantClient(url=str(location), timeout=_TIMEOUT, check_compatibility=False)
+    if "://" in str(location):
+        raise InputError(f"a location is a folder or an http(s):// url, got {str(location)!r}")
     folder = Path(location)
     _refuse_if_locked(folder)
     meta = folder / "meta.json"
     if meta.is_file() and meta.stat().st_size == 0:
         meta.unlink()  # all that a process killed in its first moment leaves; Qdrant would not read it
     try:
-        return QdrantClient(path=str(folder))
+        # Its SQLite would refuse other threads on some systems; our lock lets in one at a time.
+        return QdrantClient(path=str(folder), force_disable_check_same_thread=True)
     except Exception as error:  # whatever a damaged folder makes Qdrant raise
         raise StoreError(f"could not open the index folder {folder}: {_reason(error)}; give another folder") from error
 

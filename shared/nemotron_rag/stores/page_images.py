@@ -132,20 +132,24 @@ class PageImages:
             ) from error
         return data
 
-    def delete(self, key: str) -> None:
-        """Remove a picture; one that is not there is no error.
+    def delete(self, page_id: str) -> None:
+        """Remove a page's picture, whatever its format; that there is none is no error.
 
         Raises:
-            ImageError: the key is none of ours.
+            InputError: `page_id` is no UUID; see `key`.
             StoreError: the picture cannot be removed.
         """
-        path = self._path(key)
-        try:
-            self._fs.rm_file(path)
-        except FileNotFoundError:
-            return
-        except Exception as error:  # each file system has errors of its own
-            raise StoreError(f"could not remove picture {key} under {self.root}: {one_line(str(error))}") from error
+        stem = self.key(page_id).removesuffix(self.image_format)
+        for image_format in get_args(ImageFormat):
+            path = self._path(stem + image_format)
+            try:
+                self._fs.rm_file(path)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # each file system has errors of its own
+                raise StoreError(
+                    f"could not remove {path}: {one_line(str(error))}; check the rights to do so"
+                ) from error
 
     def clear(self) -> None:
         """Remove the root and everything in it."""
@@ -160,8 +164,7 @@ class PageImages:
 
     def _put(self, path: str, data: bytes) -> None:
         if not isinstance(self._fs, LocalFileSystem):
-            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._fs.pipe_file(path, data)  # object stores show an object only once it is whole
+            self._put_remote(path, data)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -175,3 +178,10 @@ class PageImages:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    def _put_remote(self, path: str, data: bytes) -> None:
+        try:
+            self._fs.pipe_file(path, data)  # object stores show an object only once it is whole
+        except FileNotFoundError:  # a file system with real folders; asking an object store for one may be forbidden
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(path, data)

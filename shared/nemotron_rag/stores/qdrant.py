@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from nemotron_rag.errors import InputError, MissingExtraError, StoreError
+from nemotron_rag.errors import InputError, MissingExtraError
 from nemotron_rag.protocols import FloatArray
+from nemotron_rag.stores._collection import VECTOR, Collection, IndexedType
 from nemotron_rag.stores._connection import Connection
-from nemotron_rag.stores._filters import Filter, compile_filter, field_path
+from nemotron_rag.stores._filters import Filter, compile_filter
 from nemotron_rag.stores._points import (
     MAX_POINTS,
     RECORD_ID,
@@ -31,18 +32,9 @@ except ImportError as error:  # pragma: no cover - covered in a subprocess
 
 __all__ = ["Filter", "IndexedType", "QdrantStore", "StoredPage", "point_id"]
 
-IndexedType: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
-"""What a metadata field holds, for a server's payload index."""
-
-_VECTOR = "dense"
-_RECORD_KEY = "nemotron_rag_index"
-_INDEXED: tuple[tuple[str, IndexedType], ...] = (
-    ("source", "keyword"),
-    ("number", "integer"),
-    ("content_hash", "keyword"),
-)
 _SCROLL = 1000  # points per request of a listing
 _SCROLL_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request
+_NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
 
 
 class QdrantStore:
@@ -81,15 +73,16 @@ class QdrantStore:
     ) -> None:
         if location is not None and client is not None:
             raise InputError("give a location or an open client, not both; a client brings its own location")
-        self.collection = collection
         self._connection = Connection(location, client=client)
+        self._collection = Collection(self._connection, collection)
+        self._name = collection
         self._client = self._connection.client
         self._scroll = _SCROLL_EMBEDDED if self._connection.embedded else _SCROLL
         self._writing = threading.RLock()  # reading a page's sources and writing them back must not interleave
 
     def __str__(self) -> str:
         """``collection 'pages' at ./index``."""
-        return f"collection {self.collection!r} at {self._connection.name}"
+        return str(self._collection)
 
     def exists(self) -> bool:
         """Whether the collection is there.
@@ -97,7 +90,7 @@ class QdrantStore:
         Raises:
             StoreError: the server could not be reached.
         """
-        return self._connection.read("look for a collection", self._client.collection_exists, self.collection)
+        return self._collection.exists()
 
     def read_record(self) -> dict[str, Any] | None:
         """The record given to `create`; None if there is no collection yet.
@@ -105,18 +98,10 @@ class QdrantStore:
         Raises:
             StoreError: the collection was not written by this package, or the server could not be reached.
         """
-        if not self.exists():
-            return None
-        points = self._connection.read("read a record", self._client.retrieve, self.collection, ids=[RECORD_ID])
-        record = (points[0].payload or {}).get(_RECORD_KEY) if points else None
-        if isinstance(record, dict):
-            return record
-        if self.count() == 0 and self._vector_size() is not None:
-            return None  # ours, interrupted between the making of the collection and of its record
-        raise StoreError(f"{self} has no record of nemotron-rag, so it is not touched; give another collection name")
+        return self._collection.read_record()
 
     def create(self, *, dimensions: int, record: Mapping[str, Any]) -> None:
-        """Make the collection, its payload indexes, and the record; what is there already stays.
+        """Make the collection, its payload indexes, and the record; pages that are there already stay.
 
         Args:
             dimensions: length of the vectors.
@@ -126,20 +111,7 @@ class QdrantStore:
             StoreError: there is a collection with other vectors, or the server refused.
         """
         with self._writing:
-            if not self.exists():
-                params = models.VectorParams(size=dimensions, distance=models.Distance.COSINE)
-                self._connection.read(
-                    "make a collection",
-                    self._client.create_collection,
-                    self.collection,
-                    vectors_config={_VECTOR: params},
-                )
-            if self._vector_size() != dimensions:
-                raise StoreError(f"{self} has no {dimensions}-d vector {_VECTOR!r}; give another collection name")
-            for path, kind in _INDEXED:
-                self._index(path, kind)
-            point = models.PointStruct(id=RECORD_ID, vector={}, payload={_RECORD_KEY: dict(record)})
-            self._connection.write(self._client.upsert, self.collection, points=[point], wait=True)
+            self._collection.create(dimensions=dimensions, record=record)
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
         """Make filters on a metadata key fast on a server; embedded collections have no such index and need none.
@@ -148,7 +120,7 @@ class QdrantStore:
             InputError: `key` cannot be a filter's key.
             StoreError: the server refused.
         """
-        self._index(field_path(key), kind)
+        self._collection.index_field(key, kind)
 
     def put(self, pages: Sequence[StoredPage], vectors: FloatArray) -> None:
         """Write pages and wait until they are stored; a page of the same id and content keeps its other sources.
@@ -170,10 +142,10 @@ class QdrantStore:
             for part in batches(payloads, dimensions=vectors.shape[1]):
                 batch = models.Batch(
                     ids=[point_id(stored.page.id) for stored in merged[part]],
-                    vectors={_VECTOR: vectors[part].tolist()},
+                    vectors={VECTOR: vectors[part].tolist()},
                     payloads=payloads[part],
                 )
-                self._connection.write(self._client.upsert, self.collection, points=batch, wait=True)
+                self._connection.write(self._client.upsert, self._name, points=batch, wait=True)
 
     def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
         """Note that pages already stored belong to `source` too, and lay `metadata` over theirs; no change, no write.
@@ -188,8 +160,8 @@ class QdrantStore:
             known = self.get(ids)
             for stored in known.values():
                 changed = stored.with_source(source, metadata)
-                if to_payload(changed) != to_payload(stored):
-                    self._overwrite(changed)
+                if changed.sources != stored.sources or changed.page.metadata != stored.page.metadata:
+                    self._update(changed)
             return len(known)
 
     def remove(
@@ -219,17 +191,15 @@ class QdrantStore:
                 if rest is None:
                     gone.append(stored)
                 else:
-                    self._overwrite(rest)
+                    self._update(rest)
             before(gone)
             for start in range(0, len(gone), MAX_POINTS):
                 points: list[Any] = [point_id(stored.page.id) for stored in gone[start : start + MAX_POINTS]]
-                self._connection.write(
-                    self._client.delete, self.collection, models.PointIdsList(points=points), wait=True
-                )
+                self._connection.write(self._client.delete, self._name, models.PointIdsList(points=points), wait=True)
             return len(gone)
 
     def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
-        """The pages that are there, by page id.
+        """The pages that are there, by page id, without their texts.
 
         Raises:
             StoreError: the server could not be reached.
@@ -238,13 +208,13 @@ class QdrantStore:
         points = [point_id(page_id) for page_id in ids]
         for start in range(0, len(points), _SCROLL):
             part: list[Any] = points[start : start + _SCROLL]
-            records = self._connection.read("read pages", self._client.retrieve, self.collection, ids=part)
+            records = self._connection.read("read pages", self._client.retrieve, self._name, part, _NO_TEXT)
             stored = [from_payload(record.payload) for record in records]
             found |= {known.page.id: known for known in stored}
         return found
 
     def pages(self, wanted: Filter | None = None) -> Iterator[StoredPage]:
-        """All pages that a filter matches, in no particular order, read as they are consumed.
+        """All pages that a filter matches, without their texts, in no particular order, read as they are consumed.
 
         Raises:
             InputError: the filter cannot be translated.
@@ -256,9 +226,10 @@ class QdrantStore:
             records, offset = self._connection.read(
                 "list pages",
                 self._client.scroll,
-                self.collection,
+                self._name,
                 scroll_filter=conditions,
                 limit=self._scroll,
+                with_payload=_NO_TEXT,
                 offset=offset,
             )
             yield from (from_payload(record.payload) for record in records)
@@ -288,9 +259,9 @@ class QdrantStore:
         answer = self._connection.read(
             "search",
             self._client.query_points,
-            self.collection,
+            self._name,
             query=vector.tolist(),
-            using=_VECTOR,
+            using=VECTOR,
             query_filter=compile_filter(wanted),
             limit=k,
         )
@@ -304,30 +275,17 @@ class QdrantStore:
             StoreError: the server could not be reached.
         """
         conditions = _only_pages(wanted)
-        return self._connection.read("count", self._client.count, self.collection, count_filter=conditions).count
+        return self._connection.read("count", self._client.count, self._name, count_filter=conditions).count
 
     def close(self) -> None:
         """Close the client, unless it was handed in."""
         self._connection.close()
 
-    def _vector_size(self) -> int | None:
-        info = self._connection.read("describe a collection", self._client.get_collection, self.collection)
-        vectors = info.config.params.vectors
-        params = vectors.get(_VECTOR) if isinstance(vectors, dict) else None
-        if params is None or params.distance != models.Distance.COSINE or params.multivector_config is not None:
-            return None
-        return params.size
-
-    def _index(self, path: str, kind: IndexedType) -> None:
-        if self._connection.embedded:
-            return  # the embedded Qdrant has no payload indexes, and warns
-        schema = models.PayloadSchemaType(kind)
-        self._connection.write(self._client.create_payload_index, self.collection, path, schema, wait=True)
-
-    def _overwrite(self, stored: StoredPage) -> None:
+    def _update(self, stored: StoredPage) -> None:
+        """Write sources and metadata; the other fields of a stored page never change."""
         points: list[Any] = [point_id(stored.page.id)]
-        payload = to_payload(stored)
-        self._connection.write(self._client.overwrite_payload, self.collection, payload, points=points, wait=True)
+        payload = {"source": list(stored.sources), "metadata": dict(stored.page.metadata)}
+        self._connection.write(self._client.set_payload, self._name, payload, points=points, wait=True)
 
 
 def _only_pages(wanted: Filter | None) -> models.Filter:

@@ -46,8 +46,8 @@ def test_writing_again_replaces_and_deleting_twice_is_allowed(images):
     key = images.write(ID, noise(1))
     assert images.write(ID, noise(2)) == key
     assert np.array_equal(images.read(key), noise(2))
-    images.delete(key)
-    images.delete(key)
+    images.delete(ID)
+    images.delete(ID)
     with pytest.raises(ImageError, match="cannot be read"):
         images.read(key)
 
@@ -80,7 +80,7 @@ def test_smaller_formats(tmp_path, image_format):
     ],
 )
 def test_keys_of_others_are_never_followed(images, key):
-    for method in (images.read, images.read_bytes, images.delete):
+    for method in (images.read, images.read_bytes):
         with pytest.raises(ImageError, match="none of this index"):
             method(key)
 
@@ -89,6 +89,14 @@ def test_keys_of_others_are_never_followed(images, key):
 def test_keys_are_made_from_uuids_only(images, page_id):
     with pytest.raises(InputError, match="UUID"):
         images.write(page_id, noise())
+    with pytest.raises(InputError, match="UUID"):
+        images.delete(page_id)
+
+
+def test_a_picture_written_in_another_format_is_removed_too(tmp_path):
+    PageImages(tmp_path, image_format="jpeg").write(ID, noise())
+    PageImages(tmp_path).delete(ID)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_broken_and_oversized_pictures_are_image_errors(tmp_path):

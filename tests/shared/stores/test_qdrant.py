@@ -209,22 +209,30 @@ def test_a_foreign_collection_is_refused_and_left_alone():
     store = QdrantStore(client=client)
     assert store.read_record() is None  # empty and alike: ours, interrupted before its record was written
     client.upsert("pages", [models.PointStruct(id=1, vector={"dense": [1.0, 0, 0, 0]}, payload={"mine": 1})])
-    with pytest.raises(StoreError, match="give another collection name"):
+    with pytest.raises(StoreError, match="no record of nemotron-rag"):
         store.read_record()
     client.create_collection("other", vectors_config=params)
-    with pytest.raises(StoreError, match="give another collection name"):
+    with pytest.raises(StoreError, match="no record of nemotron-rag"):
         QdrantStore(client=client, collection="other").read_record()
     store.close()
     assert client.count("pages").count == 1  # a client that was handed in stays open
     client.close()
 
 
+def test_a_record_written_while_it_is_looked_for_is_found(monkeypatch):
+    store = QdrantStore()
+    store.create(dimensions=4, record=RECORD)
+    retrieve, answers = store._client.retrieve, [[]]
+    monkeypatch.setattr(store._client, "retrieve", lambda *a, **o: answers.pop() if answers else retrieve(*a, **o))
+    assert store.read_record() == RECORD
+
+
 def test_a_payload_others_have_changed_is_read_without_fear(store):
     put(store, stored("p1"))
     payload = {"id": "p1", "source": "no list", "number": "3", "text": None, "metadata": [], "image": 5}
-    store._client.overwrite_payload("pages", payload, points=[point_id("p1")])
+    store._client.set_payload("pages", payload, points=[point_id("p1")])
     ((found, _),) = store.query(vector(1, 0, 0, 0), k=1)
-    assert found == StoredPage(page=Page(id="p1"), sources=(), content_hash="", image_key=None)
+    assert found == StoredPage(page=Page(id="p1"), sources=(), content_hash="c", image_key=None)
 
 
 # ---- opening and errors -----------------------------------------------------------------------------------------
