@@ -14,8 +14,8 @@ import io
 import json
 import math
 import pickle
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -34,8 +34,7 @@ class CompressorStandardTests:
     """What a chain may rely on in any reranking compressor. Subclass it and say how yours is made.
 
     The model must find "red apples" more relevant to the query "red apples" than "green apples", and that more than
-    "blue whales". Where a compressor departs, override the test with
-    ``test_x = pytest.mark.xfail(reason=..., strict=True)(CompressorStandardTests.test_x)``.
+    "blue whales". Where a compressor is meant to depart, say so in `departures`.
 
     Example:
         >>> from nemotron_rag.testing import FakeReranker
@@ -50,6 +49,23 @@ class CompressorStandardTests:
 
     reads_images = False
     """Whether pictures in ``metadata["image"]`` (data URIs) are ranked."""
+
+    tolerance = 1e-4
+    """By how much scores may depend on what else was in the model's batch."""
+
+    departures: ClassVar[Mapping[str, str]] = {}
+    """Tests that your compressor is known to fail, and why; one that passes after all fails."""
+
+    def __init_subclass__(cls) -> None:
+        unknown = [name for name in cls.departures if not hasattr(cls, name)]
+        if unknown:
+            raise TypeError(f"departures of {cls.__name__} names tests that do not exist: {', '.join(unknown)}")
+
+    @pytest.fixture(autouse=True)
+    def _expect_departures(self, request: pytest.FixtureRequest) -> None:
+        reason = self.departures.get(request.node.originalname)
+        if reason:
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     def make(self, **fields: Any) -> BaseDocumentCompressor:
         """Your compressor; `fields` may hold `top_n`."""
@@ -111,8 +127,7 @@ class CompressorStandardTests:
             assert result.id in by_id
             original = by_id[result.id]
             assert result.page_content == original.page_content
-            assert result.metadata.items() >= {k: v for k, v in original.metadata.items() if k != "nested"}.items()
-            assert result.metadata["nested"] == original.metadata["nested"]
+            assert {key: result.metadata[key] for key in original.metadata} == original.metadata
 
     def test_nothing_in_nothing_out(self, compressor: BaseDocumentCompressor) -> None:
         """Retrievers may find nothing."""
@@ -150,37 +165,32 @@ class CompressorStandardTests:
         with pytest.raises(ValidationError):
             self.make(top_n=-1)
 
-    def test_a_score_that_is_no_number_is_never_first(self) -> None:
+    @pytest.mark.parametrize("broken", [math.nan, math.inf])
+    def test_a_score_that_is_no_number_is_never_first(self, broken: float) -> None:
         """NaN compares false with everything and so upsets sorting."""
-        texts = ("good", "broken", "best")
-        for broken in (math.nan, math.inf):
-            compressor = self.make_scoring([1.0, broken, 2.0])
-            try:
-                results = _texts(compressor.compress_documents([Document(text) for text in texts], QUERY))
-            except Exception:  # refusing is as safe as ranking it last
-                continue
-            assert [text for text in results if text != "broken"] == ["best", "good"]
-            assert results[0] == "best"
+        documents = [Document("good"), Document("broken"), Document("best")]
+        results = _texts(self.make_scoring([1.0, broken, 2.0]).compress_documents(documents, QUERY))
+        assert [text for text in results if text != "broken"] == ["best", "good"]
+        assert results[0] == "best"
 
     async def test_async_equals_sync(self, compressor: BaseDocumentCompressor) -> None:
         """Same order, same scores."""
         found = await compressor.acompress_documents(_documents(), QUERY)
-        assert list(found) == list(compressor.compress_documents(_documents(), QUERY))
+        self._assert_same(found, compressor.compress_documents(_documents(), QUERY))
 
     async def test_concurrent_calls_equal_serial_ones(self, compressor: BaseDocumentCompressor) -> None:
         """A server ranks for many users at once."""
         queries = [QUERY, "green apples", "blue whales", "whales"] * 4
         together = await asyncio.gather(*(compressor.acompress_documents(_documents(), query) for query in queries))
-        assert [list(found) for found in together] == [
-            list(compressor.compress_documents(_documents(), query)) for query in queries
-        ]
+        for query, found in zip(queries, together, strict=True):
+            self._assert_same(found, compressor.compress_documents(_documents(), query))
 
     def test_copies_and_pickles(self, compressor: BaseDocumentCompressor) -> None:
         """Chains are copied, and sent to other processes."""
-        wanted = list(compressor.compress_documents(_documents(), QUERY))
-        copies = (pickle.loads(pickle.dumps(compressor)), copy.deepcopy(compressor), compressor.model_copy())
-        for other in copies:
-            assert list(other.compress_documents(_documents(), QUERY)) == wanted
+        wanted = compressor.compress_documents(_documents(), QUERY)
+        pickled = pickle.loads(pickle.dumps(compressor))  # noqa: S301  # made by ourselves
+        for other in (pickled, copy.deepcopy(compressor), compressor.model_copy()):
+            self._assert_same(other.compress_documents(_documents(), QUERY), wanted)
 
     async def test_has_a_run_of_its_own_in_traces(self, compressor: BaseDocumentCompressor) -> None:
         """Below its caller's, in sync and async, and closed."""
@@ -194,8 +204,8 @@ class CompressorStandardTests:
         """A trace must show what failed."""
         for run in (_run_sync, _run_async):
             recorder = _Recorder()
-            broken: Any = [*_documents(), "no document"]
-            with pytest.raises(Exception, match=""):
+            broken: Any = [*_documents(), object()]
+            with pytest.raises((AttributeError, TypeError, ValueError)):
                 await run(compressor, broken, CallbackManager([recorder], parent_run_id=uuid4()))
             assert len(recorder.failed) == 1
 
@@ -218,6 +228,12 @@ class CompressorStandardTests:
         told = json.dumps([recorder.started, recorder.ended], default=str)
         assert recorder.started
         assert "base64" not in told
+
+    def _assert_same(self, found: Sequence[Document], wanted: Sequence[Document]) -> None:
+        assert [document.id for document in found] == [document.id for document in wanted]
+        for one, other in zip(found, wanted, strict=True):
+            scores = [document.metadata.get(self.score_key, 0.0) for document in (one, other)]
+            assert scores[0] == pytest.approx(scores[1], abs=self.tolerance)
 
     def _needs_images(self) -> None:
         if not self.reads_images:

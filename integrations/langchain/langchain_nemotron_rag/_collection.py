@@ -1,0 +1,167 @@
+"""One Qdrant collection of documents, as steps for sync and async use. It knows no model and no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_client import models
+
+from langchain_nemotron_rag._points import Layout, point_id_of
+from langchain_nemotron_rag._steps import Step, Steps
+from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
+from nemotron_rag.stores.client import Filter, Qdrant
+
+__all__ = ["DocumentCollection", "Shape"]
+
+_SCROLL = 1000  # points per request of a listing
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the vectors of a collection are.
+
+    Args:
+        dimensions: their length.
+        distance: how Qdrant compares them.
+    """
+
+    dimensions: int
+    distance: models.Distance
+
+
+class DocumentCollection:
+    """A collection, made at the first write.
+
+    Args:
+        qdrant: where it is.
+        name: of the collection.
+        layout: of its points.
+        distance: for a new collection.
+    """
+
+    def __init__(self, qdrant: Qdrant, name: str, *, layout: Layout, distance: models.Distance) -> None:
+        self.qdrant, self.name, self.layout = qdrant, name, layout
+        self._distance = distance
+        self._shape: Shape | None = None
+
+    def __str__(self) -> str:
+        """``collection 'documents' at ./store``."""
+        return f"collection {self.name!r} at {self.qdrant.name}"
+
+    def shape(self) -> Steps[Shape | None]:
+        """What its vectors are; None if there is no collection yet. Once it is there, nothing is asked any more.
+
+        Raises:
+            StoreError: it has no vector that can be used.
+        """
+        if self._shape is None and (yield self._call("collection_exists")):
+            info = yield self._call("get_collection")
+            self._shape = self._read_shape(info.config.params.vectors)
+        return self._shape
+
+    def prepare(self, dimensions: int) -> Steps[None]:
+        """Make the collection if it is not there.
+
+        Raises:
+            IndexMismatchError: it is there with vectors of another length.
+        """
+        shape = yield from self.shape()
+        if shape is None:
+            params = models.VectorParams(size=dimensions, distance=self._distance)
+            name = self.layout.vector_name
+            try:
+                yield self._call("create_collection", vectors_config={name: params} if name else params)
+            except StoreError:  # another thread or process may have made it
+                if not (yield self._call("collection_exists")):
+                    raise
+            shape = yield from self.shape()
+        self._check(shape, dimensions)
+
+    def upsert(self, points: Sequence[models.PointStruct]) -> Step:
+        """Write points and wait until they are stored."""
+        return self._call("upsert", points=list(points), wait=True)
+
+    def nearest(
+        self, vector: Sequence[float], k: int, wanted: Filter | None, with_vectors: bool = False, **options: Any
+    ) -> Steps[list[models.ScoredPoint]]:
+        """The k points nearest to a vector, best first; none if there is no collection.
+
+        Raises:
+            InputError: `k` or the filter cannot be used.
+            IndexMismatchError: the collection's vectors have another length.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise InputError(f"k must be a whole number from 1 on, got {k!r}")
+        conditions = self.layout.filter(wanted)
+        shape = yield from self.shape()
+        if shape is None:
+            return []
+        self._check(shape, len(vector))
+        answer = yield self._call(
+            "query_points",
+            query=list(vector),
+            using=self.layout.vector_name or None,
+            query_filter=conditions,
+            limit=k,
+            with_vectors=with_vectors,
+            **options,
+        )
+        return list(answer.points)
+
+    def get(self, ids: Sequence[str]) -> Steps[list[models.Record]]:
+        """The points of documents, in the order of their ids; those that are not there are passed over."""
+        points = list(dict.fromkeys(point_id_of(id) for id in ids))
+        if not points or (yield from self.shape()) is None:
+            return []
+        records = yield self._call("retrieve", ids=points)
+        found = {record.id: record for record in records}
+        return [found[point] for point in points if point in found]
+
+    def list(self, wanted: Filter | None) -> Steps[list[int | str]]:
+        """The ids of all points that a filter matches; see `nearest`."""
+        conditions = self.layout.filter(wanted)
+        if (yield from self.shape()) is None:
+            return []
+        points: list[int | str] = []
+        offset = None
+        while True:
+            records, offset = yield self._call(
+                "scroll", scroll_filter=conditions, limit=_SCROLL, with_payload=False, offset=offset
+            )
+            points += [record.id for record in records]
+            if offset is None:
+                return points
+
+    def remove(self, points: Sequence[int | str]) -> Steps[None]:
+        """Delete points; those that are not there are passed over."""
+        if not points or (yield from self.shape()) is None:
+            return
+        for start in range(0, len(points), _SCROLL):
+            selector = models.PointIdsList(points=list(points[start : start + _SCROLL]))
+            yield self._call("delete", points_selector=selector, wait=True)
+
+    def _call(self, method: str, **arguments: Any) -> Step:
+        arguments["collection_name"] = self.name
+        return Step(lambda: self.qdrant.call(method, **arguments), lambda: self.qdrant.acall(method, **arguments))
+
+    def _read_shape(self, vectors: Any) -> Shape:
+        name = self.layout.vector_name
+        found = vectors if isinstance(vectors, dict) else {"": vectors}
+        params = found.get(name)
+        if params is None:
+            raise StoreError(
+                f"{self} has no vector {name!r}, it has {sorted(map(repr, found))}; give vector_name=, "
+                "or read an index of nemotron_rag.PageIndex with NemotronPageRetriever"
+            )
+        if params.multivector_config is not None:
+            raise StoreError(f"{self} has many vectors a point under {name!r}; give another collection_name=")
+        return Shape(params.size, params.distance)
+
+    def _check(self, shape: Shape | None, dimensions: int) -> None:
+        if shape is not None and shape.dimensions != dimensions:
+            raise IndexMismatchError(
+                f"{self} holds vectors of {shape.dimensions} dimensions, the embedding makes {dimensions}; "
+                "open it with the embedding that wrote it, or give another collection_name="
+            )

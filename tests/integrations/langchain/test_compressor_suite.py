@@ -1,0 +1,96 @@
+"""The published compressor suite: over NemotronRerank, and over CrossEncoderReranker to show where that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+from langchain_core.cross_encoders import BaseCrossEncoder
+
+from langchain_nemotron_rag import NemotronRerank
+from langchain_nemotron_rag.testing import CompressorStandardTests
+from langchain_support import ScriptedReranker
+from nemotron_rag import CATALOG, Passage
+from nemotron_rag.testing import FakeReranker
+
+STARTER = "starter-rerank-vl"
+
+
+class TestNemotronRerank(CompressorStandardTests):
+    reads_images = True
+
+    def make(self, **fields: Any) -> NemotronRerank:
+        return NemotronRerank(model=FakeReranker(), **fields)
+
+    def make_scoring(self, scores: Sequence[float]) -> NemotronRerank:
+        return NemotronRerank(model=ScriptedReranker(scores))
+
+
+class TestNemotronRerankWithAnotherKey(TestNemotronRerank):
+    score_key = "score"
+
+    def make(self, **fields: Any) -> NemotronRerank:
+        return super().make(score_key="score", **fields)
+
+
+@pytest.mark.skipif(STARTER not in {spec.id for spec in CATALOG}, reason=f"{STARTER} is not in the catalog yet")
+class TestStarter(CompressorStandardTests):
+    reads_images = True
+
+    def make(self, **fields: Any) -> NemotronRerank:
+        return NemotronRerank(model=STARTER, device="cpu", **fields)
+
+
+class _Words(BaseCrossEncoder):
+    """A cross-encoder with the scores of our fake."""
+
+    def __init__(self, scores: Sequence[float] | None = None) -> None:
+        self.scores = scores
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        if self.scores is not None:
+            return list(self.scores)
+        return [float(FakeReranker().score(query, [Passage(text)])[0]) for query, text in text_pairs]
+
+
+class _AskedAboutNothing(_Words):
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        assert text_pairs, "the model was asked about an empty list"
+        return super().score(text_pairs)
+
+
+class TestCrossEncoderReranker(CompressorStandardTests):
+    """langchain-classic's own; should a departure be repaired there, this fails and tells us."""
+
+    departures: ClassVar[Mapping[str, str]] = {
+        "test_scores_are_floats_and_descend": "writes no score",
+        "test_an_older_score_is_replaced": "writes no score",
+        "test_results_are_new_documents": "returns the caller's own documents",
+        "test_no_documents_do_not_ask_the_model": "calls the model with an empty list",
+        "test_top_n_none_returns_all": "top_n=None is refused",
+        "test_negative_top_n_is_refused": "top_n=-1 drops the last document",
+        "test_a_score_that_is_no_number_is_never_first": "sorts by scores that may be NaN or infinite",
+        "test_has_a_run_of_its_own_in_traces": "invisible in traces",
+        "test_an_error_ends_its_run": "invisible in traces",
+    }
+
+    def make(self, **fields: Any) -> CrossEncoderReranker:
+        return CrossEncoderReranker(model=_Words(), **fields)
+
+    def make_scoring(self, scores: Sequence[float]) -> CrossEncoderReranker:
+        return CrossEncoderReranker(model=_AskedAboutNothing(scores), top_n=10)
+
+
+def test_a_subclass_that_says_nothing_is_told_what_to_do():
+    class TestForgetful(CompressorStandardTests):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"TestForgetful must say how .* override make\(\)"):
+        TestForgetful().make()
+
+
+def test_departures_must_name_tests():
+    with pytest.raises(TypeError, match="tests that do not exist: test_typo"):
+        type("TestTypo", (CompressorStandardTests,), {"departures": {"test_typo": "because"}})

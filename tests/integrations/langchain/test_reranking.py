@@ -1,0 +1,271 @@
+"""NemotronRerank: fields, policies, results and pictures. Arithmetic on fakes, pictures on a small real checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.documents.base import Blob
+from pydantic import ValidationError
+
+from contracts import picture
+from langchain_nemotron_rag import NemotronRerank
+from langchain_support import ScriptedReranker, data_uri, png
+from nemotron_rag import Passage, load_reranker
+from nemotron_rag.errors import ImageError, InputError, NonFiniteError
+from nemotron_rag.testing import FakeReranker
+
+QUERY = "Where do tornadoes form?"
+
+
+def scripted(scores, **fields) -> NemotronRerank:
+    return NemotronRerank(model=ScriptedReranker(scores), **fields)
+
+
+def documents(count) -> list[Document]:
+    return [Document(f"text {number}", id=str(number)) for number in range(count)]
+
+
+def ids(found) -> list[str]:
+    return [document.id for document in found]
+
+
+def test_scores_are_the_models_raw_logits(rerank, reference):
+    texts = ["Tornadoes form in thunderstorms.", "Bread needs flour.", "x"]
+    logits = load_reranker(reference / "rerank_vl_open_1", device="cpu").score(QUERY, [Passage(t) for t in texts])
+    found = rerank.compress_documents([Document(text) for text in texts], QUERY)
+    assert [d.page_content for d in found] == [texts[i] for i in np.argsort(-logits)]
+    assert [d.metadata["relevance_score"] for d in found] == sorted(map(float, logits), reverse=True)
+    assert not all(0 <= logit <= 1 for logit in logits), "the test cannot tell logits from probabilities"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        data_uri,
+        png,
+        lambda image: image,
+        np.asarray,
+        lambda image: Blob.from_data(png(image), mime_type="image/png"),
+        lambda image: {"type": "image", "base64": data_uri(image).split(",")[1], "mime_type": "image/png"},
+        lambda image: {"type": "image", "url": data_uri(image)},
+        lambda image: {"type": "image_url", "image_url": {"url": data_uri(image)}},
+        lambda image: {"type": "image_url", "image_url": data_uri(image)},
+    ],
+)
+def test_every_form_of_a_picture_is_the_same_picture(rerank, form):
+    image = picture(2)
+    (wanted,) = rerank.load().score(QUERY, [Passage("caption", image)])
+    (blank,) = rerank.load().score(QUERY, [Passage("caption")])
+    (found,) = rerank.compress_documents([Document("caption", metadata={"image": form(image)})], QUERY)
+    assert found.metadata["relevance_score"] == pytest.approx(float(wanted), abs=1e-5)
+    assert abs(wanted - blank) > 1e-3
+
+
+def test_paths_only_below_the_roots(rerank, tmp_path):
+    picture(2).save(tmp_path / "page.png")
+    wanted = float(rerank.load().score(QUERY, [Passage(image=picture(2))])[0])
+    for reference in (str(tmp_path / "page.png"), Blob.from_path(tmp_path / "page.png")):
+        document = Document("", metadata={"image": reference, "source": "report.pdf"})
+        with pytest.raises(ImageError, match=r"document 0 \(report.pdf\): .*outside the allowed folders"):
+            rerank.compress_documents([document], QUERY)
+        opened = rerank.model_copy(update={"image_roots": (tmp_path,)})
+        (found,) = opened.compress_documents([document], QUERY)
+        assert found.metadata["relevance_score"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_urls_only_on_the_hosts(rerank):
+    document = Document("", metadata={"image": "https://example.org/page.png"})
+    with pytest.raises(ImageError, match="not on an allowed host"):
+        rerank.compress_documents([document], QUERY)
+
+
+def test_text_picture_and_both_are_ranked_together(rerank):
+    mixed = [
+        Document("caption", id="text"),
+        Document("", id="picture", metadata={"image": data_uri(picture(1))}),
+        Document("caption", id="both", metadata={"image": data_uri(picture(1))}),
+    ]
+    passages = [Passage("caption"), Passage(image=picture(1)), Passage("caption", picture(1))]
+    wanted = dict(zip(["text", "picture", "both"], rerank.load().score(QUERY, passages).tolist(), strict=True))
+    found = rerank.compress_documents(mixed, QUERY)
+    assert {d.id: d.metadata["relevance_score"] for d in found} == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_placeholder_is_not_read(rerank):
+    page = {"image": data_uri(picture(1))}
+    alone = rerank.compress_documents([Document("", metadata=page)], QUERY)
+    labelled = rerank.compress_documents(
+        [Document("[page image] tornadoes.pdf p.1", metadata=page | {"text_is_placeholder": True})], QUERY
+    )
+    assert labelled[0].metadata["relevance_score"] == alone[0].metadata["relevance_score"]
+    assert labelled[0].page_content == "[page image] tornadoes.pdf p.1"
+
+
+def test_another_image_key(rerank):
+    document = Document("a", metadata={"scan": data_uri(picture(1)), "image": "the model must not look here"})
+    other = rerank.model_copy(update={"image_key": "scan"})
+    wanted = float(rerank.load().score(QUERY, [Passage("a", picture(1))])[0])
+    assert other.compress_documents([document], QUERY)[0].metadata["relevance_score"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_threshold_and_top_n():
+    scores = [0.5, -1.0, 2.0, 1.0]
+    assert ids(scripted(scores, score_threshold=0.5).compress_documents(documents(4), "q")) == ["2", "3", "0"]
+    assert ids(scripted(scores, score_threshold=0.5, top_n=1).compress_documents(documents(4), "q")) == ["2"]
+    assert ids(scripted(scores, score_threshold=9).compress_documents(documents(4), "q")) == []
+    assert ids(scripted([0.0] * 9).compress_documents(documents(9), "q")) == list("01234"), "top_n is 5 by default"
+    assert ids(scripted([0.0] * 9, top_n=None).compress_documents(documents(9), "q")) == list("012345678")
+
+
+def test_sigmoid_is_stable_and_does_not_tie():
+    logits = [40.0, 30.0, 0.0, -800.0, 41.0]
+    found = scripted(logits, score_transform="sigmoid").compress_documents(documents(5), "q")
+    assert ids(found) == ["4", "0", "1", "2", "3"], "the order follows the logits, though three sigmoids are near 1"
+    scores = [d.metadata["relevance_score"] for d in found]
+    assert scores[3:] == [0.5, 0.0]
+    assert scores[2] == pytest.approx(1 - math.exp(-30), abs=1e-15)
+    assert scores[2] < scores[1], "single precision would tie"
+
+
+def test_threshold_is_of_the_reported_score():
+    found = scripted([1.0, -1.0], score_transform="sigmoid", score_threshold=0.5).compress_documents(documents(2), "q")
+    assert ids(found) == ["0"]
+    doubled = scripted([1.0, -1.0], score_transform=lambda logit: 2 * logit, score_threshold=2.0)
+    (only,) = doubled.compress_documents(documents(2), "q")
+    assert only.metadata["relevance_score"] == 2.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_documents_without_a_finite_score(bad):
+    scores = [1.0, bad, 2.0]
+    last = scripted(scores).compress_documents(documents(3), "q")
+    assert ids(last) == ["2", "0", "1"]
+    assert "relevance_score" not in last[2].metadata
+    assert ids(scripted(scores, on_unscored="skip").compress_documents(documents(3), "q")) == ["2", "0"]
+    assert ids(scripted(scores, score_threshold=-9).compress_documents(documents(3), "q")) == ["2", "0"]
+    with pytest.raises(NonFiniteError, match=r"documents \[1\]"):
+        scripted(scores, on_unscored="raise").compress_documents(documents(3), "q")
+
+
+def test_documents_with_neither_text_nor_picture():
+    empty = [Document("a", id="0"), Document(" \n", id="1"), Document("", id="2", metadata={"image": None})]
+    model = ScriptedReranker([1.0])
+    assert ids(NemotronRerank(model=model).compress_documents(empty, "q")) == ["0", "1", "2"]
+    assert model.asked == [["a"]], "the model is not asked about nothing"
+    assert ids(scripted([1.0], on_unscored="skip").compress_documents(empty, "q")) == ["0"]
+    with pytest.raises(InputError, match=r"documents \[1, 2\] have neither text nor picture"):
+        scripted([1.0], on_unscored="raise").compress_documents(empty, "q")
+    assert ids(scripted([]).compress_documents(empty[1:], "q")) == ["1", "2"]
+
+
+def test_broken_pictures():
+    broken = [
+        Document("a", id="0", metadata={"image": "data:image/png;base64,AAAA"}),
+        Document("", id="1", metadata={"image": b"no image"}),
+        Document("c", id="2"),
+    ]
+    with pytest.raises(ImageError, match="document 0: "):
+        scripted([1.0, 2.0]).compress_documents(broken, "q")
+    model = ScriptedReranker([1.0, 2.0])
+    kept = NemotronRerank(model=model, on_image_error="text").compress_documents(broken, "q")
+    assert ids(kept) == ["2", "0", "1"], "what has no text either comes last"
+    assert model.asked == [["a", "c"]]
+    assert ids(scripted([1.0], on_image_error="skip").compress_documents(broken, "q")) == ["2"]
+
+
+@pytest.mark.parametrize("block", [{"type": "text", "text": "a"}, {"type": "image", "file_id": "f"}, {}, 7])
+def test_what_is_no_picture(block):
+    with pytest.raises(ImageError, match="document 0: wanted"):
+        scripted([1.0]).compress_documents([Document("a", metadata={"image": block})], "q")
+
+
+def test_nothing_is_touched_or_copied_deeply():
+    payload = {"deep": ["list"]}
+    before = Document("a", id="x", metadata={"image": data_uri(picture()), "payload": payload, "relevance_score": 7.0})
+    snapshot = copy.deepcopy(before)
+    (after,) = scripted([1.0]).compress_documents([before], "q")
+    assert before == snapshot
+    assert after.metadata is not before.metadata
+    assert after.metadata["payload"] is payload
+    assert after.metadata["image"] is before.metadata["image"]
+    assert (after.id, after.metadata["relevance_score"]) == ("x", 1.0)
+
+
+def test_provenance():
+    given = [Document("a", metadata={"relevance_score": 0.25}), Document("b", metadata={"retrieval_score": 0.5})]
+    b, a = scripted([1.0, 2.0], provenance=True).compress_documents(given, "q")
+    assert b.metadata == {
+        "relevance_score": 2.0,
+        "retrieval_score": 0.5,
+        "retrieval_rank": 2,
+        "rerank_rank": 1,
+        "rerank_model": "fake-reranker",
+    }
+    assert (a.metadata["retrieval_score"], a.metadata["retrieval_rank"], a.metadata["rerank_rank"]) == (0.25, 1, 2)
+    (plain,) = scripted([1.0], score_key="score").compress_documents([Document("a")], "q")
+    assert plain.metadata == {"score": 1.0}
+
+
+async def test_rerank_gives_places(rerank):
+    items = ["Bread needs flour.", Passage("caption", picture(1)), Document("Tornadoes form in thunderstorms.")]
+    logits = rerank.load().score(QUERY, [Passage(items[0]), items[1], Passage(items[2].page_content)])
+    found = rerank.rerank(items, QUERY)
+    assert [entry["index"] for entry in found] == np.argsort(-logits).tolist()
+    assert [entry["relevance_score"] for entry in found] == pytest.approx(sorted(logits.tolist(), reverse=True))
+    assert await rerank.arerank(items, QUERY) == found
+    assert scripted([1.0], top_n=2).rerank(["", "a"], "q") == [
+        {"index": 1, "relevance_score": 1.0},
+        {"index": 0, "relevance_score": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"), [({"question": "q"}, "dict"), (None, "NoneType"), (data_uri(picture()), "the data URI")]
+)
+async def test_queries_are_texts(query, said):
+    model = ScriptedReranker([1.0])
+    with pytest.raises(InputError, match=f"fake-reranker ranks by a text query, got {said}"):
+        NemotronRerank(model=model).compress_documents(documents(1), query)
+    with pytest.raises(InputError, match="text query"):
+        await NemotronRerank(model=model).acompress_documents(documents(1), query)
+    assert model.asked == []
+
+
+def test_items_are_documents():
+    with pytest.raises(InputError, match="document 1 is of type int, wanted Document"):
+        scripted([1.0]).compress_documents([Document("a"), 7], "q")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"topn": 3},
+        {"top_n": -1},
+        {"score_threshold": math.nan},
+        {"score_transform": "softmax"},
+        {"on_image_error": "ignore"},
+        {"on_unscored": "first"},
+        {"score_key": ""},
+        {"max_input_tiles": 0},
+        {"model": 7},
+    ],
+)
+def test_impossible_fields(fields):
+    with pytest.raises(ValidationError):
+        NemotronRerank(**fields)
+
+
+def test_fields_are_checked_when_assigned_too():
+    rerank = NemotronRerank()
+    with pytest.raises(ValidationError):
+        rerank.top_n = -1
+    assert rerank.top_n == 5
+
+
+def test_settings_do_not_change_a_loaded_model():
+    with pytest.raises(ValidationError, match="device, max_length cannot change a loaded model"):
+        NemotronRerank(model=FakeReranker(), device="cpu", max_length=99)
