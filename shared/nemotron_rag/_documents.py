@@ -88,7 +88,7 @@ def clean_source(path: str | os.PathLike[str]) -> str:
     A relative path stays relative and an absolute one absolute, so an index can be moved together with its files.
     Backslashes of Windows become slashes.
     """
-    return Path(os.path.normpath(path)).as_posix()
+    return Path(os.path.normpath(path)).as_posix().encode("utf-8", "replace").decode()  # names may be no Unicode
 
 
 def expand(sources: Sources, *, password: str | None) -> Iterator[Document | Page | Unusable]:

@@ -182,6 +182,6 @@ class Plan:
 
 def _check_json(metadata: Mapping[str, Any]) -> None:
     try:
-        json.dumps(dict(metadata), allow_nan=False)
+        json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise InputError(f"metadata must be plain JSON values under str keys: {one_line(str(error))}") from error

@@ -19,6 +19,7 @@ from nemotron_rag.pdf import read_pdf
 from nemotron_rag.stores._points import point_id
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 from nemotron_rag.types import page_id
+from qdrant_server import Server
 
 
 @pytest.fixture
@@ -216,6 +217,18 @@ def test_a_page_is_replaced_only_if_its_content_changed(index):
     assert index.search("one", k=1)[0].page.image is None
     with pytest.raises(ImageError):
         index._core.images.read(index._core.images.key(point_id("p1")))
+
+
+def test_text_and_names_that_are_no_unicode_reach_a_server(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (2, 2)).save("odd-\udcff.png")
+    with PageIndex(client=Server().client(), images=None, embedder=FakeEmbedder()) as index:
+        report = add(index, ["odd-\udcff.png", text_page(1, "half \ud83d", metadata={"x": 1})])
+        assert (report.added, report.failures) == (2, ())
+        assert index.sources() == ["odd-?.png"]
+        assert index.search("half", k=1)[0].page.text == "half ?"
+        (failure,) = add(index, text_page(2, "x", source="s", metadata={"x": "\ud83d"})).failures
+        assert "metadata" in failure.reason
 
 
 def test_one_id_for_two_contents_is_reported(index):

@@ -80,7 +80,7 @@ def to_payload(stored: StoredPage) -> dict[str, Any]:
         "id": stored.page.id,
         "source": list(stored.sources),
         "number": stored.page.number,
-        "text": stored.page.text,
+        "text": stored.page.text.encode("utf-8", "replace").decode(),  # lone surrogates cannot be sent as JSON
         "metadata": dict(stored.page.metadata),
         "content_hash": stored.content_hash,
         "image": stored.image_key,
