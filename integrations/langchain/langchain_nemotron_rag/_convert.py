@@ -81,10 +81,10 @@ def passage_of(document: Document, *, image_key: str, access: ImageAccess) -> Pa
 
 
 def blob_source(blob: Blob) -> bytes | Path:
-    """A blob's bytes, or where they are; no bytes for an empty blob, which every reader refuses."""
+    """A blob's bytes, or the path where they are."""
     if blob.data is None and blob.path is not None:
         return Path(blob.path)
-    return b"" if blob.data is None else blob.as_bytes()
+    return blob.as_bytes()
 
 
 def image_source(value: Any) -> ImageSource:

@@ -1,0 +1,138 @@
+"""Many users at once: the event loop stays responsive, results equal serial ones, cancelled calls do no work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from langchain_core.documents import Document
+
+from contracts import picture
+from langchain_nemotron_rag import NemotronEmbeddings, NemotronRerank
+from langchain_support import OneAtATime, data_uri
+from nemotron_rag.runtime.worker import Worker
+
+QUERIES = [f"Where do tornadoes form in {year}?" for year in range(2000, 2016)]
+DOCUMENTS = [
+    Document("Tornadoes form in thunderstorms." * 3, id="text"),
+    Document("caption", id="both", metadata={"image": data_uri(picture(1, (400, 500)))}),
+    Document("", id="picture", metadata={"image": data_uri(picture(2, (500, 400)))}),
+]
+
+
+class Ticks:
+    """The longest time the event loop was not free, in seconds."""
+
+    async def __aenter__(self) -> Ticks:
+        self.longest = 0.0
+        self._task = asyncio.create_task(self._tick())
+        await asyncio.sleep(0.01)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(0.002)
+            self.longest = max(self.longest, time.perf_counter() - started - 0.002)
+
+
+@pytest.fixture
+def slow_device(monkeypatch) -> list[int]:
+    """Make each batch take a while on the device, as on a busy one; tells how many were computed at once."""
+    inside, most, lock = [0], [], threading.Lock()
+    submit = Worker.submit
+
+    def submit_slowly(self, function):
+        def run():
+            with lock:
+                inside[0] += 1
+                most.append(inside[0])
+            time.sleep(0.03)
+            try:
+                return function()
+            finally:
+                with lock:
+                    inside[0] -= 1
+
+        return submit(self, run)
+
+    monkeypatch.setattr(Worker, "submit", submit_slowly)
+    return most
+
+
+async def test_sixteen_rerankings_at_once(rerank, slow_device):
+    serial = [rerank.compress_documents(DOCUMENTS, query) for query in QUERIES]
+    slow_device.clear()
+    async with Ticks() as ticks:
+        together = await asyncio.gather(*(rerank.acompress_documents(DOCUMENTS, query) for query in QUERIES))
+    for found, wanted in zip(together, serial, strict=True):
+        assert [d.id for d in found] == [d.id for d in wanted]
+        scores = [d.metadata["relevance_score"] for d in found]
+        assert scores == pytest.approx([d.metadata["relevance_score"] for d in wanted], abs=1e-4)
+    assert max(slow_device) == 1, "the model computes one batch at a time"
+    assert ticks.longest < 0.3, "16 calls of 30 ms and more each"
+
+
+async def test_sixteen_embeddings_at_once(embeddings, slow_device):
+    serial = [embeddings.embed_query(query) for query in QUERIES]
+    async with Ticks() as ticks:
+        together = await asyncio.gather(*(embeddings.aembed_query(query) for query in QUERIES))
+    assert together == [pytest.approx(wanted, abs=1e-5) for wanted in serial]
+    assert max(slow_device) == 1
+    assert ticks.longest < 0.3
+
+
+async def test_the_models_own_coroutines_are_awaited():
+    model = OneAtATime()
+    rerank = NemotronRerank(model=model)
+    await asyncio.gather(*(rerank.acompress_documents([Document("a")], query) for query in QUERIES))
+    assert model.most_inside == 1
+    assert sorted(model.finished) == QUERIES
+
+
+async def test_cancelled_calls_that_wait_do_no_work():
+    model = OneAtATime()
+    rerank = NemotronRerank(model=model)
+    calls = [asyncio.create_task(rerank.acompress_documents([Document("a")], query)) for query in QUERIES]
+    while not model.inside:
+        await asyncio.sleep(0.001)
+    for call in calls[8:]:
+        call.cancel()
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in done[8:])
+    assert set(model.finished) <= set(QUERIES[:8])
+    assert len(model.finished) == 8
+
+
+async def test_pictures_are_opened_off_the_loop(monkeypatch):
+    threads = []
+
+    def opening(document, **_):
+        threads.append(threading.current_thread())
+        raise RuntimeError("stop here")
+
+    monkeypatch.setattr("langchain_nemotron_rag._ranking.passage_of", opening)
+    with pytest.raises(RuntimeError, match="stop here"):
+        await NemotronRerank(model=OneAtATime()).acompress_documents(DOCUMENTS, "q")
+    assert threads[0] is not threading.main_thread()
+
+
+async def test_models_are_loaded_off_the_loop(reference, monkeypatch):
+    threads = []
+
+    def loading(*_, **__):
+        threads.append(threading.current_thread())
+        return OneAtATime()
+
+    monkeypatch.setattr("langchain_nemotron_rag.reranking.load_reranker", loading)
+    monkeypatch.setattr("langchain_nemotron_rag.embeddings.load_embedder", loading)
+    await NemotronRerank().acompress_documents([Document("a")], "q")
+    with pytest.raises(AttributeError):
+        await NemotronEmbeddings().aembed_query("q")
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads

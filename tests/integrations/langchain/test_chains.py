@@ -1,0 +1,152 @@
+"""Inside LangChain's own retrievers, pipelines, stores and chains, as users combine them: PDF to answer, offline."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from langchain_classic.chains import create_retrieval_chain
+from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
+from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
+from langchain_core.documents import Document
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_qdrant import QdrantVectorStore
+from langchain_text_splitters import CharacterTextSplitter
+
+from langchain_nemotron_rag import (
+    NemotronEmbeddings,
+    NemotronRerank,
+    PDFPageLoader,
+    PDFPageParser,
+    to_human_message,
+)
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
+
+QUERY = "Where do tornadoes form?"
+
+
+@pytest.fixture
+def pages(report_pdf) -> list[Document]:
+    return PDFPageLoader(report_pdf, parser=PDFPageParser(workers=0, ocr="never", dpi=72)).load()
+
+
+@pytest.fixture
+def qdrant(pages, embeddings):
+    store = QdrantVectorStore.from_documents(pages, embeddings, location=":memory:", collection_name="pages")
+    yield store
+    store.client.close()
+
+
+@pytest.fixture
+def compression(qdrant, rerank) -> ContextualCompressionRetriever:
+    """Real vectors, real logits, pictures read from data URIs that Qdrant stored."""
+    retriever = qdrant.as_retriever(search_kwargs={"k": 4})
+    return ContextualCompressionRetriever(base_compressor=rerank, base_retriever=retriever)
+
+
+def scores(documents) -> list[float]:
+    return [document.metadata["relevance_score"] for document in documents]
+
+
+async def test_compression_over_qdrant(compression, rerank, pages, runs):
+    wanted = rerank.compress_documents(pages, QUERY)
+    found = compression.invoke(QUERY, config={"callbacks": [runs]})
+    assert scores(found) == pytest.approx(scores(wanted), abs=1e-4)
+    assert {d.metadata["page_id"] for d in found} == {page.id for page in pages}
+    assert runs.only("NemotronRerank")["parent"] == runs.only("ContextualCompressionRetriever")["id"]
+    assert runs.ended[runs.only("NemotronRerank")["id"]]["pictures"] == 4
+    again = await compression.ainvoke(QUERY, config={"callbacks": [runs]})
+    assert scores(again) == pytest.approx(scores(found), abs=1e-4)
+    parents = {run["parent"] for run in runs.started if run["name"] == "NemotronRerank"}
+    assert parents == {run["id"] for run in runs.started if run["name"] == "ContextualCompressionRetriever"}
+
+
+async def test_sixteen_users_at_once(compression):
+    queries = [f"{QUERY} {number}" for number in range(16)]
+    serial = [compression.invoke(query) for query in queries]
+    together = await asyncio.gather(*(compression.ainvoke(query) for query in queries))
+    for found, wanted in zip(together, serial, strict=True):
+        assert [d.metadata["page_id"] for d in found] == [d.metadata["page_id"] for d in wanted]
+        assert scores(found) == pytest.approx(scores(wanted), abs=1e-4)
+
+
+async def test_in_a_pipeline(runs):
+    pipeline = DocumentCompressorPipeline(
+        transformers=[
+            CharacterTextSplitter(separator=". ", chunk_size=20, chunk_overlap=0),
+            NemotronRerank(model=FakeReranker(), top_n=2),
+            NemotronRerank(model=FakeReranker(), top_n=1, provenance=True),
+        ]
+    )
+    documents = [Document("blue whales sing. red apples grow. green apples", metadata={"source": "a"})]
+    (found,) = pipeline.compress_documents(documents, "red apples", callbacks=[runs])
+    assert (found.page_content, found.metadata["source"]) == ("red apples grow", "a")
+    assert found.metadata["retrieval_score"] == found.metadata["relevance_score"] == 5.0
+    assert len(runs.started) == 2
+    assert await pipeline.acompress_documents(documents, "red apples") == [found]
+
+
+async def test_in_an_ensemble(pages):
+    """Two pages have equal texts, one has none: only texts or ids that differ keep them apart."""
+    store = InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder()))
+    store.add_documents(pages)
+    retriever = store.as_retriever(search_kwargs={"k": 4})
+    ensemble = EnsembleRetriever(retrievers=[retriever, retriever], weights=[0.5, 0.5], id_key="page_id")
+    compressed = ContextualCompressionRetriever(
+        base_compressor=NemotronRerank(model=FakeReranker(), top_n=None), base_retriever=ensemble
+    )
+    for found in (compressed.invoke("tornadoes"), await compressed.ainvoke("tornadoes")):
+        assert {document.id for document in found} == {page.id for page in pages}
+        assert found[0].id == pages[0].id
+    by_text = EnsembleRetriever(retrievers=[retriever, retriever], weights=[0.5, 0.5])
+    assert len(by_text.invoke("tornadoes")) == 3, "the page without text is not merged with another"
+
+
+def test_retrieval_chain(compression):
+    answer = RunnableLambda(lambda inputs: f"{inputs['input']} -> {len(inputs['context'])} pages")
+    result = create_retrieval_chain(compression, answer).invoke({"input": QUERY})
+    assert result["answer"] == f"{QUERY} -> 4 pages"
+    assert scores(result["context"]) == sorted(scores(result["context"]), reverse=True)
+
+
+async def test_from_pdf_to_answer_in_one_chain(qdrant, rerank):
+    sent = []
+
+    def remember(message):
+        sent.append(message)
+        return [message]
+
+    best = rerank.model_copy(update={"top_n": 2})
+    chain = (
+        {"documents": qdrant.as_retriever(), "query": RunnablePassthrough()}
+        | RunnablePassthrough.assign(documents=best.as_runnable())
+        | RunnableLambda(lambda found: to_human_message(found["query"], found["documents"]))
+        | RunnableLambda(remember)
+        | GenericFakeChatModel(messages=iter([AIMessage("In thunderstorms [1].")] * 2))
+        | StrOutputParser()
+    )
+    assert chain.invoke(QUERY) == "In thunderstorms [1]."
+    assert await chain.ainvoke(QUERY) == "In thunderstorms [1]."
+    for message in sent:
+        assert [block["type"] for block in message.content_blocks] == ["text", "image", "text", "image", "text"]
+        assert message.content_blocks[-1]["text"] == QUERY
+    assert [block.get("base64") for block in sent[0].content_blocks] == [
+        block.get("base64") for block in sent[1].content_blocks
+    ]
+
+
+def test_as_nvidias_hosted_reranker_is_used(pages):
+    """The same calls, keys and defaults, so that one line swaps the hosted class for the local one."""
+    compressor = NemotronRerank(model=FakeReranker())
+    found = compressor.compress_documents(query="tornadoes", documents=pages * 2)
+    assert len(found) == compressor.top_n == 5
+    assert scores(found)[0] == 5.0, "a raw logit, not a probability"
+    assert [type(score) for score in scores(found)] == [float] * 5
+    assert found[0].metadata["image"] == pages[0].metadata["image"]
+    assert all("relevance_score" not in page.metadata for page in pages)
+    compressor.top_n = 0
+    assert compressor.compress_documents(pages, "tornadoes") == []

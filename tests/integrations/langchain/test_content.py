@@ -1,0 +1,114 @@
+"""Documents as standard content blocks, as a message, and as the result of a tool."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import ToolMessage, convert_to_openai_messages
+from langchain_core.vectorstores import InMemoryVectorStore
+from PIL import Image
+
+from contracts import picture
+from langchain_nemotron_rag import (
+    NemotronEmbeddings,
+    create_page_retriever_tool,
+    to_content_blocks,
+    to_human_message,
+)
+from langchain_support import data_uri, png
+from nemotron_rag.errors import ImageError
+from nemotron_rag.testing import FakeEmbedder
+
+PAGE = Document(
+    "Revenue rose.", id="a", metadata={"source": "report.pdf", "page": 2, "image": data_uri(picture(1, (70, 50)))}
+)
+SCAN = Document("[page image] p.1", id="b", metadata={"text_is_placeholder": True, "image": png(picture(2, (30, 40)))})
+NOTE = Document("Only text.", id="c")
+
+
+def decoded(block) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(block["base64"])))
+
+
+def test_each_document_is_a_text_and_its_picture():
+    blocks = to_content_blocks([PAGE, SCAN, NOTE], image_format="png")
+    assert [block["type"] for block in blocks] == ["text", "image", "text", "image", "text"]
+    assert [block["text"] for block in blocks if block["type"] == "text"] == [
+        "[1] report.pdf, page 3\nRevenue rose.",
+        "[2]",
+        "[3]\nOnly text.",
+    ]
+    assert decoded(blocks[1]).tobytes() == picture(1, (70, 50)).tobytes()
+    assert {block["mime_type"] for block in blocks if block["type"] == "image"} == {"image/png"}
+
+
+def test_the_stated_type_is_the_true_one():
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    buffer = io.BytesIO()
+    picture(1, (70, 50)).save(buffer, "JPEG", exif=rotated)
+    lying = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    for image in (lying, picture(1, (50, 70)).convert("RGBA"), picture(1, (50, 70)).convert("CMYK")):
+        _, block = to_content_blocks([Document("a", metadata={"image": image})])
+        assert block["mime_type"] == "image/jpeg"
+        assert decoded(block).format == "JPEG"
+        assert decoded(block).size == (50, 70), "upright"
+        assert not decoded(block).getexif()
+
+
+def test_pictures_that_may_not_be_opened(tmp_path):
+    picture().save(tmp_path / "page.png")
+    page = Document("a", metadata={"image": str(tmp_path / "page.png"), "source": "r.pdf"})
+    with pytest.raises(ImageError, match=r"document 1 \(r.pdf\): .*outside the allowed folders"):
+        to_content_blocks([NOTE, page])
+    assert [block["type"] for block in to_content_blocks([page], on_image_error="text")] == ["text"]
+    assert [block["type"] for block in to_content_blocks([page], image_roots=[tmp_path])] == ["text", "image"]
+    assert len(to_content_blocks([page], image_key="scan")) == 1
+
+
+def test_the_message_reads_as_any_provider_wants_it():
+    message = to_human_message("Did revenue rise?", [PAGE, NOTE])
+    assert [block["type"] for block in message.content_blocks] == ["text", "image", "text", "text"]
+    (openai,) = convert_to_openai_messages([message])
+    assert openai["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert openai["content"][-1]["text"] == "Did revenue rise?"
+
+
+@pytest.fixture
+def retriever():
+    store = InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder()))
+    store.add_documents([PAGE, NOTE])
+    return store.as_retriever(search_kwargs={"k": 1})
+
+
+async def test_the_tools_result_carries_the_pictures(retriever):
+    tool = create_page_retriever_tool(retriever, "search", "Finds pages of reports.")
+    assert (tool.name, tool.description) == ("search", "Finds pages of reports.")
+    call = {"name": "search", "args": {"query": "revenue rose"}, "id": "1", "type": "tool_call"}
+    for message in (tool.invoke(call), await tool.ainvoke(call)):
+        assert isinstance(message, ToolMessage)
+        assert [block["type"] for block in message.content_blocks] == ["text", "image"]
+        assert message.content[0]["text"] == "[1] report.pdf, page 3\nRevenue rose."
+        assert decoded(message.content[1]).size == (70, 50)
+        assert [document.id for document in message.artifact] == ["a"]
+
+
+def test_the_tool_takes_the_callers_run_along(retriever, runs):
+    create_page_retriever_tool(retriever, "search", "d").invoke("revenue", config={"callbacks": [runs]})
+    (search,) = [run for run in runs.started if run["inputs"] == "revenue"]
+    assert search["parent"] is not None
+
+
+def test_a_tool_that_finds_nothing_says_so():
+    empty = InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder())).as_retriever()
+    call = {"name": "s", "args": {"query": "q"}, "id": "1", "type": "tool_call"}
+    message = create_page_retriever_tool(empty, "s", "d").invoke(call)
+    assert [block["text"] for block in message.content_blocks] == ["Nothing was found."]
+
+
+def test_a_misspelt_option_shows_at_once(retriever):
+    with pytest.raises(TypeError, match="image_root"):
+        create_page_retriever_tool(retriever, "s", "d", image_root=["."])
