@@ -55,6 +55,8 @@ def _name(passage: Passage) -> str:
     image = passage.image
     if image is None:
         return passage.text
-    is_path = isinstance(image, os.PathLike) or (isinstance(image, str) and image[:5].lower() != "data:")
-    name = os.fspath(image) if is_path else f"<{type(image).__name__}>"  # type: ignore[arg-type]  # seen to be a path
+    if isinstance(image, str) and image[:5].lower() == "data:":
+        name = "<data URI>"
+    else:
+        name = str(image) if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
     return f"{name} {passage.text}".strip()
