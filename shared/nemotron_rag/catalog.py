@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, Kind]] = {
 _VL: tuple[Modality, ...] = ("text", "image", "image_text")
 # The card's settings for llama-nemotron-embed-vl-1b-v2 and llama-nemotron-rerank-vl-1b-v2.
 _VL_LENGTHS: dict[Modality, int] = {"image": 2048, "text": 8192, "image_text": 10240}
+_STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
 _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
 
 CATALOG: tuple[ModelSpec, ...] = (
@@ -51,6 +52,38 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=6,
         max_length=_VL_LENGTHS,
         verified=True,
+    ),
+    ModelSpec(
+        id="starter-embed-vl",
+        repo=None,
+        revision=None,
+        kind="embedder",
+        family="llama_nemotron_embed_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=14_032_576,
+        dimensions=(512, 1024),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=False,
+        note=_STARTER,
+    ),
+    ModelSpec(
+        id="starter-rerank-vl",
+        repo=None,
+        revision=None,
+        kind="reranker",
+        family="llama_nemotron_rerank_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=8_656_576,
+        dimensions=(),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=False,
+        note=_STARTER,
     ),
 )
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
 from nemotron_rag.images import DEFAULT_BUDGET, ImageBudget, load_image, to_rgb
-from PIL import Image
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> Image.Image:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from index_helpers import CountingEmbedder, add, contents, make_pdf, same, text_page
-from nemotron_rag._ingest import BATCH
 from nemotron_rag.errors import ImageError, InputError, PdfError
 from nemotron_rag.index import PageIndex
+from nemotron_rag.index._ingest import BATCH
 from nemotron_rag.pdf import read_pdf
 from nemotron_rag.stores._points import point_id
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
@@ -67,7 +67,7 @@ def test_adding_twice_changes_nothing_and_renders_nothing(folder, monkeypatch):
             rendered.append(source)
         return read_pdf(source, **options)
 
-    monkeypatch.setattr("nemotron_rag._ingest_plan.read_pdf", spy)
+    monkeypatch.setattr("nemotron_rag.index._ingest_plan.read_pdf", spy)
     with PageIndex("store", embedder=embedder) as index:
         report = add(index, ["./docs/fruit.pdf", "docs/../docs/sub/whale.pdf"])
         assert (report.added, report.unchanged) == (0, 4)
@@ -246,7 +246,7 @@ def test_large_pictures_make_smaller_batches(monkeypatch):
             sizes.append(len(passages))
             return super().embed_passages(passages)
 
-    monkeypatch.setattr("nemotron_rag._ingest._BATCH_PIXELS", 300)
+    monkeypatch.setattr("nemotron_rag.index._ingest._BATCH_PIXELS", 300)
     with PageIndex(embedder=Sizes(), images=None) as index:
         add(index, [text_page(n, "x", image=Image.new("L", (10, 10))) for n in range(7)])
     assert sorted(sizes) == [1, 3, 3]

@@ -42,7 +42,7 @@ def pictures(root: Path) -> set[str]:
 @pytest.mark.parametrize("method", ["upsert", "delete", "set_payload", "create_collection"])
 def test_a_run_broken_at_any_write_is_completed_by_the_next(tmp_path, monkeypatch, method, after):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nemotron_rag._ingest.BATCH", 1)
+    monkeypatch.setattr("nemotron_rag.index._ingest.BATCH", 1)
     with PageIndex("undisturbed", embedder=FakeEmbedder()) as index:
         first_version(index)
         second_version(index)
@@ -100,7 +100,7 @@ SCRIPT = """
 import sys, time
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder
-from nemotron_rag import _ingest
+from nemotron_rag.index import _ingest
 
 class Slow(FakeEmbedder):
     def embed_passages(self, passages):

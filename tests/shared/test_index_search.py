@@ -14,7 +14,6 @@ from PIL import Image
 from qdrant_client import QdrantClient, models
 
 from index_helpers import CountingEmbedder, add, text_page
-from nemotron_rag._index_record import IndexRecord
 from nemotron_rag.errors import (
     ClosedError,
     ImageError,
@@ -24,6 +23,7 @@ from nemotron_rag.errors import (
     UnknownModelError,
 )
 from nemotron_rag.index import PageIndex
+from nemotron_rag.index._record import IndexRecord
 from nemotron_rag.stores._points import point_id
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
@@ -101,7 +101,7 @@ def test_filters_hold_in_all_methods(index, wanted, numbers):
 
 
 def test_an_empty_index_gives_nothing_and_loads_nothing(monkeypatch):
-    monkeypatch.setattr("nemotron_rag._index_models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
     with PageIndex(embedder="llama-nemotron-embed-vl-1b-v2") as index:
         assert index.search("anything") == index.search_image(b"never read") == index.sources() == []
         assert index.count() == index.delete("a.pdf") == 0
@@ -245,7 +245,7 @@ def test_two_openers_of_a_new_index_agree_on_who_wrote_it():
 
 
 def test_a_named_model_is_compared_without_loading_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("nemotron_rag._index_models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
     embedder = FakeEmbedder(name="llama-nemotron-embed-vl-1b-v2")
     with PageIndex(tmp_path, embedder=embedder) as index:
         fill(index)
@@ -275,7 +275,7 @@ def test_the_model_of_the_record_is_loaded_with_its_settings_and_closed(tmp_path
         asked.append((name, options))
         return Tiled(name=name)
 
-    monkeypatch.setattr("nemotron_rag._index_models.load_embedder", load)
+    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", load)
     with PageIndex(tmp_path, device="cpu") as index:
         assert asked == []
         assert len(index.search("apples")) == len(index.search("whales")) == 4

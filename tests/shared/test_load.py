@@ -248,3 +248,18 @@ def test_every_public_name_is_there():
     assert all(hasattr(nemotron_rag, name) for name in nemotron_rag.__all__)
     with pytest.raises(AttributeError, match="no attribute 'PagIndex'"):
         _ = nemotron_rag.PagIndex
+
+
+@pytest.mark.parametrize("spec", [spec for spec in CATALOG if spec.repo is None], ids=lambda spec: spec.id)
+def test_shipped_rows_tell_the_truth(spec, caplog):
+    folder = Path(nemotron_rag.load.__file__).parent / "checkpoints" / spec.id
+    weights = load_file(folder / "model.safetensors")
+    assert sum(tensor.numel() for tensor in weights.values()) == spec.parameters
+    assert (folder / "MODEL_CARD.md").is_file()
+    with caplog.at_level("INFO", logger="nemotron_rag"):
+        model = load_embedder(spec.id, device="cpu") if spec.dimensions else load_reranker(spec.id, device="cpu")
+    assert "not one of NVIDIA's" in caplog.text
+    assert model.identity["max_input_tiles"] == spec.max_input_tiles
+    for dimensions in spec.dimensions:
+        short = load_embedder(spec.id, device="cpu", dimensions=dimensions)
+        assert short.embed_queries(["a"]).shape == (1, dimensions)

@@ -22,9 +22,11 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from nemotron_rag import _pdf_pool, _pdf_reader, pdf
+from nemotron_rag import pdf
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError, PdfError, PdfPasswordError
 from nemotron_rag.pdf import PAGE_PIXELS, PdfBudget, content_hash, count_pages, find_pdfs, ocr_available, read_pdf
+from nemotron_rag.pdf import _pool as _pdf_pool
+from nemotron_rag.pdf import _reader as _pdf_reader
 from nemotron_rag.types import Failure, Page, page_id
 
 Reports = list[Failure]
@@ -152,7 +154,7 @@ def test_text_is_clean_unicode() -> None:
 
 
 def pdf_render_clean() -> Callable[[str], str]:
-    from nemotron_rag._pdf_render import _clean
+    from nemotron_rag.pdf._render import _clean
 
     return _clean
 
@@ -507,7 +509,7 @@ def test_a_forked_child_starts_its_own_workers() -> None:
 
 
 SCRIPT = """
-    from nemotron_rag import _pdf_pool
+    from nemotron_rag.pdf import _pool as _pdf_pool
     from nemotron_rag.pdf import PdfBudget, read_pdf
     import sys
     pages = read_pdf(sys.argv[1], workers=2, budget=PdfBudget(seconds=3))

@@ -85,7 +85,7 @@ Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an H
 
 def check_pages(pages: str | None) -> None:
     """Refuse page numbers that cannot be read before any work is done."""
-    from nemotron_rag._pdf_source import parse_pages  # noqa: PLC0415  needless for the other commands
+    from nemotron_rag.pdf._source import parse_pages  # noqa: PLC0415  needless for the other commands
 
     try:
         parse_pages(pages)

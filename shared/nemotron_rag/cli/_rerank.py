@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from nemotron_rag._documents import Document, Unusable, expand, read_picture
 from nemotron_rag.errors import InputError
+from nemotron_rag.index._documents import Document, Unusable, expand, read_picture
 from nemotron_rag.pdf import read_pdf
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.types import Failure, Hit, Page

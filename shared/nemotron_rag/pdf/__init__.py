@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
 from nemotron_rag._inputs import name_of
-from nemotron_rag._pdf_reader import Job, PdfBudget, installed_languages, log_failure, open_document, stream_pages
-from nemotron_rag._pdf_source import Pages, PdfSource, content_hash, find_pdfs, parse_pages
 from nemotron_rag.errors import InputError, MissingExtraError, PdfError
+from nemotron_rag.pdf._reader import Job, PdfBudget, installed_languages, log_failure, open_document, stream_pages
+from nemotron_rag.pdf._source import Pages, PdfSource, content_hash, find_pdfs, parse_pages
 from nemotron_rag.types import Failure, Page
 
 __all__ = [

@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from nemotron_rag._documents import Sources, clean_source
-from nemotron_rag._index_core import Images, IndexCore, open_images, reranked
-from nemotron_rag._index_models import IndexModels, Named, Rerank
-from nemotron_rag._ingest import Ingest
-from nemotron_rag._ingest_plan import OnError, Plan
-from nemotron_rag._removal import remove_document, remove_pages
 from nemotron_rag.errors import InputError
+from nemotron_rag.index._core import Images, IndexCore, open_images, reranked
+from nemotron_rag.index._documents import Sources, clean_source
+from nemotron_rag.index._ingest import Ingest
+from nemotron_rag.index._ingest_plan import OnError, Plan
+from nemotron_rag.index._models import IndexModels, Named, Rerank
+from nemotron_rag.index._removal import remove_document, remove_pages
 from nemotron_rag.pdf import Ocr, Pages
 from nemotron_rag.protocols import Embedder, Reranker
 from nemotron_rag.stores.qdrant import Filter, IndexedType, QdrantStore

@@ -1,0 +1,188 @@
+"""What an open index consists of, and what searching and adding do with it. It knows nothing of asyncio and PDFs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from nemotron_rag.errors import ClosedError, ImageError, InputError
+from nemotron_rag.index._models import IndexModels, Named, Rerank
+from nemotron_rag.index._record import IndexRecord
+from nemotron_rag.pdf import DEFAULT_BUDGET, PAGE_PIXELS
+from nemotron_rag.protocols import Embedder, FloatArray, Reranker
+from nemotron_rag.stores.page_images import PageImages
+from nemotron_rag.stores.qdrant import Filter, QdrantStore, StoredPage
+from nemotron_rag.types import Hit, Page
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Images", "IndexCore", "open_images", "reranked"]
+
+Images: TypeAlias = "Named | PageImages | Literal[True] | None"
+"""Where pictures are kept: a folder, an fsspec URL or a `PageImages`; True: beside the index; None: nowhere."""
+
+_READERS = 8  # threads that read and decode the pictures of hits
+_log = logging.getLogger("nemotron_rag")
+
+
+class IndexCore:
+    """Store, pictures, models and record of one index.
+
+    Args:
+        store: open; closed with the index.
+        images: None to keep none.
+        models: see `IndexModels`.
+        dpi: as given by the caller.
+        max_pixels: as given by the caller.
+
+    Raises:
+        IndexMismatchError: the index was written with another model or other settings.
+        StoreError: the collection is not one of ours, or cannot be reached.
+        InputError: the index is new and there is no embedder.
+    """
+
+    def __init__(
+        self,
+        store: QdrantStore,
+        images: PageImages | None,
+        models: IndexModels,
+        *,
+        dpi: float | None,
+        max_pixels: int | None,
+    ) -> None:
+        self._store, self._images, self._models = store, images, models
+        self._given = {"dpi": dpi, "max_pixels": max_pixels}
+        self._preparing = threading.Lock()
+        self._closed = False
+        self._record = self._read_record()
+        if self._record is None:
+            models.check(None)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="nemotron-rag pictures")
+
+    @property
+    def store(self) -> QdrantStore:
+        """The pages.
+
+        Raises:
+            ClosedError: the index was closed.
+        """
+        if self._closed:
+            raise ClosedError(f"{self._store} was closed; open it again")
+        return self._store
+
+    @property
+    def images(self) -> PageImages | None:
+        """The pictures."""
+        return self._images
+
+    def exists(self) -> bool:
+        """Whether the collection is there; once it is, nothing is asked any more."""
+        if self._record is None:
+            self._record = self._read_record()
+        return self._record is not None
+
+    def render_settings(self) -> dict[str, Any]:
+        """``dpi`` and ``max_pixels`` for `read_pdf`: the record's, or those of a new index."""
+        if self._record is not None:
+            return {"dpi": self._record.dpi, "max_pixels": self._record.max_pixels}
+        default = PAGE_PIXELS if self._given["dpi"] is None else DEFAULT_BUDGET.max_pixels
+        return {"dpi": self._given["dpi"], "max_pixels": self._given["max_pixels"] or default}
+
+    def embed(self, pages: Sequence[Page]) -> FloatArray:
+        """(pages, dimensions) float32."""
+        return self._models.embedder(self._record).embed_passages(pages)
+
+    def prepare(self) -> None:
+        """Make the collection if it is not there."""
+        embedder = self._models.embedder(self._record)
+        with self._preparing:
+            if not self.exists():
+                record = IndexRecord.of(embedder, **self.render_settings())
+                self.store.create(dimensions=embedder.dimensions, record=record.to_json())
+                self._record = record
+
+    def ready(self, rerank: Rerank, k: int, top_n: int | None) -> tuple[Embedder | None, Reranker | None]:
+        """Check a search's arguments and load its models; no embedder if there is nothing to search."""
+        _ = self.store
+        for name, value in (("k", k), ("top_n", top_n)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be a whole number from 1 on, got {value!r}")
+        reranker = self._models.reranker(rerank)
+        return (self._models.embedder(self._record) if self.exists() else None), reranker
+
+    def nearest(self, vector: FloatArray, *, k: int, keep: int | None, wanted: Filter | None) -> list[Hit]:
+        """The first `keep` of the k pages nearest to a vector (dimensions,), with their pictures."""
+        found = self.store.query(vector, k=k, wanted=wanted)[:keep]
+        pictures = self._readers.map(self._picture, [stored for stored, _ in found])
+        return [
+            Hit(page=replace(_as_asked(stored, wanted), image=picture), score=score, retrieval_score=score, rank=rank)
+            for rank, ((stored, score), picture) in enumerate(zip(found, pictures, strict=True), 1)
+        ]
+
+    def close(self) -> None:
+        """Close the store, and the models that were loaded by name; closing twice is allowed."""
+        if self._closed:
+            return
+        self._closed = True
+        self._readers.shutdown()
+        self._store.close()
+        self._models.close()
+
+    def _read_record(self) -> IndexRecord | None:
+        stored = self.store.read_record()
+        if stored is None:
+            return None
+        record = IndexRecord.from_json(stored, where=str(self._store))
+        record.check_settings(str(self._store), **self._given)
+        self._models.check(record)
+        return record
+
+    def _picture(self, stored: StoredPage) -> Image.Image | None:
+        if self._images is None or stored.image_key is None:
+            return None
+        try:
+            return self._images.read(stored.image_key)
+        except ImageError as error:
+            _log.warning("page %d of %s comes without its picture: %s", stored.page.number, stored.page.source, error)
+            return None
+
+
+def open_images(
+    images: Images, *, location: str | None, collection: str, client: object
+) -> tuple[PageImages | None, PageImages | None]:
+    """The picture store, and again if it lives in memory and goes with the index.
+
+    Raises:
+        InputError: there is no place beside the index, or `images` is no place.
+    """
+    if images is None or isinstance(images, PageImages):
+        return images, None
+    if images is not True:
+        return PageImages(images), None
+    if client is not None or (location is not None and "://" in location):
+        raise InputError("with a server or a client, say where pictures are kept: images= a folder, a URL, or None")
+    if location is not None:
+        return PageImages(Path(location, "images", collection)), None
+    scratch = PageImages(f"memory://nemotron-rag-{uuid.uuid4().hex}")
+    return scratch, scratch
+
+
+def _as_asked(stored: StoredPage, wanted: Filter | None) -> Page:
+    """The page, under that of its sources which the filter names, if it names one."""
+    asked = wanted.get("source") if isinstance(wanted, Mapping) else None
+    names = [asked] if isinstance(asked, str) else asked or ()
+    source = next((name for name in stored.sources if name in names), stored.page.source)
+    return replace(stored.page, source=source)
+
+
+def reranked(hits: Sequence[Hit], scores: FloatArray, top_n: int | None) -> list[Hit]:
+    """The hits in the order of a reranker's logits (hits,); equal ones stay as they were."""
+    order = sorted(range(len(hits)), key=lambda i: -float(scores[i]))[:top_n]
+    return [replace(hits[i], score=float(scores[i]), rank=rank) for rank, i in enumerate(order, 1)]

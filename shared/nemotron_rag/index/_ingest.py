@@ -1,0 +1,285 @@
+"""The pipeline behind `PageIndex.add`: read ahead, embed in batches, write in order. It knows no PDF and no model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from nemotron_rag._inputs import one_line
+from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
+from nemotron_rag.index._ingest_plan import Finished, Fresh, Known, Plan, Step
+from nemotron_rag.index._read_ahead import read_ahead
+from nemotron_rag.index._removal import remove_pages
+from nemotron_rag.protocols import FloatArray
+from nemotron_rag.stores.page_images import PageImages
+from nemotron_rag.stores.qdrant import QdrantStore, StoredPage, point_id
+from nemotron_rag.types import AddReport, Failure, Page
+
+__all__ = ["BATCH", "Ingest"]
+
+BATCH = 16
+"""Pages embedded and written at once; at most five times as many are in memory, about 5 MB each as pictures."""
+
+_BATCH_PIXELS = 2**26  # larger pictures make smaller batches: this many pixels take 192 MiB
+_IN_FLIGHT = 2  # batches being embedded or written while the next one is read
+_WRITERS = 4  # threads that encode and write pictures; Pillow lets go of the interpreter while it encodes
+_CHECKS = 64  # documents whose older versions are looked for at once: an embedded Qdrant reads all pages for that
+
+
+@dataclass
+class _Batch:
+    fresh: list[Fresh] = field(default_factory=list)
+    known: list[Known] = field(default_factory=list)  # to be done once `fresh` is stored
+    finished: list[Finished] = field(default_factory=list)  # and after that
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        if len(self.fresh) == BATCH or self.finished or len(self.known) + len(self.failures) >= _CHECKS:
+            return True
+        sizes = [fresh.page.image.size for fresh in self.fresh if isinstance(fresh.page.image, Image.Image)]
+        return sum(width * height for width, height in sizes) >= _BATCH_PIXELS
+
+
+@dataclass
+class _Embedded:
+    good: list[Fresh]
+    rows: FloatArray
+    failures: list[Failure] = field(default_factory=list)
+
+
+_NO_ROWS: FloatArray = np.empty((0, 0), dtype=np.float32)
+
+
+class Ingest:
+    """One run of `add`.
+
+    Args:
+        plan: what to read.
+        embed: (pages) -> (n, dimensions) float32.
+        store: where the pages go; `prepare` has made its collection before anything is written.
+        images: where their pictures go; None to keep none.
+        prepare: called before each batch with pages to embed.
+        progress: show a bar on stderr.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        embed: Callable[[Sequence[Page]], FloatArray],
+        store: QdrantStore,
+        images: PageImages | None,
+        prepare: Callable[[], None],
+        progress: bool,
+    ) -> None:
+        self._plan = plan
+        self._embed_pages = embed
+        self._store = store
+        self._images = images
+        self._prepare = prepare
+        self._progress = progress
+        self._clocks = {stage: _Clock() for stage in ("render", "embed", "store", "total")}
+        self._added = self._unchanged = self._removed = 0
+        self._failures: list[Failure] = []
+        self._broken = False
+
+    def run(self) -> AddReport:
+        """Do it.
+
+        Raises:
+            NemotronRagError: the store or the model failed, or a page did and `on_error` is ``raise``. What was
+                written before stays, and the same call made again goes on from there.
+        """
+        total = self._plan.total() if self._progress else None
+        with (
+            self._clocks["total"],
+            tqdm(total=total, unit="page", disable=not self._progress) as bar,
+            closing(read_ahead(self._timed(self._plan.steps()), depth=BATCH)) as steps,
+            closing(self._through_stages(_cut(steps))) as settled,
+        ):
+            for done in settled:
+                bar.update(done)
+        return AddReport(
+            added=self._added,
+            unchanged=self._unchanged,
+            removed=self._removed,
+            failures=tuple(self._failures),
+            seconds={stage: clock.seconds for stage, clock in self._clocks.items()},
+        )
+
+    def _timed(self, steps: Generator[Step, None, None]) -> Generator[Step, None, None]:
+        with closing(steps):
+            while True:
+                with self._clocks["render"]:
+                    step = next(steps, None)
+                if step is None:
+                    return
+                yield step
+
+    def _through_stages(self, batches: Iterable[_Batch]) -> Generator[int, None, None]:
+        """Embed ahead and write behind; yields how many pages are settled each time a batch is."""
+        waiting: deque[Future[int]] = deque()
+        # Two batches are embedded at once, so that one is cut into tiles while the other one is computed.
+        with _pool(1, "store") as store, _pool(_IN_FLIGHT, "embed") as embed, _pool(_WRITERS, "picture") as pictures:
+            for batch in batches:
+                if batch.fresh:
+                    self._prepare()
+                embedding = embed.submit(self._embed, batch)
+                waiting.append(store.submit(self._settle, batch, embedding, pictures))
+                if len(waiting) > _IN_FLIGHT:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _embed(self, batch: _Batch) -> _Embedded:
+        if not batch.fresh:
+            return _Embedded([], _NO_ROWS)
+        with self._clocks["embed"]:
+            try:
+                return _Embedded(batch.fresh, self._rows(batch.fresh))
+            except ClosedError:
+                raise
+            except Exception as error:  # an embedder may raise anything about one page; the others must not suffer
+                if self._plan.on_error == "raise":
+                    raise
+                return self._embed_one_by_one(batch.fresh, error)
+
+    def _embed_one_by_one(self, pages: Sequence[Fresh], last: Exception) -> _Embedded:
+        good, rows, failures = [], [], []
+        for fresh in pages:
+            try:
+                rows.append(self._rows([fresh]))
+                good.append(fresh)
+            except ClosedError:
+                raise
+            except Exception as error:  # see _embed
+                failures.append(_failure(fresh.page, error))
+                last = error
+        if len(pages) > 1 and not good and not isinstance(last, InputError | ItemTooLargeError):
+            raise last  # no page got through: the model is at fault, not the pages
+        return _Embedded(good, np.concatenate(rows) if rows else _NO_ROWS, failures)
+
+    def _rows(self, pages: Sequence[Fresh]) -> FloatArray:
+        rows = self._embed_pages([fresh.page for fresh in pages])
+        if rows.ndim != 2 or len(rows) != len(pages):
+            raise InputError(f"the embedder gave an array of shape {rows.shape} for {len(pages)} pages")
+        if not np.isfinite(rows).all():
+            raise InputError("the embedder gave a vector with NaN or infinity")
+        return rows
+
+    def _settle(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
+        """Write one batch; batches are settled one after the other, and none after one that failed."""
+        if self._broken:
+            return 0
+        self._broken = True  # until all of it is acknowledged: old pages must not go while new ones are missing
+        embedded = embedding.result()
+        with self._clocks["store"]:
+            if embedded.good:
+                self._write(embedded, pool)
+            for known in batch.known:
+                self._unchanged += self._store.attach(known.ids, source=known.source, metadata=known.metadata)
+            if batch.finished:
+                self._remove_stale({done.source: done.ids for done in batch.finished})
+        self._broken = False
+        self._failures += batch.failures + embedded.failures
+        unread = sum(failure.number is not None for failure in batch.failures)
+        return len(batch.fresh) + sum(len(known.ids) for known in batch.known) + unread
+
+    def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> None:
+        keys = pool.map(self._write_picture, embedded.good)  # pictures first: a stored page always has its picture
+        pages = [
+            StoredPage.of(fresh.page, content_hash=fresh.content_hash, image_key=key)
+            for fresh, key in zip(embedded.good, keys, strict=True)
+        ]
+        self._store.put(pages, embedded.rows)
+        self._added += len(pages)
+
+    def _write_picture(self, fresh: Fresh) -> str | None:
+        if self._images is None:
+            return None
+        if fresh.page.image is not None:
+            return self._images.write(point_id(fresh.page.id), fresh.page.image)
+        if fresh.replaces:
+            self._images.delete(point_id(fresh.page.id))
+        return None
+
+    def _remove_stale(self, documents: Mapping[str, frozenset[str]]) -> None:
+        """Delete what older versions of these documents left; a version without one stored page replaces nothing."""
+        if not self._store.exists():
+            return
+        stored = list(self._store.pages({"source": list(documents)}))
+        for source, ids in documents.items():
+            mine = [page.page.id for page in stored if source in page.sources]
+            stale = [page_id for page_id in mine if page_id not in ids]
+            if stale and len(stale) < len(mine):
+                self._removed += remove_pages(self._store, self._images, stale, source=source)
+
+
+class _Clock:
+    """Adds up the time during which at least one thread is inside."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._inside = 0
+        self._since = 0.0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._since = time.perf_counter()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self.seconds += time.perf_counter() - self._since
+
+
+def _cut(steps: Iterable[Step]) -> Iterator[_Batch]:
+    """Batches in order, but with documents finished only once there are many of them, and at the end."""
+    batch, finished = _Batch(), list[Finished]()
+    for step in steps:
+        match step:
+            case Fresh():
+                batch.fresh.append(step)
+            case Known():
+                batch.known.append(step)
+            case Finished():
+                finished.append(step)
+            case Failure():
+                batch.failures.append(step)
+        if len(finished) == _CHECKS:
+            batch.finished, finished = finished, []
+        if batch.full:
+            yield batch
+            batch = _Batch()
+    batch.finished += finished
+    yield batch
+
+
+@contextmanager
+def _pool(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool that drops what has not begun when its block is left by an error."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=f"nemotron-rag {name}")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _failure(page: Page, error: Exception) -> Failure:
+    return Failure(
+        source=page.source, reason=one_line(str(error) or type(error).__name__, limit=500), number=page.number
+    )
