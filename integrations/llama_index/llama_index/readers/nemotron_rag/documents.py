@@ -1,0 +1,112 @@
+"""A page as LlamaIndex holds it: its class, its metadata, and which of them prompts may show. It reads no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from llama_index.core.bridge.pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MediaResource
+
+from nemotron_rag.types import Page
+
+__all__ = ["FILE_PATH", "IMAGE_PATH", "IMAGE_SHA256", "PAGE_NUMBER", "TOTAL_PAGES", "PageDocument", "page_fields"]
+
+FILE_PATH, PAGE_NUMBER, TOTAL_PAGES = "file_path", "page_number", "total_pages"
+IMAGE_PATH, IMAGE_SHA256 = "page_image_path", "page_image_sha256"
+
+_FACTS = ("title", "author", "subject", "keywords", "created", "modified", "width", "height", "text_source")
+_HIDDEN = (FILE_PATH, PAGE_NUMBER, TOTAL_PAGES, IMAGE_PATH, IMAGE_SHA256, *_FACTS, "text_truncated")
+
+
+class PageDocument(ImageDocument):
+    """A page that is a document until it is stored, and an `ImageNode` from then on.
+
+    LlamaIndex's node parsers keep the picture of an `ImageDocument` alone, and its stores that of an `ImageNode` alone.
+    This is the first, and serialises as the second, so that the picture survives whichever comes next. A page without
+    text stays a page: LlamaIndex leaves out documents whose text is missing, not those whose text is empty.
+
+    Example:
+        >>> page = PageDocument(text="Revenue rose.", image="iVBORw0KGgo=", metadata={"page_label": "3"})
+        >>> node = ImageNode.from_dict(page.to_dict())
+        >>> node.text, node.image, node.metadata, node.id_ == page.id_
+        ('Revenue rose.', 'iVBORw0KGgo=', {'page_label': '3'}, True)
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        text = fields.pop("text", None)
+        if fields.get("text_resource") is None:
+            fields["text_resource"] = MediaResource(text=text or "")
+        path = fields.pop("image_path", None)
+        if path and not fields.get("image"):  # LlamaIndex would open the file here
+            fields["image_resource"] = MediaResource(path=path, mimetype=fields.pop("image_mimetype", None))
+        super().__init__(**fields)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which stores find the class to restore: that of `ImageNode`."""
+        return ImageNode.class_name()
+
+    @classmethod
+    def get_type(cls) -> str:
+        """The type under which document stores find it: that of `ImageNode`."""
+        return ImageNode.get_type()
+
+    def as_node(self) -> ImageNode:
+        """The page as a node of its own, with the same id."""
+        fields = {name: getattr(self, name) for name in BaseNode.model_fields}
+        return ImageNode(
+            **fields,
+            text=self.text,
+            text_template=self.text_template,
+            image=self.image,
+            image_path=self.image_path,
+            image_url=self.image_url,
+            image_mimetype=self.image_mimetype,
+        )
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Dump what an `ImageNode` would."""
+        fields: dict[str, Any] = {"include": info.include, "exclude": info.exclude}
+        return self.as_node().model_dump(mode=info.mode, **fields)
+
+
+def page_fields(
+    page: Page,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    image_path: str | None = None,
+    image_sha256: str | None = None,
+) -> dict[str, Any]:
+    """Id, text and metadata of a page, as arguments for a node.
+
+    Prompts show the page's label, its file's name, and what the caller added; never paths and hashes. What is embedded
+    is the text and what the caller added; a page without text shows its label, for LlamaIndex drops what is empty.
+
+    Args:
+        page: the page; its picture is not looked at.
+        extra: metadata of the caller, below the page's own.
+        image_path: where the picture's file is.
+        image_sha256: of that file's bytes, hex.
+    """
+    facts = {key: value for key, value in page.metadata.items() if key not in ("label", "page_count")}
+    own = {
+        "page_label": str(page.metadata.get("label") or page.number),
+        PAGE_NUMBER: page.number,
+        "file_name": PurePath(page.source).name,
+        FILE_PATH: page.source,
+        TOTAL_PAGES: page.metadata.get("page_count"),
+        IMAGE_PATH: image_path,
+        IMAGE_SHA256: image_sha256,
+    }
+    metadata = {**facts, **(extra or {}), **{key: value for key, value in own.items() if value is not None}}
+    label = ["page_label"] if page.text.strip() else []
+    return {
+        "id_": page.id,
+        "text": page.text,
+        "metadata": metadata,
+        "excluded_embed_metadata_keys": [*_HIDDEN, "file_name", *label],
+        "excluded_llm_metadata_keys": list(_HIDDEN),
+    }
