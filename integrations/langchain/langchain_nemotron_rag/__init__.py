@@ -5,13 +5,21 @@ Importing this package loads neither torch nor transformers; the first use of a 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from langchain_nemotron_rag.content import create_page_retriever_tool, to_content_blocks, to_human_message
 from langchain_nemotron_rag.document_loaders import PDFPageLoader, PDFPageParser
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
 from langchain_nemotron_rag.reranking import NemotronRerank
 
+if TYPE_CHECKING:
+    from langchain_nemotron_rag.retrievers import NemotronPageRetriever
+    from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
+
 __all__ = [
     "NemotronEmbeddings",
+    "NemotronPageRetriever",
+    "NemotronPageVectorStore",
     "NemotronRerank",
     "PDFPageLoader",
     "PDFPageParser",
@@ -19,3 +27,16 @@ __all__ = [
     "to_content_blocks",
     "to_human_message",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What stands on Qdrant takes a second to import, so it is imported when it is asked for."""
+    if name == "NemotronPageRetriever":
+        from langchain_nemotron_rag.retrievers import NemotronPageRetriever  # noqa: PLC0415
+
+        return NemotronPageRetriever
+    if name == "NemotronPageVectorStore":
+        from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore  # noqa: PLC0415
+
+        return NemotronPageVectorStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -119,7 +119,7 @@ class DocumentCollection:
         found = {record.id: record for record in records}
         return [found[point] for point in points if point in found]
 
-    def list(self, wanted: Filter | None) -> Steps[list[int | str]]:
+    def matching(self, wanted: Filter | None) -> Steps[list[int | str]]:
         """The ids of all points that a filter matches; see `nearest`."""
         conditions = self.layout.filter(wanted)
         if (yield from self.shape()) is None:

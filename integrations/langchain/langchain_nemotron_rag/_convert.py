@@ -25,6 +25,7 @@ from nemotron_rag.types import ImageSource
 __all__ = [
     "IMAGE_KEY",
     "PLACEHOLDER_KEY",
+    "RENAMED",
     "ImageFormat",
     "blob_source",
     "describe",
@@ -38,13 +39,13 @@ __all__ = [
 ]
 
 ImageFormat: TypeAlias = Literal["jpeg", "png"]
-"""How pictures are written: small, or without loss."""
+"""How pictures are written: "png" keeps every pixel, "jpeg" stays small for scans and photographs."""
 
 IMAGE_KEY = "image"
 PLACEHOLDER_KEY = "text_is_placeholder"
 
 # What nemotron_rag.pdf calls a document's properties -> what LangChain's PDF loaders call them.
-_RENAMED = {"page_count": "total_pages", "created": "creationdate", "modified": "moddate", "label": "page_label"}
+RENAMED = {"page_count": "total_pages", "created": "creationdate", "modified": "moddate", "label": "page_label"}
 
 
 def describe(document: Document, index: int) -> str:
@@ -117,7 +118,7 @@ def document_of_page(page: Page, *, image: str, mime_type: str, image_key: str =
         A document with the page's id. Its metadata is plain JSON: `source`, `page` (from 0), `page_number` (from 1),
         `page_id`, `mime_type`, the picture, and what the PDF tells of itself.
     """
-    known = {_RENAMED.get(key, key): value for key, value in page.metadata.items()}
+    known = {RENAMED.get(key, key): value for key, value in page.metadata.items()}
     metadata = {
         **known,
         "source": page.source,
@@ -139,11 +140,11 @@ def encode_image(image: Image.Image, image_format: ImageFormat) -> tuple[bytes, 
 
     Args:
         image: of any mode; transparency is dropped.
-        image_format: "png" keeps every pixel.
+        image_format: see `ImageFormat`.
     """
     buffer = io.BytesIO()
     if image_format == "png":
-        to_rgb(image).save(buffer, "PNG", compress_level=1)  # higher levels take 5 times longer for a few percent
+        to_rgb(image).save(buffer, "PNG", compress_level=1)  # higher ones take longer for 1 %
     else:
         to_rgb(image).save(buffer, "JPEG", quality=90, subsampling=0)  # full colour resolution keeps small text
     return buffer.getvalue(), f"image/{image_format}"
