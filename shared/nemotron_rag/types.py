@@ -99,12 +99,14 @@ class Hit:
         score: what the hits are ordered by: the reranker's raw logit after reranking, else the retrieval score.
         retrieval_score: the first stage's score (cosine similarity for one vector, MaxSim for many).
         rank: place in the final order, starting at 1.
+        image_path: where the picture is kept, a path or a URL of fsspec; None if there is none that can be read.
     """
 
     page: Page
     score: float
     retrieval_score: float
     rank: int
+    image_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

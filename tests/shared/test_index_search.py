@@ -130,7 +130,7 @@ def test_a_lost_picture_costs_only_itself(tmp_path, caplog, harm):
         with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
             hits = index.search("red apples")
         assert len(hits) == 4
-        assert (hits[0].page.number, hits[0].page.image) == (1, None)
+        assert (hits[0].page.number, hits[0].page.image, hits[0].image_path) == (1, None, None)
         assert all(hit.page.image is not None for hit in hits[1:])
         assert "page 1 of b.pdf comes without its picture" in caplog.text
 
@@ -152,7 +152,8 @@ def test_keys_planted_in_the_collection_open_no_file(tmp_path, caplog):
 def test_without_pictures_hits_carry_text_only(tmp_path):
     with PageIndex(tmp_path, embedder=FakeEmbedder(), images=None) as index:
         fill(index)
-        assert index.search("apples", k=1)[0].page.image is None
+        hit = index.search("apples", k=1)[0]
+        assert (hit.page.image, hit.image_path) == (None, None)
     assert not (tmp_path / "images").exists()
 
 
@@ -160,8 +161,9 @@ def test_pictures_may_be_kept_elsewhere_and_in_another_format(tmp_path):
     images = PageImages(tmp_path / "elsewhere", image_format="webp")
     with PageIndex(embedder=FakeEmbedder(), images=images) as index:
         fill(index)
-        assert index.search("apples", k=1)[0].page.image.mode == "RGB"
-    assert len(list((tmp_path / "elsewhere").rglob("*.webp"))) == 4
+        hits = index.search("apples", k=4)
+        assert [hit.page.image.mode for hit in hits] == ["RGB"] * 4
+    assert sorted(hit.image_path for hit in hits) == sorted(map(str, (tmp_path / "elsewhere").rglob("*.webp")))
 
 
 def test_two_collections_in_one_folder_do_not_share_pictures(tmp_path):

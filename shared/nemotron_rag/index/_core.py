@@ -122,7 +122,13 @@ class IndexCore:
         found = self.store.query(vector, k=k, wanted=wanted)[:keep]
         pictures = self._readers.map(self._picture, [stored for stored, _ in found])
         return [
-            Hit(page=replace(_as_asked(stored, wanted), image=picture), score=score, retrieval_score=score, rank=rank)
+            Hit(
+                page=replace(_as_asked(stored, wanted), image=picture),
+                score=score,
+                retrieval_score=score,
+                rank=rank,
+                image_path=None if picture is None else self._image_path(stored),
+            )
             for rank, ((stored, score), picture) in enumerate(zip(found, pictures, strict=True), 1)
         ]
 
@@ -152,6 +158,9 @@ class IndexCore:
         except ImageError as error:
             _log.warning("page %d of %s comes without its picture: %s", stored.page.number, stored.page.source, error)
             return None
+
+    def _image_path(self, stored: StoredPage) -> str | None:
+        return None if self._images is None else f"{self._images.root.rstrip('/')}/{stored.image_key}"
 
 
 def open_images(
