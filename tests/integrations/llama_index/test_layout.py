@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
 import pytest
+
+from llama_index.embeddings.nemotron_rag import base, components, nodes, transform
+from llama_index.postprocessor.nemotron_rag_rerank import base as rerank_base
+from llama_index.postprocessor.nemotron_rag_rerank import page_text
 
 ROOT = Path(__file__).parents[3] / "integrations" / "llama_index" / "llama_index"
 LEAVES = [
@@ -14,6 +19,13 @@ LEAVES = [
     "readers/nemotron_rag",
     "retrievers/nemotron_rag",
 ]
+
+
+@pytest.mark.parametrize("module", [base, components, nodes, transform, page_text, rerank_base])
+def test_the_examples_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_no_init_above_the_leaves():

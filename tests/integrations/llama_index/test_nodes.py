@@ -206,6 +206,13 @@ def test_a_page_whose_file_has_gone_leaves_its_text():
     assert block.text == "a"
 
 
+def test_a_data_uri_in_the_path_field_is_understood():
+    page = PageNode(text="a", image_path=uri(), image_mimetype="image/png")
+    assert NodeReading().read([page])[0].passage.image.size == (40, 60)
+    assert page.get_content_blocks()[1].resolve_image().read() == png()
+    assert light(page).image_path is None
+
+
 def test_a_page_passes_its_url_on_unfetched():
     _, block = PageNode(text="a", image_url="http://pages.example/a.png").get_content_blocks()
     assert str(block.url) == "http://pages.example/a.png"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import pickle
 import uuid
 
 import numpy as np
@@ -99,6 +100,9 @@ def test_round_trip(embedding):
         restored = NemotronPageEmbedder.from_dict(stored)
         assert restored.to_dict() == embedder.to_dict()
         assert isinstance(restored.embed_model, NemotronEmbedding)
+    moved = pickle.loads(pickle.dumps(embedder))  # as an IngestionPipeline with workers does
+    assert moved.to_dict() == embedder.to_dict()
+    assert len(moved([ImageNode(image=b64())])[0].embedding) == len(embedding.get_query_embedding("a"))
     assert copy.deepcopy(embedder).embed_model._model is embedding._model
 
 

@@ -191,10 +191,10 @@ class NodeReading(BaseModel):
         opened: dict[Hashable, Image.Image] = {}
 
         def open_picture(picture: Picture) -> Image.Image:
-            key = picture.source if isinstance(picture.source, str | bytes | Path) else id(picture.source)
+            source = picture.source
+            key = picture.own, source if isinstance(source, str | bytes | Path) else id(source)
             if key not in opened:
-                free = picture.own and isinstance(picture.source, Path) and self.image_roots is None
-                source = picture.source
+                free = picture.own and isinstance(source, Path) and self.image_roots is None
                 opened[key] = load_image(source, budget=self.image_budget) if free else access.open(source)
             return opened[key]
 

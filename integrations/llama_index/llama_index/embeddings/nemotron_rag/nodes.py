@@ -52,18 +52,9 @@ class PageNode(ImageNode):
         blocks: list[BaseContentBlock] = [*self.get_metadata_content_blocks(metadata_mode)]
         if self.text:
             blocks.append(TextBlock(text=self.text))
-        picture = self._picture_block()
-        return blocks if picture is None else [*blocks, picture]
-
-    def _picture_block(self) -> ImageBlock | None:
-        if self.image:
-            return ImageBlock(image=_decoded(self.image), image_mimetype=self.image_mimetype)
-        if self.image_path:
-            path = Path(self.image_path)
-            return ImageBlock(path=path, image_mimetype=self.image_mimetype) if path.is_file() else None
-        if self.image_url:
-            return ImageBlock(url=self.image_url, image_mimetype=self.image_mimetype)
-        return None
+        picture = picture_of(self)
+        shown = None if picture is None else _shown(picture.source, self.image_mimetype)
+        return blocks if shown is None else [*blocks, shown]
 
 
 def picture_of(node: BaseNode, *, image_keys: Sequence[str] = ()) -> Picture | None:
@@ -75,7 +66,8 @@ def picture_of(node: BaseNode, *, image_keys: Sequence[str] = ()) -> Picture | N
     """
     source: ImageSource | None = None
     if isinstance(node, ImageNode):
-        source = _first(node.image and _uri(node.image), node.image_path and Path(node.image_path), node.image_url)
+        path = node.image_path and (node.image_path if _is_data(node.image_path) else Path(node.image_path))
+        source = _first(node.image and _uri(node.image), path, node.image_url)
     elif isinstance(node, Node) and node.image_resource is not None:
         resource = node.image_resource
         source = _first(resource.data and _unpacked(resource.data), resource.path, resource.url and str(resource.url))
@@ -109,7 +101,8 @@ def light(node: BaseNode) -> BaseNode:
     metadata = {key: value for key, value in node.metadata.items() if not _is_data(value)}
     update: dict[str, Any] = {"metadata": metadata}
     if isinstance(node, ImageNode):
-        update |= {"image": None, "image_url": None if _is_data(node.image_url) else node.image_url}
+        references = {"image_path": node.image_path, "image_url": node.image_url}
+        update |= {"image": None, **{name: None for name, value in references.items() if _is_data(value)}}
     elif isinstance(node, Node) and node.image_resource is not None:
         update["image_resource"] = _light_resource(node.image_resource)
     return node.model_copy(update=update)
@@ -144,9 +137,14 @@ def _uri(image: str) -> str:
     return image if _is_data(image) else f"data:;base64,{image}"
 
 
-def _decoded(image: str) -> bytes:
-    payload = image.partition(",")[2] if _is_data(image) else image
-    return base64.b64decode(payload)
+def _shown(source: ImageSource, mimetype: str | None) -> ImageBlock | None:
+    """The block for a picture of an `ImageNode`; None if its file has gone, where LlamaIndex would raise."""
+    if isinstance(source, Path):
+        return ImageBlock(path=source, image_mimetype=mimetype) if source.is_file() else None
+    reference = str(source)
+    if _is_data(reference):
+        return ImageBlock(image=base64.b64decode(reference.partition(",")[2]), image_mimetype=mimetype)
+    return ImageBlock(url=reference, image_mimetype=mimetype)
 
 
 def _unpacked(data: bytes) -> bytes | str:

@@ -35,7 +35,6 @@ RETRIEVAL_SCORE = "retrieval_score"
 
 ScoreTransform: TypeAlias = Literal["raw", "sigmoid"]
 
-
 _Events: TypeAlias = AbstractContextManager[list[NodeWithScore]]
 
 
@@ -89,7 +88,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
 
     model: str = Field(frozen=True)
     top_n: int | None = Field(default=5, ge=0)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     keep_retrieval_score: bool = False
     score_transform: ScoreTransform = "raw"
     score_threshold: float | None = None

@@ -14,7 +14,9 @@ __all__ = ["KeepPageText"]
 class KeepPageText(BaseNodePostprocessor):
     """Turns every `ImageNode` with text into a `PageNode`: LlamaIndex would show the LLM its picture alone.
 
-    `NemotronRerank` does it already; this is for query engines without one.
+    `NemotronRerank` does it already; this is for query engines without one. Set the `context_window` of the LLM:
+    LlamaIndex reckons 2125 tokens a picture, asks once for each picture where only one fits, and with
+    ``simple_summarize`` silently drops those that do not.
 
     Example:
         >>> from llama_index.core.schema import ImageNode, NodeWithScore
