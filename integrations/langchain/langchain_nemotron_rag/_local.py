@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_nemotron_rag._convert import IMAGE_KEY
 from nemotron_rag.access import ImageAccess
@@ -21,6 +21,10 @@ __all__ = ["LocalModel"]
 T = TypeVar("T")
 
 _loading = threading.Lock()  # of the module, not of an instance: instances are pickled
+
+
+def _paths(names: Sequence[str | Path]) -> tuple[Path, ...]:
+    return tuple(Path(name) for name in names)
 
 
 class LocalModel(BaseModel):
@@ -47,9 +51,9 @@ class LocalModel(BaseModel):
     """Most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and ``query``."""
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
     """Where in a document's metadata its picture is."""
-    image_roots: tuple[Path, ...] = ()
+    image_roots: Annotated[Sequence[str | Path], AfterValidator(_paths)] = ()
     """Folders whose files may be opened because a document names them."""
-    image_hosts: tuple[str, ...] = ()
+    image_hosts: Annotated[Sequence[str], AfterValidator(tuple)] = ()
     """Hosts that may be asked for pictures by http or https because a document names them."""
 
     _load_settings: ClassVar[tuple[str, ...]] = ("device", "dtype", "revision", "max_input_tiles", "max_length")

@@ -63,7 +63,7 @@ def to_content_blocks(
         image_key: where in the metadata the picture is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that may be asked for pictures because a document names them.
-        image_format: "jpeg" is small, "png" keeps every pixel.
+        image_format: "jpeg" stays small for scans and photographs, "png" keeps every pixel.
         on_image_error: a picture may not be opened or is broken: "raise", or go on with the document's "text".
 
     Raises:

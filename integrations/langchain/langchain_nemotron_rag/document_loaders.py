@@ -5,9 +5,11 @@ They know no model and no store.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +28,7 @@ from langchain_nemotron_rag._convert import (
 from nemotron_rag import Failure, Page
 from nemotron_rag.errors import InputError
 from nemotron_rag.images import load_image
-from nemotron_rag.pdf import Pages, content_hash, find_pdfs, read_pdf
+from nemotron_rag.pdf import Pages, find_pdfs, read_pdf
 
 __all__ = ["PDFPageLoader", "PDFPageParser"]
 
@@ -42,7 +44,7 @@ class PDFPageParser(BaseBlobParser):
         image_folder: where pictures are written, named by page id; ``metadata["image"]`` is then the path, which
             `NemotronRerank` and `NemotronEmbeddings` open with ``image_roots=[image_folder]``. None puts the picture
             itself there as a data URI, which needs no folder but makes documents large.
-        image_format: "png" keeps every pixel, "jpeg" is smaller.
+        image_format: "png" keeps every pixel, "jpeg" stays small for scans and photographs.
         image_key: where in the metadata the picture goes.
         pages: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
         password: tried if the document needs one.
@@ -86,14 +88,17 @@ class PDFPageParser(BaseBlobParser):
         self._image_folder = None if image_folder is None else Path(image_folder)
         self._image_format: ImageFormat = image_format
         self._image_key = image_key
-        self._pages = pages if pages is None or isinstance(pages, str) else tuple(pages)
-        self._password = password
-        self._dpi = dpi
-        self._ocr: Literal["auto", "always", "never"] = ocr
-        self._ocr_language = ocr_language
-        self._workers = workers
-        self._on_error: Literal["skip", "raise"] = on_error
-        self._report = report
+        self._read = partial(
+            read_pdf,
+            pages=pages if pages is None or isinstance(pages, str) else tuple(pages),
+            password=password,
+            dpi=dpi,
+            ocr=ocr,
+            ocr_language=ocr_language,
+            workers=workers,
+            on_error=on_error,
+            report=report,
+        )
 
     def lazy_parse(self, blob: Blob) -> Iterator[Document]:
         """The pages of a PDF, one after the other; the blob's metadata travels with each.
@@ -103,20 +108,8 @@ class PDFPageParser(BaseBlobParser):
             PdfError: the document or a page cannot be read, and `on_error` is "raise".
             MissingExtraError: PyMuPDF is not installed.
         """
-        source = blob_source(blob)
-        pages = read_pdf(
-            source,
-            pages=self._pages,
-            password=self._password,
-            dpi=self._dpi,
-            ocr=self._ocr,
-            ocr_language=self._ocr_language,
-            workers=self._workers,
-            on_error=self._on_error,
-            report=self._report,
-            name=str(blob.source) if blob.source else f"sha256:{content_hash(source)}",
-        )
-        for page in pages:
+        name = str(blob.source) if blob.source else f"sha256:{hashlib.sha256(blob.as_bytes()).hexdigest()}"
+        for page in self._read(blob_source(blob), name=name):
             document = self._document(page)
             document.metadata = {**blob.metadata, **document.metadata}
             yield document

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import gc
+import importlib
 import pickle
 import subprocess
 import sys
@@ -34,7 +36,7 @@ def test_importing_and_constructing_load_no_torch_and_no_classic():
 import sys
 from langchain_nemotron_rag import *
 NemotronRerank(), NemotronEmbeddings(), PDFPageParser()
-heavy = {"torch", "transformers", "pymupdf", "qdrant_client", "langchain", "langchain_classic", "langchain_community"}
+heavy = {"torch", "transformers", "pymupdf", "langchain", "langchain_classic", "langchain_community"}
 sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -138,3 +140,10 @@ def test_the_lock_is_free_again_when_loading_failed():
         NemotronEmbeddings(model="no-such-model").load()
     assert not local._loading.locked()
     assert NemotronEmbeddings(model=FakeEmbedder()).embed_query("a")
+
+
+@pytest.mark.parametrize("module", ["content", "document_loaders", "embeddings", "reranking", "testing"])
+def test_examples_run(module):
+    found = doctest.testmod(importlib.import_module(f"langchain_nemotron_rag.{module}"))
+    assert found.failed == 0
+    assert found.attempted > 0
