@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from langchain_nemotron_rag._convert import IMAGE_KEY
 from nemotron_rag.access import ImageAccess
@@ -59,12 +59,21 @@ class LocalModel(BaseModel):
     _load_settings: ClassVar[tuple[str, ...]] = ("device", "dtype", "revision", "max_input_tiles", "max_length")
     _held: tuple[dict[str, Any], Any] | None = PrivateAttr(default=None)
 
-    @model_validator(mode="after")
-    def _settings_belong_to_a_name(self) -> Self:
-        given = [name for name in self._load_settings if getattr(self, name) is not None]
-        if given and not self._is_named:
-            raise ValueError(f"{', '.join(given)} cannot change a loaded model; leave it out, or give the model's name")
-        return self
+    # Validators of fields, not of the model: a refused assignment must leave the old value.
+    @field_validator("model")
+    @classmethod
+    def _model_fits_settings(cls, model: Any, info: ValidationInfo) -> Any:
+        given = [name for name in cls._load_settings if info.data.get(name) is not None]
+        if given and not isinstance(model, str | os.PathLike):
+            raise ValueError(f"{', '.join(given)} cannot change a loaded model; unset it, or give the model's name")
+        return model
+
+    @field_validator("device", "dtype", "revision", "max_input_tiles", "max_length", "dimensions", check_fields=False)
+    @classmethod
+    def _setting_fits_model(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and not isinstance(info.data.get("model", ""), str | os.PathLike):
+            raise ValueError(f"{info.field_name} cannot change a loaded model; leave it out, or give the model's name")
+        return value
 
     @property
     def _is_named(self) -> bool:

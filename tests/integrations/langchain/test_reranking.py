@@ -267,5 +267,12 @@ def test_fields_are_checked_when_assigned_too():
 
 
 def test_settings_do_not_change_a_loaded_model():
-    with pytest.raises(ValidationError, match="device, max_length cannot change a loaded model"):
+    with pytest.raises(ValidationError, match=r"(?s)device cannot change a loaded model.*max_length cannot change"):
         NemotronRerank(model=FakeReranker(), device="cpu", max_length=99)
+    loaded, named = NemotronRerank(model=FakeReranker()), NemotronRerank(device="cpu")
+    with pytest.raises(ValidationError, match="device cannot change a loaded model"):
+        loaded.device = "cpu"
+    with pytest.raises(ValidationError, match="device cannot change a loaded model"):
+        named.model = FakeReranker()
+    assert loaded.device is None
+    assert named.model == "llama-nemotron-rerank-vl-1b-v2"
