@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[local,pdf,qdrant]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test --group lint --group types
 	@touch $(STAMP)
 
