@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import BaseContentBlock, ImageBlock, TextBlock
+from llama_index.core.base.llms.types import ImageBlock, TextBlock
 from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MediaResource, MetadataMode, Node, NodeWithScore
 
 from nemotron_rag.types import ImageSource
+
+if TYPE_CHECKING:
+    from llama_index.core.base.llms.types import BaseContentBlock  # not in 0.13
 
 __all__ = ["PageNode", "Picture", "for_llm", "is_picture_node", "light", "light_nodes", "picture_of", "without_picture"]
 
@@ -49,9 +52,8 @@ class PageNode(ImageNode):
 
     def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[BaseContentBlock]:
         """Metadata, text and picture, as far as they are there."""
-        blocks: list[BaseContentBlock] = [*self.get_metadata_content_blocks(metadata_mode)]
-        if self.text:
-            blocks.append(TextBlock(text=self.text))
+        texts = (self.get_metadata_str(metadata_mode).strip(), self.text)
+        blocks: list[BaseContentBlock] = [TextBlock(text=text) for text in texts if text]
         picture = picture_of(self)
         shown = None if picture is None else _shown(picture.source, self.image_mimetype)
         return blocks if shown is None else [*blocks, shown]
