@@ -44,7 +44,7 @@ class Server:
         return {
             ("GET", "exists"): lambda name, body: {"exists": local.collection_exists(name)},
             ("GET", ""): lambda name, body: local.get_collection(name),
-            ("PUT", ""): lambda name, body: local.create_collection(name, models.CreateCollection(**body).vectors),
+            ("PUT", ""): self._create,
             ("PUT", "index"): lambda name, body: DONE,
             ("PUT", "points"): lambda name, body: local.upsert(name, _points(body)) and DONE,
             ("POST", "points"): self._retrieve,
@@ -54,6 +54,10 @@ class Server:
             ("POST", "points/scroll"): self._scroll,
             ("POST", "points/query"): self._query,
         }
+
+    def _create(self, name: str, body: dict) -> bool:
+        asked = models.CreateCollection(**body)
+        return self.local.create_collection(name, asked.vectors, metadata=asked.metadata)
 
     def _retrieve(self, name: str, body: dict) -> list[models.Record]:
         asked = models.PointRequest(**body)
@@ -69,7 +73,14 @@ class Server:
     def _query(self, name: str, body: dict) -> models.QueryResponse:
         asked = models.QueryRequest(**body)
         return self.local.query_points(
-            name, query=asked.query, using=asked.using, query_filter=asked.filter, limit=asked.limit
+            name,
+            query=asked.query,
+            using=asked.using,
+            query_filter=asked.filter,
+            limit=asked.limit,
+            offset=asked.offset,
+            score_threshold=asked.score_threshold,
+            with_vectors=asked.with_vector or False,
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from qdrant_client import models
 
@@ -13,8 +13,11 @@ from langchain_nemotron_rag._steps import Step, Steps
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.stores.client import Filter, Qdrant
 
-__all__ = ["DocumentCollection", "Shape"]
+__all__ = ["DocumentCollection", "Identity", "Shape"]
 
+Identity: TypeAlias = Mapping[str, str | int | bool | None]
+
+_IDENTITY_KEY = "nemotron_rag_embedder"  # in the collection's own metadata
 _SCROLL = 1000  # points per request of a listing
 
 
@@ -25,10 +28,12 @@ class Shape:
     Args:
         dimensions: their length.
         distance: how Qdrant compares them.
+        identity: what the embedder that wrote them computes (see `Embedder.identity`); None if that is not known.
     """
 
     dimensions: int
     distance: models.Distance
+    identity: Identity | None
 
 
 class DocumentCollection:
@@ -58,39 +63,55 @@ class DocumentCollection:
         """
         if self._shape is None and (yield self._call("collection_exists")):
             info = yield self._call("get_collection")
-            self._shape = self._read_shape(info.config.params.vectors)
+            self._shape = self._read_shape(info.config)
         return self._shape
 
-    def prepare(self, dimensions: int) -> Steps[None]:
+    def prepare(self, dimensions: int, identity: Identity | None) -> Steps[None]:
         """Make the collection if it is not there.
 
+        Args:
+            dimensions: of the vectors.
+            identity: of their embedder, if it is known.
+
         Raises:
-            IndexMismatchError: it is there with vectors of another length.
+            IndexMismatchError: it is there with vectors of another length or embedder.
         """
         shape = yield from self.shape()
         if shape is None:
             params = models.VectorParams(size=dimensions, distance=self._distance)
             name = self.layout.vector_name
             try:
-                yield self._call("create_collection", vectors_config={name: params} if name else params)
+                yield self._call(
+                    "create_collection",
+                    vectors_config={name: params} if name else params,
+                    metadata=None if identity is None else {_IDENTITY_KEY: dict(identity)},
+                )
             except StoreError:  # another thread or process may have made it
                 if not (yield self._call("collection_exists")):
                     raise
             shape = yield from self.shape()
-        self._check(shape, dimensions)
+        if shape is not None:
+            self._check(shape, dimensions, identity)
 
     def upsert(self, points: Sequence[models.PointStruct]) -> Step:
         """Write points and wait until they are stored."""
         return self._call("upsert", points=list(points), wait=True)
 
     def nearest(
-        self, vector: Sequence[float], k: int, wanted: Filter | None, with_vectors: bool = False, **options: Any
+        self, vector: Sequence[float], k: int, wanted: Filter | None, identity: Identity | None, **options: Any
     ) -> Steps[list[models.ScoredPoint]]:
         """The k points nearest to a vector, best first; none if there is no collection.
 
+        Args:
+            vector: (dimensions,).
+            k: at most so many.
+            wanted: see `Layout.filter`.
+            identity: of the vector's embedder, if it is known.
+            **options: of Qdrant's ``query_points``.
+
         Raises:
             InputError: `k` or the filter cannot be used.
-            IndexMismatchError: the collection's vectors have another length.
+            IndexMismatchError: the collection's vectors have another length or embedder.
         """
         if not isinstance(k, int) or k < 1:
             raise InputError(f"k must be a whole number from 1 on, got {k!r}")
@@ -98,14 +119,13 @@ class DocumentCollection:
         shape = yield from self.shape()
         if shape is None:
             return []
-        self._check(shape, len(vector))
+        self._check(shape, len(vector), identity)
         answer = yield self._call(
             "query_points",
             query=list(vector),
             using=self.layout.vector_name or None,
             query_filter=conditions,
             limit=k,
-            with_vectors=with_vectors,
             **options,
         )
         return list(answer.points)
@@ -146,8 +166,8 @@ class DocumentCollection:
         arguments["collection_name"] = self.name
         return Step(lambda: self.qdrant.call(method, **arguments), lambda: self.qdrant.acall(method, **arguments))
 
-    def _read_shape(self, vectors: Any) -> Shape:
-        name = self.layout.vector_name
+    def _read_shape(self, config: models.CollectionConfig) -> Shape:
+        name, vectors = self.layout.vector_name, config.params.vectors
         found = vectors if isinstance(vectors, dict) else {"": vectors}
         params = found.get(name)
         if params is None:
@@ -157,11 +177,15 @@ class DocumentCollection:
             )
         if params.multivector_config is not None:
             raise StoreError(f"{self} has many vectors a point under {name!r}; give another collection_name=")
-        return Shape(params.size, params.distance)
+        return Shape(params.size, params.distance, (config.metadata or {}).get(_IDENTITY_KEY))
 
-    def _check(self, shape: Shape | None, dimensions: int) -> None:
-        if shape is not None and shape.dimensions != dimensions:
+    def _check(self, shape: Shape, dimensions: int, identity: Identity | None) -> None:
+        has: dict[str, Any] = {"dimensions": shape.dimensions, **(shape.identity or {})}
+        given: dict[str, Any] = {"dimensions": dimensions, **(identity or {})}
+        known = has.keys() | given.keys() if shape.identity and identity else {"dimensions"}
+        if differing := sorted(name for name in known if has.get(name) != given.get(name)):
+            theirs, ours = ({name: side.get(name) for name in differing} for side in (has, given))
             raise IndexMismatchError(
-                f"{self} holds vectors of {shape.dimensions} dimensions, the embedding makes {dimensions}; "
+                f"{self} was written with {theirs}, but the embedding has {ours}; "
                 "open it with the embedding that wrote it, or give another collection_name="
             )

@@ -14,13 +14,14 @@ from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from qdrant_client import models
 
-from langchain_nemotron_rag._collection import DocumentCollection
+from langchain_nemotron_rag._collection import DocumentCollection, Identity
+from langchain_nemotron_rag._embedding import identity_of, image_step, query_step
 from langchain_nemotron_rag._pictures import Pictures
 from langchain_nemotron_rag._steps import Step, Steps, arun, in_thread, run
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.client import Filter
 
-__all__ = ["SearchableStore", "relevance"]
+__all__ = ["SearchableStore"]
 
 Scored = list[tuple[Document, float]]
 
@@ -52,11 +53,11 @@ class SearchableStore(VectorStore, ABC):
 
     def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> Scored:
         """The same as `similarity_search`, with scores in the collection's own measure (cosine: from -1 to 1)."""
-        return run(self._search(self._query_step(query), k, **options))
+        return run(self._search(query_step(self._embedding, query), k, **options))
 
     async def asimilarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> Scored:
         """The same as `similarity_search_with_score`, without blocking the event loop."""
-        return await arun(self._search(self._query_step(query), k, **options))
+        return await arun(self._search(query_step(self._embedding, query), k, **options))
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **options: Any) -> list[Document]:
         """The k documents nearest to a vector; see the class for the options."""
@@ -96,11 +97,11 @@ class SearchableStore(VectorStore, ABC):
 
     def similarity_search_by_image_with_score(self, uri: Any, k: int = 4, **options: Any) -> Scored:
         """The same as `similarity_search_by_image`, with scores."""
-        return run(self._search(self._image_step(uri), k, **options))
+        return run(self._search(image_step(self._embedding, uri), k, **options))
 
     async def asimilarity_search_by_image_with_score(self, uri: Any, k: int = 4, **options: Any) -> Scored:
         """The same as `similarity_search_by_image_with_score`, without blocking the event loop."""
-        return await arun(self._search(self._image_step(uri), k, **options))
+        return await arun(self._search(image_step(self._embedding, uri), k, **options))
 
     def similarity_search_image(self, image_uri: Any, k: int = 4, **options: Any) -> list[Document]:
         """`similarity_search_by_image` under the name that some stores have for it."""
@@ -122,13 +123,13 @@ class SearchableStore(VectorStore, ABC):
             lambda_mult: 0 for as unlike each other as can be, 1 for the nearest.
             **options: see the class.
         """
-        return run(self._diverse(self._query_step(query), k, fetch_k, lambda_mult, **options))
+        return run(self._diverse(query_step(self._embedding, query), k, fetch_k, lambda_mult, **options))
 
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
     ) -> list[Document]:
         """The same as `max_marginal_relevance_search`, without blocking the event loop."""
-        return await arun(self._diverse(self._query_step(query), k, fetch_k, lambda_mult, **options))
+        return await arun(self._diverse(query_step(self._embedding, query), k, fetch_k, lambda_mult, **options))
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
@@ -150,12 +151,12 @@ class SearchableStore(VectorStore, ABC):
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         shape = run(self._collection.shape())
-        return relevance(models.Distance.COSINE if shape is None else shape.distance)
+        return _relevance(models.Distance.COSINE if shape is None else shape.distance)
 
     def _relevant(self, query: str, k: int, **options: Any) -> Steps[Scored]:
-        found = yield from self._search(self._query_step(query), k, **options)
+        found = yield from self._search(query_step(self._embedding, query), k, **options)
         shape = yield from self._collection.shape()
-        return [(document, relevance(shape.distance)(score)) for document, score in found] if shape else []
+        return [(document, _relevance(shape.distance)(score)) for document, score in found] if shape else []
 
     def _search(
         self,
@@ -167,9 +168,9 @@ class SearchableStore(VectorStore, ABC):
         offset: int = 0,
         search_params: models.SearchParams | None = None,
     ) -> Steps[Scored]:
-        row = yield from _row(vector)
+        row, identity = yield from self._row(vector)
         points = yield from self._collection.nearest(
-            row, k, filter, score_threshold=score_threshold, offset=offset, search_params=search_params
+            row, k, filter, identity, score_threshold=score_threshold, offset=offset, search_params=search_params
         )
         documents = yield self._show(points)
         return [(document, float(point.score)) for document, point in zip(documents, points, strict=True)]
@@ -187,39 +188,35 @@ class SearchableStore(VectorStore, ABC):
     ) -> Steps[list[Document]]:
         if not 0 <= lambda_mult <= 1:
             raise InputError(f"lambda_mult must be from 0 (diverse) to 1 (near), got {lambda_mult!r}")
-        row = yield from _row(vector)
+        row, identity = yield from self._row(vector)
         points = yield from self._collection.nearest(
-            row, max(k, fetch_k), filter, True, score_threshold=score_threshold, search_params=search_params
+            row,
+            max(k, fetch_k),
+            filter,
+            identity,
+            with_vectors=True,
+            score_threshold=score_threshold,
+            search_params=search_params,
         )
         rows = [self._collection.layout.vector(point) for point in points]
         chosen = maximal_marginal_relevance(np.array(row, dtype=np.float32), rows, lambda_mult=lambda_mult, k=k)
         documents: list[Document] = yield self._show([points[index] for index in chosen])
         return documents
 
+    def _row(self, vector: Sequence[float] | Step) -> Steps[tuple[Sequence[float], Identity | None]]:
+        """A vector, and what computed it, if that was our embedding and it tells."""
+        if isinstance(vector, Step):
+            row = yield vector
+            return row, identity_of(self._embedding)
+        return vector, None
+
     def _show(self, points: Sequence[models.Record | models.ScoredPoint]) -> Step:
         """The points as documents with their pictures."""
         found = [self._collection.layout.document(point) for point in points]
         return in_thread(self._pictures.show, found)
 
-    def _query_step(self, query: str) -> Step:
-        return Step(lambda: self._embedding.embed_query(query), lambda: self._embedding.aembed_query(query))
 
-    def _image_step(self, image: Any) -> Step:
-        embedding: Any = self._embedding
-        if not hasattr(embedding, "embed_images"):
-            raise InputError(f"{type(embedding).__name__} reads no pictures; open the store with NemotronEmbeddings")
-
-        async def later() -> Any:
-            return (await embedding.aembed_images([image]))[0]
-
-        return Step(lambda: embedding.embed_images([image])[0], later)
-
-
-def _row(vector: Sequence[float] | Step) -> Steps[Sequence[float]]:
-    return (yield vector) if isinstance(vector, Step) else vector
-
-
-def relevance(distance: models.Distance) -> Callable[[float], float]:
+def _relevance(distance: models.Distance) -> Callable[[float], float]:
     """From a score in a collection's measure to 0 (unlike) .. 1 (alike), in the same order."""
     if distance == models.Distance.COSINE:
         return lambda score: min(1.0, max(0.0, (1 + score) / 2))

@@ -11,10 +11,11 @@ from langchain_core.embeddings import Embeddings
 from PIL import Image
 
 from langchain_nemotron_rag._collection import DocumentCollection
-from langchain_nemotron_rag._convert import PLACEHOLDER_KEY, describe, text_of
+from langchain_nemotron_rag._convert import PLACEHOLDER_KEY
+from langchain_nemotron_rag._embedding import documents_step, identity_of
 from langchain_nemotron_rag._pictures import Pictures
 from langchain_nemotron_rag._points import check_ids, picture_name, point_id_of
-from langchain_nemotron_rag._steps import Step, Steps, in_thread
+from langchain_nemotron_rag._steps import Steps, in_thread
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.client import Filter
 
@@ -87,8 +88,8 @@ class Writer:
         for start in range(0, len(documents), batch_size):
             part, names = documents[start : start + batch_size], ids[start : start + batch_size]
             pictures: Opened = yield in_thread(opener, part, start)
-            rows: list[list[float]] = yield self._embed(part, pictures, start)
-            yield from self._collection.prepare(len(rows[0]))
+            rows: list[list[float]] = yield documents_step(self._embedding, part, pictures, start)
+            yield from self._collection.prepare(len(rows[0]), identity_of(self._embedding))
             # Pictures first: a point never names a picture that is not there.
             keys: list[str | None] = yield in_thread(self._pictures.keep, [picture_name(id) for id in names], pictures)
             layout, image_key = self._collection.layout, self._pictures.image_key
@@ -99,21 +100,6 @@ class Writer:
                 ]
             )
         return list(ids)
-
-    def _embed(self, documents: Sequence[Document], pictures: Opened, first: int) -> Step:
-        """One vector for each document: of text and picture where the embedding reads both, else of the text."""
-        embedding: Any = self._embedding
-        if any(pictures) and hasattr(embedding, "embed_pages"):
-            pages = [_with_picture(*pair, embedding.image_key) for pair in zip(documents, pictures, strict=True)]
-            return Step(lambda: embedding.embed_pages(pages), lambda: embedding.aembed_pages(pages))
-        for index, (document, picture) in enumerate(zip(documents, pictures, strict=True), first):
-            if picture is not None and not text_of(document).strip():
-                raise InputError(
-                    f"{describe(document, index)} is a picture without a text, and {type(embedding).__name__} reads "
-                    "no pictures; open the store with NemotronEmbeddings"
-                )
-        texts = [document.page_content for document in documents]
-        return Step(lambda: embedding.embed_documents(texts), lambda: embedding.aembed_documents(texts))
 
 
 def text_documents(texts: Iterable[str], metadatas: Iterable[dict[str, Any]] | None) -> list[Document]:
@@ -140,8 +126,3 @@ def _labelled(document: Document, uri: Any, id: str) -> Document:
     known = {"source": os.fspath(uri)} if is_path else {}
     metadata = {**known, **document.metadata, PLACEHOLDER_KEY: True}
     return Document(f"[page image] {os.fspath(uri) if is_path else id}", metadata=metadata)
-
-
-def _with_picture(document: Document, picture: Image.Image | None, image_key: str) -> Document:
-    metadata = {**document.metadata, image_key: picture}
-    return Document(document.page_content, metadata=metadata)

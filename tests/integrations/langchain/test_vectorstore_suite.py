@@ -7,7 +7,6 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 from langchain_nemotron_rag import NemotronEmbeddings
 from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
-from nemotron_rag import CATALOG
 from nemotron_rag.testing import FakeEmbedder
 from qdrant_server import Server
 
@@ -42,9 +41,6 @@ class TestRealCheckpoint(VectorStoreIntegrationTests):
         store.close()
 
 
-@pytest.mark.skipif(
-    "starter-embed-vl" not in [spec.id for spec in CATALOG], reason="this build ships no starter weights"
-)
 class TestStarterWeights(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self):
