@@ -21,11 +21,10 @@ from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.models._vl_config import read_vl_config
 from nemotron_rag.models._vl_settings import VLSettings
 from nemotron_rag.models._vl_stack import load_vl_stack, mean_pool
-from nemotron_rag.protocols import FloatArray
-from nemotron_rag.runtime.batching import run_batches
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
+from nemotron_rag.runtime.windows import arun_windows, run_windows
 from nemotron_rag.runtime.worker import Worker
 from nemotron_rag.types import Passage
 
@@ -34,7 +33,7 @@ __all__ = ["VLInput", "VLModel", "load_vl_model"]
 T = TypeVar("T")
 
 _TILES_AT_ONCE = 32  # tiles per pass through the tower: bounds its memory
-_TOKEN_BUDGET = {"cuda": 32_768, "mps": 8_192, "cpu": 8_192}  # tokens per batch; memory permitting, see run_batches
+_TOKEN_BUDGET = {"cuda": 32_768}  # tokens per batch, memory permitting: see compute_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class VLModel:
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._device = device
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1)
-        self._worker = Worker(folder.name)
+        self._worker = Worker(folder.name, self._pool, budget=_TOKEN_BUDGET.get(device.type, 8_192))
 
     def encode(self, prompt: Prompt, tiles: NDArray[np.uint8] | None, *, max_length: int, index: int) -> VLInput:
         """Token ids of a prompt beside its tiles; see `PromptTokenizer.encode`."""
@@ -113,31 +112,21 @@ class VLModel:
         )
         return tiles, len(tiles) * self.config.tokens_per_tile
 
-    def run(
-        self,
-        inputs: Sequence[T],
-        *,
-        prepare: Callable[[T, int], VLInput],
-        head: Callable[[torch.Tensor], torch.Tensor],
-    ) -> FloatArray:
-        """Prepare, pool and finish inputs, in batches.
+    def run(self, inputs: Sequence[T], prepare: Callable[[T, int], VLInput]) -> torch.Tensor:
+        """Prepare inputs and pool their last hidden states, in batches shared with all other callers.
 
         Args:
-            inputs: what to compute.
+            inputs: at least one.
             prepare: from an input and its index to a sequence.
-            head: from pooled states (batch, hidden) float32 to the rows wanted.
 
         Returns:
-            One float32 row for every input, stacked.
+            (inputs, hidden) float32 on the CPU.
         """
-        rows = run_batches(
-            inputs,
-            prepare=prepare,
-            compute=lambda batch: head(self._pool(batch)),
-            worker=self._worker,
-            budget=_TOKEN_BUDGET.get(self._device.type, 8_192),
-        )
-        return torch.stack(list(rows)).numpy()
+        return run_windows(inputs, prepare=prepare, worker=self._worker)
+
+    async def arun(self, inputs: Sequence[T], prepare: Callable[[T, int], VLInput]) -> torch.Tensor:
+        """The same as `run`, without blocking the event loop."""
+        return await arun_windows(inputs, prepare=prepare, worker=self._worker)
 
     @torch.inference_mode()
     def _pool(self, batch: Sequence[VLInput]) -> torch.Tensor:

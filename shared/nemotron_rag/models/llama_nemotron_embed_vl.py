@@ -5,8 +5,7 @@ Prompts are those of the published `LlamaNemotronVLProcessor`. It knows no file 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,8 @@ class LlamaNemotronEmbedVL:
         Raises:
             InputError: an item is not a string.
         """
-        return self._embed(queries, self._prepare_query)
+        model = self._opened()
+        return self._finish(model.run(queries, self._prepare_query)) if _any(queries) else self._nothing()
 
     def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """Embed texts, images, or both: (n, dimensions) float32, each row of length 1.
@@ -79,30 +79,28 @@ class LlamaNemotronEmbedVL:
             ImageError: an image cannot be read; the message names its index.
             TokenLimitError: an image needs more tokens than max_length.
         """
-        return self._embed(passages, self._prepare_passage)
+        model = self._opened()
+        return self._finish(model.run(passages, self._prepare_passage)) if _any(passages) else self._nothing()
 
     async def aembed_queries(self, queries: Sequence[str]) -> FloatArray:
         """The same as `embed_queries`, without blocking the event loop."""
-        return await asyncio.to_thread(self.embed_queries, queries)
+        model = self._opened()
+        return self._finish(await model.arun(queries, self._prepare_query)) if _any(queries) else self._nothing()
 
     async def aembed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """The same as `embed_passages`, without blocking the event loop."""
-        return await asyncio.to_thread(self.embed_passages, passages)
+        model = self._opened()
+        return self._finish(await model.arun(passages, self._prepare_passage)) if _any(passages) else self._nothing()
 
     def close(self) -> None:
         """Let go of the weights; they are freed when nobody else shares them."""
         self._model = None
 
-    def _embed(self, inputs: Sequence[str] | Sequence[Passage], prepare: Callable[..., VLInput]) -> FloatArray:
-        model = self._opened()
-        if isinstance(inputs, str):
-            raise InputError("wanted a list, got a single string; put it into a list")
-        if len(inputs) == 0:
-            return np.empty((0, self.dimensions), dtype=np.float32)
-        return model.run(inputs, prepare=prepare, head=self._head)
+    def _finish(self, pooled: torch.Tensor) -> FloatArray:
+        return normalize(pooled[:, : self.dimensions], dim=-1).numpy()  # (inputs, dimensions)
 
-    def _head(self, pooled: torch.Tensor) -> torch.Tensor:
-        return normalize(pooled[:, : self.dimensions], dim=-1)  # (batch, dimensions)
+    def _nothing(self) -> FloatArray:
+        return np.empty((0, self.dimensions), dtype=np.float32)
 
     def _prepare_query(self, query: str, index: int) -> VLInput:
         model = self._opened()
@@ -121,6 +119,12 @@ class LlamaNemotronEmbedVL:
         if self._model is None:
             raise ClosedError(f"{self.name} was closed; load it again")
         return self._model
+
+
+def _any(inputs: Sequence[object]) -> bool:
+    if isinstance(inputs, str):
+        raise InputError("wanted a list, got a single string; put it into a list")
+    return len(inputs) > 0
 
 
 def embed_prompt(prefix: str, text: str, *, image_tokens: int = 0) -> Prompt:

@@ -5,8 +5,8 @@ Prompts are those of the published `LlamaNemotronVLRerankProcessor`. It knows no
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from nemotron_rag.models._vl_model import VLInput, VLModel, load_vl_model
 from nemotron_rag.models._vl_settings import VLSettings, resolve_settings
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint, load_tensor
-from nemotron_rag.runtime.device import resolve_device
 from nemotron_rag.types import Passage, Ranked
 
 __all__ = ["LlamaNemotronRerankVL", "load", "rerank_prompt"]
+
+_NOTHING = np.empty(0, dtype=np.float32)
 
 
 class LlamaNemotronRerankVL:
@@ -61,12 +62,8 @@ class LlamaNemotronRerankVL:
             ImageError: an image cannot be read; the message names its index.
             TokenLimitError: an image needs more tokens than max_length.
         """
-        model = self._opened()
-        if not isinstance(query, str):
-            raise InputError(f"query is of type {type(query).__name__}, wanted str")
-        if len(passages) == 0:
-            return np.empty(0, dtype=np.float32)
-        return model.run(passages, prepare=lambda p, i: self._prepare(query, p, i), head=self._head)
+        model, prepare = self._checked(query)
+        return self._logits(model, model.run(passages, prepare)) if len(passages) else _NOTHING
 
     def rank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The passages from best to worst, at most `top_n`; equal scores keep the caller's order.
@@ -74,23 +71,27 @@ class LlamaNemotronRerankVL:
         Raises:
             InputError: `top_n` is negative, or as for `score`.
         """
-        if top_n is not None and top_n < 0:
-            raise InputError(f"top_n must not be negative, got {top_n}")
-        scores = self.score(query, passages)
-        order = np.argsort(-scores, kind="stable")[:top_n].tolist()
-        return [Ranked(index=i, score=float(scores[i]), passage=passages[i]) for i in order]
+        _check_top_n(top_n)
+        return _ranked(self.score(query, passages), passages, top_n)
 
     async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
         """The same as `score`, without blocking the event loop."""
-        return await asyncio.to_thread(self.score, query, passages)
+        model, prepare = self._checked(query)
+        return self._logits(model, await model.arun(passages, prepare)) if len(passages) else _NOTHING
 
     async def arank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The same as `rank`, without blocking the event loop."""
-        return await asyncio.to_thread(self.rank, query, passages, top_n=top_n)
+        _check_top_n(top_n)
+        return _ranked(await self.ascore(query, passages), passages, top_n)
 
     def close(self) -> None:
         """Let go of the weights; they are freed when nobody else shares them."""
         self._model = None
+
+    def _checked(self, query: str) -> tuple[VLModel, Callable[[Passage, int], VLInput]]:
+        if not isinstance(query, str):
+            raise InputError(f"query is of type {type(query).__name__}, wanted str")
+        return self._opened(), partial(self._prepare, query)
 
     def _prepare(self, query: str, passage: Passage, index: int) -> VLInput:
         model = self._opened()
@@ -99,14 +100,24 @@ class LlamaNemotronRerankVL:
         prompt = rerank_prompt(query, passage.text, template=template, image_tokens=image_tokens)
         return model.encode(prompt, tiles, max_length=self._settings.max_length[passage.modality], index=index)
 
-    def _head(self, pooled: torch.Tensor) -> torch.Tensor:
-        logits = pooled @ self._weight.T / self._opened().config.temperature  # (batch, 1)
-        return logits.squeeze(-1)
+    def _logits(self, model: VLModel, pooled: torch.Tensor) -> FloatArray:
+        logits = pooled @ self._weight.T / model.config.temperature  # (passages, 1)
+        return logits.squeeze(-1).numpy()
 
     def _opened(self) -> VLModel:
         if self._model is None:
             raise ClosedError(f"{self.name} was closed; load it again")
         return self._model
+
+
+def _check_top_n(top_n: int | None) -> None:
+    if top_n is not None and top_n < 0:
+        raise InputError(f"top_n must not be negative, got {top_n}")
+
+
+def _ranked(scores: FloatArray, passages: Sequence[Passage], top_n: int | None) -> list[Ranked]:
+    order = np.argsort(-scores, kind="stable")[:top_n].tolist()
+    return [Ranked(index=i, score=float(scores[i]), passage=passages[i]) for i in order]
 
 
 def rerank_prompt(question: str, passage: str, *, template: str | None, image_tokens: int = 0) -> Prompt:
@@ -139,5 +150,5 @@ def load(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length
     )
     revision = revision or fingerprint(folder)
-    head = load_tensor(folder, "score.weight").to(resolve_device(device))
+    head = load_tensor(folder, "score.weight")
     return LlamaNemotronRerankVL(model, head=head, name=name, revision=revision, settings=settings)

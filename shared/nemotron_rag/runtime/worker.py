@@ -1,46 +1,159 @@
-"""One worker thread per loaded model, so that any number of threads can share it. It knows no model."""
+"""One worker thread per loaded model: calls that wait together are merged into common batches. It knows no model.
+
+Any number of threads and event loops may submit. The thread lives as long as the object whose method it calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
 
 from nemotron_rag.errors import ClosedError
+from nemotron_rag.runtime.batching import Compute, Sized, compute_batch
 
 __all__ = ["Worker"]
 
-T = TypeVar("T")
+S = TypeVar("S", bound=Sized)
+_MAX_WAITING = 262_144  # tokens of prepared inputs, some 150 pages of 5.5 MB; who wants to add more has to wait
 
 
-class Worker:
-    """Runs calls one after the other on a thread of its own, in the order in which they arrive.
+@dataclass(slots=True)
+class _Job(Generic[S]):
+    """What one call wants: the places still to be computed, longest last, and the rows it has got so far."""
 
-    Args:
-        name: shown as the thread's name and in errors.
+    items: Sequence[S]
+    left: list[int]
+    future: Future[list[torch.Tensor]] = field(default_factory=Future)
+    rows: dict[int, torch.Tensor] = field(default_factory=dict)
 
-    Example:
-        >>> worker = Worker("demo")
-        >>> worker.submit(lambda: 1 + 1).result()
-        2
-        >>> worker.close()
-    """
+    @classmethod
+    def of(cls, items: Sequence[S]) -> _Job[S]:
+        return cls(items, sorted(range(len(items)), key=lambda i: items[i].tokens))
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"nemotron-rag {name}")
+    @property
+    def tokens(self) -> int:
+        return sum(self.items[i].tokens for i in self.left)
 
-    def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Queue a call.
+    def starts(self) -> bool:
+        """Whether it is computed: it was before, or its caller has not cancelled it by now."""
+        return self.future.running() or (not self.future.done() and self.future.set_running_or_notify_cancel())
 
-        Raises:
-            ClosedError: the worker was closed.
+    def put(self, place: int, row: torch.Tensor) -> None:
+        """Note a row; the last one answers the call."""
+        self.rows[place] = row
+        if len(self.rows) == len(self.items):
+            self.future.set_result([self.rows[i] for i in range(len(self.items))])
+
+
+class _Waiting(Generic[S]):
+    """Jobs between their callers and the worker, bounded by tokens."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._changed = threading.Condition()
+        self._jobs: list[_Job[S]] = []
+        self._closed = False
+
+    @property
+    def tokens(self) -> int:
+        return sum(job.tokens for job in self._jobs)
+
+    def put(self, job: _Job[S]) -> None:
+        """Add a job, after waiting for room; one larger than all the room waits until it is alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._jobs or self.tokens + job.tokens <= _MAX_WAITING)
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def next_batch(self) -> list[tuple[_Job[S], int]]:
+        """Wait for work and take a batch of it; an empty one when the model is gone.
+
+        Jobs with the least left go first, so that a question need not wait for a long indexing run; what room they
+        leave goes to the others. Of a job the longest inputs go first: if they do not fit, that shows at once.
         """
-        try:
-            return self._executor.submit(function)
-        except RuntimeError as error:
-            raise ClosedError(f"{self._name} was closed; load it again") from error
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            batch: list[tuple[_Job[S], int]] = []
+            room = self._budget
+            for job in sorted(self._jobs, key=lambda job: job.tokens):
+                if not job.starts():
+                    job.left.clear()
+                while job.left and (not batch or job.items[job.left[-1]].tokens <= room):
+                    place = job.left.pop()
+                    batch.append((job, place))
+                    room -= job.items[place].tokens
+            self._jobs = [job for job in self._jobs if job.left]
+            self._changed.notify_all()
+            return batch
+
+    def done(self) -> bool:
+        """Whether nothing can come any more."""
+        return self._closed and not self._jobs
 
     def close(self) -> None:
-        """Finish what is running, drop what waits, refuse what comes later."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Worker(Generic[S]):
+    """Computes rows for submitted inputs on a thread of its own, one batch at a time.
+
+    Args:
+        name: shown as the thread's name.
+        compute: a bound method; when its object is gone, the thread ends.
+        budget: tokens a batch may hold.
+    """
+
+    def __init__(self, name: str, compute: Compute[S], *, budget: int) -> None:
+        self._waiting: _Waiting[S] = _Waiting(budget)
+        method = weakref.WeakMethod(compute)
+        weakref.finalize(compute.__self__, self._waiting.close)  # type: ignore[attr-defined]
+        arguments = (self._waiting, method)
+        threading.Thread(target=_work, args=arguments, name=f"nemotron-rag {name}", daemon=True).start()
+
+    def submit(self, items: Sequence[S]) -> Future[list[torch.Tensor]]:
+        """Queue inputs; blocks while too many wait.
+
+        Args:
+            items: at least one.
+
+        Returns:
+            A row for each item, in order, on the CPU. Cancelled before its turn, it is never computed.
+        """
+        job = _Job.of(items)
+        self._waiting.put(job)
+        return job.future
+
+
+def _work(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> None:
+    while not waiting.done():
+        _run_batch(waiting.next_batch(), method())
+
+
+def _run_batch(places: Sequence[tuple[_Job[S], int]], compute: Compute[S] | None) -> None:
+    """Compute items of one or several jobs; a job that makes its batch fail fails alone."""
+    if not places:
+        return
+    try:
+        if compute is None:
+            raise ClosedError("the model was closed; load it again")
+        rows = list(compute_batch([job.items[i] for job, i in places], compute))
+    except Exception as error:
+        jobs = list({id(job): job for job, _ in places}.values())
+        if len(jobs) == 1:
+            jobs[0].left.clear()
+            jobs[0].future.set_exception(error)
+            return
+    else:
+        for (job, i), row in zip(places, rows, strict=True):
+            job.put(i, row)
+        return
+    for alone in jobs:
+        _run_batch([(job, i) for job, i in places if job is alone], compute)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, NonFiniteError
+from nemotron_rag.errors import InputError, ItemTooLargeError, NonFiniteError
+from nemotron_rag.runtime import worker as worker_module
 from nemotron_rag.runtime.attention import packed_attention
-from nemotron_rag.runtime.batching import WINDOW, plan_batches, run_batches
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
+from nemotron_rag.runtime.windows import WINDOW, arun_windows, run_windows
 from nemotron_rag.runtime.worker import Worker
 
 
@@ -22,77 +28,190 @@ class Item:
     tokens: int
 
 
-@pytest.fixture
-def worker():
-    made = Worker("test")
-    yield made
-    made.close()
+class Model:
+    """Computes each item's value; notes its batches and can be told to fail."""
+
+    def __init__(self, budget=10, compute=None):
+        self.batches = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self._answer = compute or _values
+        self.worker = Worker("test", self.compute, budget=budget)
+
+    def compute(self, batch):
+        self.gate.wait(10)
+        self.batches.append([item.value for item in batch])
+        return self._answer(batch)
+
+    def run(self, costs):
+        return [row.item() for row in run_windows(_items(costs), prepare=lambda item, _: item, worker=self.worker)]
+
+    async def arun(self, costs):
+        rows = await arun_windows(_items(costs), prepare=lambda item, _: item, worker=self.worker)
+        return [row.item() for row in rows]
 
 
-def _run(costs, worker, compute, budget=10):
-    items = [Item(float(i), cost) for i, cost in enumerate(costs)]
-    rows = run_batches(items, prepare=lambda item, _: item, compute=compute, worker=worker, budget=budget)
-    return [row.item() for row in rows]
+def _items(costs):
+    return [Item(float(i), cost) for i, cost in enumerate(costs)]
 
 
 def _values(batch):
-    return torch.tensor([item.value for item in batch])
+    return torch.tensor([[item.value] for item in batch])
 
 
-def test_plan_is_longest_first_within_the_budget():
+def test_batches_keep_to_the_budget_longest_first():
     costs = [3, 9, 1, 4, 20, 2]
-    plan = plan_batches(costs, 10)
-    assert sorted(i for batch in plan for i in batch) == list(range(6))
-    assert [costs[i] for batch in plan for i in batch] == sorted(costs, reverse=True)
-    assert all(sum(costs[i] for i in batch) <= 10 or len(batch) == 1 for batch in plan)
-    assert plan_batches([], 10) == []
+    model = Model(budget=10)
+    assert model.run(costs) == [float(i) for i in range(6)]
+    by_cost = [[costs[int(value)] for value in batch] for batch in model.batches]
+    assert [cost for batch in by_cost for cost in batch] == sorted(costs, reverse=True)
+    assert all(sum(batch) <= 10 or len(batch) == 1 for batch in by_cost)
 
 
-def test_order_is_restored_over_many_windows(worker):
+def test_a_short_call_overtakes_a_long_one():
+    model = Model(budget=10)
+    model.gate.clear()
+    long = model.worker.submit([Item(-1, 10)] * 20)
+    while len(model.worker._waiting._jobs[0].left) == 20:
+        time.sleep(0.001)
+    short = model.worker.submit([Item(7, 2)])
+    model.gate.set()
+    assert short.result(10)[0].item() == 7
+    assert len(long.result(10)) == 20
+    assert [7.0] in model.batches[:3]
+
+
+async def test_order_is_restored_over_many_windows():
     costs = [(i * 7) % 11 + 1 for i in range(3 * WINDOW + 5)]
-    assert _run(costs, worker, _values) == [float(i) for i in range(len(costs))]
+    assert Model().run(costs) == [float(i) for i in range(len(costs))]
+    assert await Model().arun(costs) == [float(i) for i in range(len(costs))]
 
 
-def test_inputs_are_prepared_lazily(worker):
+def test_inputs_are_prepared_two_windows_ahead_at_most():
+    model = Model(budget=1000)
     prepared = []
-    rows = run_batches(
-        range(5 * WINDOW),
-        prepare=lambda i, _: prepared.append(i) or Item(i, 1),
-        compute=_values,
-        worker=worker,
-        budget=100,
-    )
-    next(rows)
-    assert len(prepared) <= 2 * WINDOW
+
+    def prepare(item, _):
+        assert len(prepared) < sum(map(len, model.batches)) + 2 * WINDOW
+        prepared.append(item)
+        return item
+
+    run_windows(_items([1] * 6 * WINDOW), prepare=prepare, worker=model.worker)
+    assert len(prepared) == 6 * WINDOW
 
 
-def test_out_of_memory_halves_and_loses_nothing(worker):
-    seen = []
-
+def test_out_of_memory_halves_and_loses_nothing():
     def compute(batch):
-        seen.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("full")
         return _values(batch)
 
-    assert _run([1] * 9, worker, compute) == [float(i) for i in range(9)]
-    assert max(seen) == 9
+    model = Model(compute=compute)
+    assert model.run([1] * 9) == [float(i) for i in range(9)]
+    assert max(map(len, model.batches)) == 9
 
 
-def test_one_item_too_large_says_its_size(worker):
+def test_one_item_too_large_says_its_size():
     def compute(batch):
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(ItemTooLargeError, match="an input of 7 tokens alone"):
-        _run([7], worker, compute)
+        Model(compute=compute).run([7])
 
 
-def test_not_finite_names_the_input(worker):
+def test_not_finite_names_the_input():
     def compute(batch):
-        return torch.tensor([float("nan") if item.value == 40 else 0.0 for item in batch])
+        return torch.tensor([[float("nan") if item.value == 40 else 0.0] for item in batch])
 
     with pytest.raises(NonFiniteError, match="input 40 "):
-        _run([1] * 50, worker, compute)
+        Model(compute=compute).run([1] * 50)
+
+
+def test_calls_that_wait_together_are_merged():
+    model = Model(budget=100)
+    model.gate.clear()
+    first = model.worker.submit([Item(0, 1)])
+    while model.worker._waiting._jobs:
+        time.sleep(0.001)  # the worker has taken the first call and stands at the gate
+    others = [model.worker.submit([Item(i, 1), Item(-i, 1)]) for i in range(1, 9)]
+    model.gate.set()
+    assert [[row.item() for row in other.result(10)] for other in others] == [[i, -i] for i in range(1, 9)]
+    assert first.result()[0].item() == 0
+    assert [len(batch) for batch in model.batches] == [1, 16]
+
+
+def test_an_exception_reaches_its_caller_only():
+    def compute(batch):
+        if any(item.value == 3 for item in batch):
+            raise ZeroDivisionError
+        return _values(batch)
+
+    model = Model(budget=100, compute=compute)
+    model.gate.clear()
+    blocked = model.worker.submit([Item(0, 1)])
+    calls = [model.worker.submit([Item(i, 1)]) for i in range(1, 6)]
+    model.gate.set()
+    assert blocked.result()[0].item() == 0
+    for i, call in enumerate(calls, 1):
+        if i == 3:
+            with pytest.raises(ZeroDivisionError):
+                call.result(10)
+        else:
+            assert call.result(10)[0].item() == i
+
+
+async def test_a_cancelled_call_is_not_computed():
+    model = Model(budget=1)
+    model.gate.clear()
+    running = asyncio.create_task(model.arun([1]))
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(model.arun([1, 1, 1]))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    model.gate.set()
+    assert await running == [0.0]
+    assert model.run([1]) == [0.0]
+    assert len(model.batches) == 2
+
+
+def test_many_threads_get_their_own_rows():
+    model = Model(budget=7)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: model.run([1] * n), [1, 40, 3, 70, 5, 2] * 10))
+    assert [len(answer) for answer in answers] == [1, 40, 3, 70, 5, 2] * 10
+    assert all(answer == [float(i) for i in range(len(answer))] for answer in answers)
+
+
+def test_callers_wait_while_too_much_is_prepared(monkeypatch):
+    monkeypatch.setattr(worker_module, "_MAX_WAITING", 10)
+    model = Model()
+    model.gate.clear()
+    model.worker.submit([Item(0, 8)])
+    while model.worker._waiting._jobs:
+        time.sleep(0.001)
+    model.worker.submit([Item(1, 8)])
+    late = threading.Thread(target=lambda: model.worker.submit([Item(2, 8)]).result(10))
+    late.start()
+    time.sleep(0.05)
+    assert len(model.worker._waiting._jobs) == 1
+    model.gate.set()
+    late.join(10)
+    assert model.batches == [[0], [1], [2]]
+
+
+def test_the_thread_ends_with_its_model():
+    model = Model()
+    model.run([1])
+    threads = [thread for thread in threading.enumerate() if thread.name == "nemotron-rag test"]
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_packed_attention_equals_each_sequence_alone():
@@ -108,22 +227,6 @@ def test_packed_attention_equals_each_sequence_alone():
         alone = scaled_dot_product_attention(query[:, :, part], wide_key, wide_value, scale=0.3).transpose(1, 2)
         torch.testing.assert_close(packed[:, part], alone)
         start += n
-
-
-def test_worker_runs_in_order_on_one_thread_and_refuses_after_close(worker):
-    threads = [worker.submit(threading.current_thread) for _ in range(5)]
-    assert len({future.result().name for future in threads}) == 1
-    worker.close()
-    with pytest.raises(ClosedError, match="test was closed"):
-        worker.submit(lambda: None)
-
-
-def test_an_exception_reaches_its_caller_only(worker):
-    bad = worker.submit(lambda: 1 / 0)
-    good = worker.submit(lambda: 1)
-    assert good.result() == 1
-    with pytest.raises(ZeroDivisionError):
-        bad.result()
 
 
 def test_device_and_dtype():
