@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, TextBlock
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, MediaResource, Node
 from PIL import Image, ImageDraw
 from pydantic import PrivateAttr
@@ -125,3 +127,26 @@ def listening() -> Iterator[Listener]:
 def debug_manager() -> tuple[CallbackManager, LlamaDebugHandler]:
     handler = LlamaDebugHandler(print_trace_on_end=False)
     return CallbackManager([handler]), handler
+
+
+class SeeingLLM(MockFunctionCallingLLM):
+    """Remembers the messages of every call."""
+
+    _seen: list[list[ChatMessage]] = PrivateAttr(default_factory=list)
+
+    def __init__(self) -> None:
+        super().__init__(is_chat_model=True, response_generator=self._answer)
+
+    def _answer(self, messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
+        self._seen.append(list(messages))
+        return ChatMessage(role="assistant", content="It rose.")
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(is_function_calling_model=True, is_chat_model=True, context_window=32_000)
+
+    def blocks(self, kind):
+        return [block for call in self._seen for message in call for block in message.blocks if isinstance(block, kind)]
+
+    def text(self):
+        return "\n".join(block.text for block in self.blocks(TextBlock))

@@ -11,6 +11,10 @@ import pytest
 from llama_index.embeddings.nemotron_rag import base, components, nodes, transform
 from llama_index.postprocessor.nemotron_rag_rerank import base as rerank_base
 from llama_index.postprocessor.nemotron_rag_rerank import page_text
+from llama_index.readers.nemotron_rag import base as reader_base
+from llama_index.readers.nemotron_rag import documents
+from llama_index.retrievers.nemotron_rag import base as retriever_base
+from llama_index.retrievers.nemotron_rag import collection
 
 ROOT = Path(__file__).parents[3] / "integrations" / "llama_index" / "llama_index"
 LEAVES = [
@@ -21,7 +25,11 @@ LEAVES = [
 ]
 
 
-@pytest.mark.parametrize("module", [base, components, nodes, transform, page_text, rerank_base])
+EXAMPLES = [base, components, nodes, transform, page_text, rerank_base]
+EXAMPLES += [reader_base, documents, retriever_base, collection]
+
+
+@pytest.mark.parametrize("module", EXAMPLES, ids=lambda module: module.__name__)
 def test_the_examples_run(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

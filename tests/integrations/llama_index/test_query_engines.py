@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from llama_index.core import VectorStoreIndex
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, LLMMetadata, TextBlock
+from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import ImageNode, TextNode
-from pydantic import PrivateAttr
 
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding, NemotronPageEmbedder
 from llama_index.postprocessor.nemotron_rag_rerank import KeepPageText, NemotronRerank
-from llama_pages import RedReranker, b64, listening, png_file, uri
+from llama_pages import RedReranker, SeeingLLM, b64, listening, png_file, uri
 from nemotron_rag.testing import FakeEmbedder
 
 QUESTION = "revenue"
-
-
-class SeeingLLM(MockFunctionCallingLLM):
-    """Remembers the messages of every call."""
-
-    _seen: list[list[ChatMessage]] = PrivateAttr(default_factory=list)
-
-    def __init__(self) -> None:
-        super().__init__(is_chat_model=True, response_generator=self._answer)
-
-    def _answer(self, messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
-        self._seen.append(list(messages))
-        return ChatMessage(role="assistant", content="It rose.")
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(is_function_calling_model=True, is_chat_model=True, context_window=32_000)
-
-    def blocks(self, kind):
-        return [block for call in self._seen for message in call for block in message.blocks if isinstance(block, kind)]
-
-    def text(self):
-        return "\n".join(block.text for block in self.blocks(TextBlock))
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.readers.base import BasePydanticReader
 from llama_index.core.schema import Document
 
-from llama_index.readers.nemotron_rag._pictures import ImageFormat, default_folder, encoded, kept
 from llama_index.readers.nemotron_rag.documents import PageDocument, page_fields
+from llama_index.readers.nemotron_rag.pictures import ImageFormat, default_folder, encoded, kept
 from nemotron_rag.errors import InputError
 from nemotron_rag.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, read_pdf
 from nemotron_rag.types import Failure, ImageSource, Page

@@ -92,16 +92,17 @@ def page_fields(
         image_sha256: of that file's bytes, hex.
     """
     facts = {key: value for key, value in page.metadata.items() if key not in ("label", "page_count")}
-    own = {
+    fields = {
         "page_label": str(page.metadata.get("label") or page.number),
-        PAGE_NUMBER: page.number,
         "file_name": PurePath(page.source).name,
+        PAGE_NUMBER: page.number,
         FILE_PATH: page.source,
         TOTAL_PAGES: page.metadata.get("page_count"),
         IMAGE_PATH: image_path,
         IMAGE_SHA256: image_sha256,
     }
-    metadata = {**facts, **(extra or {}), **{key: value for key, value in own.items() if value is not None}}
+    own = {key: value for key, value in fields.items() if value is not None}
+    metadata = own | facts | dict(extra or {}) | own  # prompts show them in this order
     label = ["page_label"] if page.text.strip() else []
     return {
         "id_": page.id,
