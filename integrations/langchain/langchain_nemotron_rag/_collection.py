@@ -8,10 +8,12 @@ from typing import Any, TypeAlias
 
 from qdrant_client import models
 
-from langchain_nemotron_rag._points import Layout, point_id_of
-from langchain_nemotron_rag._steps import Step, Steps
+from langchain_nemotron_rag._pages import PageLayout
+from langchain_nemotron_rag._points import Layout
+from langchain_nemotron_rag._steps import Step, Steps, in_thread
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.stores.client import Filter, Qdrant
+from nemotron_rag.stores.qdrant import VECTOR, QdrantStore
 
 __all__ = ["DocumentCollection", "Identity", "Shape"]
 
@@ -63,7 +65,9 @@ class DocumentCollection:
         """
         if self._shape is None and (yield self._call("collection_exists")):
             info = yield self._call("get_collection")
-            self._shape = self._read_shape(info.config)
+            if record := (yield from self._index_record(info.config)):
+                self.layout = PageLayout()
+            self._shape = self._read_shape(info.config, record)
         return self._shape
 
     def prepare(self, dimensions: int, identity: Identity | None) -> Steps[None]:
@@ -76,7 +80,7 @@ class DocumentCollection:
         Raises:
             IndexMismatchError: it is there with vectors of another length or embedder.
         """
-        shape = yield from self.shape()
+        shape = yield from self._writable_shape()
         if shape is None:
             params = models.VectorParams(size=dimensions, distance=self._distance)
             name = self.layout.vector_name
@@ -115,8 +119,8 @@ class DocumentCollection:
         """
         if not isinstance(k, int) or k < 1:
             raise InputError(f"k must be a whole number from 1 on, got {k!r}")
-        conditions = self.layout.filter(wanted)
         shape = yield from self.shape()
+        conditions = self.layout.filter(wanted)
         if shape is None:
             return []
         self._check(shape, len(vector), identity)
@@ -132,17 +136,18 @@ class DocumentCollection:
 
     def get(self, ids: Sequence[str]) -> Steps[list[models.Record]]:
         """The points of documents, in the order of their ids; those that are not there are passed over."""
-        points = list(dict.fromkeys(point_id_of(id) for id in ids))
-        if not points or (yield from self.shape()) is None:
+        if (yield from self.shape()) is None or not ids:
             return []
+        points = list(dict.fromkeys(self.layout.point_id(id) for id in ids))
         records = yield self._call("retrieve", ids=points)
         found = {record.id: record for record in records}
         return [found[point] for point in points if point in found]
 
     def matching(self, wanted: Filter | None) -> Steps[list[int | str]]:
         """The ids of all points that a filter matches; see `nearest`."""
+        shape = yield from self.shape()
         conditions = self.layout.filter(wanted)
-        if (yield from self.shape()) is None:
+        if shape is None:
             return []
         points: list[int | str] = []
         offset = None
@@ -156,28 +161,46 @@ class DocumentCollection:
 
     def remove(self, points: Sequence[int | str]) -> Steps[None]:
         """Delete points; those that are not there are passed over."""
-        if not points or (yield from self.shape()) is None:
+        if (yield from self._writable_shape()) is None:
             return
         for start in range(0, len(points), _SCROLL):
             selector = models.PointIdsList(points=list(points[start : start + _SCROLL]))
             yield self._call("delete", points_selector=selector, wait=True)
 
+    def _writable_shape(self) -> Steps[Shape | None]:
+        shape = yield from self.shape()
+        if not self.layout.writable:
+            raise InputError(
+                f"{self} belongs to a nemotron_rag.PageIndex; add and remove pages there, search them here"
+            )
+        return shape
+
+    def _index_record(self, config: models.CollectionConfig) -> Steps[dict[str, Any] | None]:
+        """What a `PageIndex` noted in its collection; None if this is none."""
+        vectors = config.params.vectors
+        if self.layout.vector_name not in ("", VECTOR) or not isinstance(vectors, dict) or VECTOR not in vectors:
+            return None
+        store = QdrantStore(client=self.qdrant.client, collection=self.name)
+        try:
+            record: dict[str, Any] | None = yield in_thread(store.read_record)
+        except StoreError:  # somebody else's vector of that name
+            return None
+        return record
+
     def _call(self, method: str, **arguments: Any) -> Step:
         arguments["collection_name"] = self.name
         return Step(lambda: self.qdrant.call(method, **arguments), lambda: self.qdrant.acall(method, **arguments))
 
-    def _read_shape(self, config: models.CollectionConfig) -> Shape:
+    def _read_shape(self, config: models.CollectionConfig, record: Mapping[str, Any] | None) -> Shape:
         name, vectors = self.layout.vector_name, config.params.vectors
         found = vectors if isinstance(vectors, dict) else {"": vectors}
         params = found.get(name)
         if params is None:
-            raise StoreError(
-                f"{self} has no vector {name!r}, it has {sorted(map(repr, found))}; give vector_name=, "
-                "or read an index of nemotron_rag.PageIndex with NemotronPageRetriever"
-            )
+            raise StoreError(f"{self} has no vector {name!r}, it has {', '.join(map(repr, found))}; give vector_name=")
         if params.multivector_config is not None:
             raise StoreError(f"{self} has many vectors a point under {name!r}; give another collection_name=")
-        return Shape(params.size, params.distance, (config.metadata or {}).get(_IDENTITY_KEY))
+        identity = (config.metadata or {}).get(_IDENTITY_KEY) if record is None else record.get("identity")
+        return Shape(params.size, params.distance, identity)
 
     def _check(self, shape: Shape, dimensions: int, identity: Identity | None) -> None:
         has: dict[str, Any] = {"dimensions": shape.dimensions, **(shape.identity or {})}

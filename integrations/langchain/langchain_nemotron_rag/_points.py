@@ -17,10 +17,10 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.stores.client import Filter, compile_filter
 from nemotron_rag.stores.qdrant import point_id
 
-__all__ = ["Layout", "check_ids", "picture_name", "point_id_of"]
+__all__ = ["Layout", "check_ids", "picture_name"]
 
 _ID, _IMAGE = "id", "image"  # payload keys beside those of langchain-qdrant, which passes them over
-_MAX_INTEGER = 2**64 - 1
+_DIGITS = 20  # of the largest id that is a whole number
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,13 @@ class Layout:
         content_key: of the text, in the payload.
         metadata_key: of the metadata, in the payload.
         vector_name: empty for the unnamed vector.
+        writable: whether documents may be added and removed.
     """
 
     content_key: str
     metadata_key: str
     vector_name: str
+    writable: bool = True
 
     def point(
         self, document: Document, *, id: str, vector: Sequence[float], image: str | None, image_key: str
@@ -46,7 +48,7 @@ class Layout:
         if image is not None:
             payload[_IMAGE] = image
         row: Any = {self.vector_name: list(vector)} if self.vector_name else list(vector)
-        return models.PointStruct(id=point_id_of(id), vector=row, payload=payload)
+        return models.PointStruct(id=self.point_id(id), vector=row, payload=payload)
 
     def document(self, point: models.Record | models.ScoredPoint) -> tuple[Document, str | None]:
         """A point as a new document, and the key of its picture."""
@@ -72,12 +74,11 @@ class Layout:
         """
         return compile_filter(wanted, fields=(), metadata=self.metadata_key)
 
-
-def point_id_of(id: str) -> int | str:
-    """The Qdrant id of a document: a UUID or whole number as it is, and a uuid5 of every other text."""
-    if id.isascii() and id.isdigit() and str(int(id)) == id and int(id) <= _MAX_INTEGER:
-        return int(id)
-    return point_id(id)
+    def point_id(self, id: str) -> int | str:
+        """The Qdrant id of a document: a UUID or whole number as it is, and a uuid5 of every other text."""
+        if id.isascii() and id.isdigit() and len(id) <= _DIGITS and str(int(id)) == id and int(id) < 2**64:
+            return int(id)
+        return point_id(id)
 
 
 def picture_name(id: str | int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,14 +9,8 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from PIL import Image
 
-from langchain_nemotron_rag._convert import (
-    RENAMED,
-    ImageFormat,
-    document_of_page,
-    encode_image,
-    image_source,
-    to_data_uri,
-)
+from langchain_nemotron_rag._convert import ImageFormat, encode_image, image_source, to_data_uri
+from langchain_nemotron_rag._pages import bare_document, index_filter
 from langchain_nemotron_rag._steps import Step
 from nemotron_rag import Embedder, Hit, PageIndex
 from nemotron_rag.errors import InputError
@@ -28,9 +21,6 @@ __all__ = ["RELEVANCE_KEY", "RETRIEVAL_KEY", "IndexSource", "Source", "StoreSour
 
 RELEVANCE_KEY = "relevance_score"
 RETRIEVAL_KEY = "retrieval_score"
-
-# What documents call a page's fields -> what the index calls them; `page` counts from 0 and is shifted besides.
-_FIELDS = {"page": "number", "page_number": "number", "page_id": "id"} | {new: old for old, new in RENAMED.items()}
 
 
 class Source(Protocol):
@@ -57,7 +47,7 @@ class IndexSource:
 
     def by_text(self, query: str, k: int, wanted: Filter | None) -> Step:
         """See `Source`."""
-        options: dict[str, Any] = {"k": k, "rerank": False, "filter": _index_filter(wanted)}
+        options: dict[str, Any] = {"k": k, "rerank": False, "filter": index_filter(wanted)}
 
         async def later() -> list[Document]:
             return self._documents(await self.index.asearch(query, **options))
@@ -67,7 +57,7 @@ class IndexSource:
     def by_image(self, image: Any, k: int, wanted: Filter | None) -> Step:
         """See `Source`."""
         source = image_source(image)
-        options: dict[str, Any] = {"k": k, "filter": _index_filter(wanted)}
+        options: dict[str, Any] = {"k": k, "filter": index_filter(wanted)}
 
         async def later() -> list[Document]:
             return self._documents(await self.index.asearch_image(source, **options))
@@ -78,8 +68,7 @@ class IndexSource:
         return [self._document(hit) for hit in hits]
 
     def _document(self, hit: Hit) -> Document:
-        document = document_of_page(hit.page, image="", mime_type="", image_key=self._image_key)
-        del document.metadata["mime_type"]
+        document = bare_document(hit.page)
         document.metadata[self._image_key] = hit.page.image
         return _scored(document, hit.retrieval_score)
 
@@ -162,19 +151,3 @@ def shown(document: Document, *, image_key: str, image_format: ImageFormat | Non
 def _scored(document: Document, score: float) -> Document:
     scores = {RELEVANCE_KEY: float(score), RETRIEVAL_KEY: float(score)}
     return document.model_copy(update={"metadata": {**document.metadata, **scores}})
-
-
-def _index_filter(wanted: Filter | None) -> Filter | None:
-    """A filter in the words of documents, in the words of the index."""
-    if not isinstance(wanted, Mapping):
-        return wanted
-    return {_FIELDS.get(key, key): _next(value) if key == "page" else value for key, value in wanted.items()}
-
-
-def _next(value: Any) -> Any:
-    """Pages counted from 0, counted from 1."""
-    if isinstance(value, Mapping):
-        return {bound: _next(page) for bound, page in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_next(page) for page in value]
-    return value + 1 if isinstance(value, int) else value

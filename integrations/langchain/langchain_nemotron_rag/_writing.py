@@ -14,7 +14,7 @@ from langchain_nemotron_rag._collection import DocumentCollection
 from langchain_nemotron_rag._convert import PLACEHOLDER_KEY
 from langchain_nemotron_rag._embedding import documents_step, identity_of
 from langchain_nemotron_rag._pictures import Pictures
-from langchain_nemotron_rag._points import check_ids, picture_name, point_id_of
+from langchain_nemotron_rag._points import check_ids, picture_name
 from langchain_nemotron_rag._steps import Steps, in_thread
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.client import Filter
@@ -73,7 +73,7 @@ class Writer:
         if ids is not None and wanted is not None:
             raise InputError("delete wants ids or filter=, got both")
         if ids is not None:
-            points: list[int | str] = [point_id_of(id) for id in ids]
+            points: list[int | str] = [self._collection.layout.point_id(id) for id in ids]
         else:
             points = yield from self._collection.matching(wanted)
         yield from self._collection.remove(points)

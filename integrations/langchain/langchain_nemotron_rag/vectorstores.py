@@ -30,8 +30,10 @@ class NemotronPageVectorStore(SearchableStore):
 
     A document's picture is read from ``metadata["image"]`` when the document is added, embedded together with its
     text if the embedding reads pictures (`NemotronEmbeddings` does), kept as a PNG file outside the payload, and put
-    back when the document is found. Ids are any texts. Opening embeds nothing; the collection is made by the first
-    write. Collections that langchain-qdrant wrote are read and extended; what is written here it can read.
+    back when the document is found. Ids are any texts. Opening embeds nothing; the first write makes the collection.
+
+    Collections that langchain-qdrant wrote are read and extended, and it can read what is written here. An index of
+    `nemotron_rag.PageIndex` or ``nemotron-rag index`` (``collection_name="pages"``) is searched, not changed.
 
     Methods may be called from any thread or event loop. With a server, async methods use an async client; an embedded
     Qdrant does one thing at a time, in threads. Copies share the connection; a pickle holds the settings and connects
@@ -107,7 +109,7 @@ class NemotronPageVectorStore(SearchableStore):
         ids: list[str] | None = None,
         **options: Any,
     ) -> Self:
-        """A store with these texts in it; `options` are those of the class, `from_documents` is its sibling."""
+        """A store with these texts in it; `options` are those of the class. `from_documents` is its sibling."""
         store = cls(embedding, **options)
         store.add_texts(texts, metadatas, ids=ids)
         return store
@@ -129,7 +131,7 @@ class NemotronPageVectorStore(SearchableStore):
 
     @classmethod
     def from_existing_collection(cls, collection_name: str, embedding: Embeddings, **options: Any) -> Self:
-        """Open a collection that must be there, written by this class or by langchain-qdrant.
+        """Open a collection that must be there, written by this class, langchain-qdrant or PageIndex.
 
         Args:
             collection_name: its name.
@@ -137,8 +139,7 @@ class NemotronPageVectorStore(SearchableStore):
             **options: those of the class.
 
         Raises:
-            InputError: there is no such collection.
-            StoreError: it has no such vector.
+            InputError, StoreError: there is no such collection, or it has no such vector.
         """
         store = cls(embedding, collection_name=collection_name, **options)
         if run(store._collection.shape()) is None:
@@ -202,11 +203,7 @@ class NemotronPageVectorStore(SearchableStore):
         ids: Iterable[str | None] | None = None,
         batch_size: int = BATCH,
     ) -> list[str]:
-        """Add texts; see `add_documents`.
-
-        Raises:
-            InputError: not one of `metadatas` and `ids` for each text.
-        """
+        """Add texts, with one of `metadatas` and `ids` for each if they are given; see `add_documents`."""
         return self.add_documents(text_documents(texts, metadatas), ids=ids, batch_size=batch_size)
 
     async def aadd_texts(  # type: ignore[override]  # an unknown option raises

@@ -30,7 +30,7 @@ try:
 except ImportError as error:  # pragma: no cover - covered in a subprocess
     raise MissingExtraError("qdrant_client", "qdrant") from error
 
-__all__ = ["Filter", "IndexedType", "QdrantStore", "StoredPage", "point_id"]
+__all__ = ["VECTOR", "Filter", "IndexedType", "QdrantStore", "StoredPage", "from_payload", "point_id"]
 
 _SCROLL = 1000  # points per request of a listing
 _SCROLL_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request

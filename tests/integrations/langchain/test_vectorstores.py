@@ -14,7 +14,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
-from index_helpers import add, text_page
+from index_helpers import add, make_pdf
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageVectorStore
 from nemotron_rag import PageIndex
 from nemotron_rag.errors import ClosedError, IndexMismatchError, InputError, StoreError
@@ -296,13 +296,59 @@ class TestWithLangchainQdrant:
         client.close()
 
 
+class TestPageIndex:
+    """An index that `PageIndex` or the command line made."""
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        make_pdf(tmp_path / "fruit.pdf", *TEXTS)
+        with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), max_pixels=20_000) as index:
+            add(index, tmp_path / "fruit.pdf", metadata={"year": 2020})
+        store = NemotronPageVectorStore.from_existing_collection("pages", fake(), location=tmp_path / "index")
+        yield store
+        store.close()
+
+    def test_is_searched(self, store, tmp_path):
+        best, *rest = store.similarity_search("blue whales")
+        assert len(rest) == 2
+        told = best.metadata
+        assert (told["source"], told["page"], told["page_number"]) == (str(tmp_path / "fruit.pdf"), 2, 3)
+        assert (best.page_content, best.id) == ("blue whales", told["page_id"])
+        assert told["image"].startswith("data:image/png;base64,")
+        assert store.get_by_ids([best.id, "none"]) == [best]
+        assert asyncio.run(store.aget_by_ids([best.id])) == [best]
+        assert store.similarity_search_by_image(told["image"], k=1) == [best]
+        assert len(store.max_marginal_relevance_search("apples", k=2)) == 2
+        wanted = {"page": [0, 1], "year": 2020, "source": told["source"]}
+        assert sorted(texts_of(store.similarity_search("apples", filter=wanted))) == ["green apples", "red apples"]
+        assert all(0 <= score <= 1 for _, score in store.similarity_search_with_relevance_scores("apples"))
+
+    def test_is_not_changed(self, store, tmp_path):
+        named = NemotronPageVectorStore(
+            fake(), location=tmp_path / "index", collection_name="pages", vector_name="dense"
+        )
+        for one in (store, named):
+            for change in (lambda s: s.add_texts(["pears"]), lambda s: s.delete(), lambda s: s.delete(["1"])):
+                with pytest.raises(InputError, match="belongs to a nemotron_rag.PageIndex; add and remove pages there"):
+                    change(one)
+        named.close()
+        assert len(store.similarity_search("apples", k=9)) == 3
+
+    def test_another_embedding_is_refused(self, store):
+        other = NemotronPageVectorStore(fake(name="other"), client=store.client, collection_name="pages")
+        with pytest.raises(IndexMismatchError, match="'model': 'other'"):
+            other.similarity_search("apples")
+
+
 def test_other_collections_are_refused_by_name():
     client = QdrantClient(":memory:")
-    index = PageIndex(embedder=FakeEmbedder(), client=client, images=None)
-    add(index, [text_page(1, "apples")])
-    store = NemotronPageVectorStore(fake(), client=client, collection_name="pages")
-    with pytest.raises(StoreError, match=r"no vector '', it has .*'dense'.* NemotronPageRetriever"):
-        store.add_texts(["pears"])
+    params = models.VectorParams(size=64, distance=models.Distance.COSINE)
+    client.create_collection("named", {"dense": params, "text": params})
+    with pytest.raises(StoreError, match="no vector '', it has 'dense', 'text'; give vector_name="):
+        NemotronPageVectorStore(fake(), client=client, collection_name="named").add_texts(["pears"])
+    store = NemotronPageVectorStore(fake(), client=client, collection_name="named", vector_name="dense")
+    store.add_texts(["pears"])
+    assert texts_of(store.similarity_search("pears")) == ["pears"]
     many = models.VectorParams(
         size=64,
         distance=models.Distance.COSINE,
