@@ -24,6 +24,7 @@ from nemotron_rag.stores.client import Filter, Qdrant
 __all__ = ["NemotronPageRetriever"]
 
 _K, _FETCH_K = 4, 20  # documents returned, and candidates for a reranker, unless the caller says otherwise
+_COLLECTION = "pages"
 _opening = threading.Lock()  # of the module, not of an instance: instances are copied and pickled
 
 
@@ -81,21 +82,22 @@ class NemotronPageRetriever(BaseRetriever):
     image_format: ImageFormat = "jpeg"
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
     embedder: str | Path | Embedder | None = None
-    collection: str = "pages"
+    collection: str = _COLLECTION
     images: str | Path | None = None
     device: str | None = None
     dtype: str | None = None
 
-    _opened: tuple[Qdrant, PageIndex] | None = PrivateAttr(default=None)
-    _ranker: BaseDocumentCompressor | None = PrivateAttr(default=None)
+    _opened: tuple[tuple[Any, ...], Qdrant, PageIndex] | None = PrivateAttr(default=None)
+    _ranker: tuple[tuple[Any, ...], NemotronRerank] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:
-        given = self.model_fields_set
-        if not self._is_named and (lost := sorted({"embedder", "collection", "images"} & given)):
-            raise ValueError(f"{', '.join(lost)} belong to an index by location; set them where the index is opened")
         ranker = self.reranker
-        if not self._is_named and not isinstance(ranker, str | Path) and {"device", "dtype"} & given:
+        located = {"embedder": self.embedder, "images": self.images, "collection": self.collection}
+        lost = [name for name, value in located.items() if value not in (None, _COLLECTION)]
+        if lost and not self._is_named:
+            raise ValueError(f"{', '.join(lost)} belong to an index by location; set them where the index is opened")
+        if not self._is_named and not isinstance(ranker, str | Path) and (self.device, self.dtype) != (None, None):
             raise ValueError("device and dtype are for models that are named; set them where the models are loaded")
         if isinstance(ranker, NemotronRerank) and ranker.image_key != self.image_key:
             raise ValueError(f"image_key is {self.image_key!r}, that of the reranker {ranker.image_key!r}; give one")
@@ -126,13 +128,10 @@ class NemotronPageRetriever(BaseRetriever):
     def close(self) -> None:
         """Close the index if it was opened here, and free the models loaded here; the next use opens them again."""
         with _opening:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[1].close()
-            opened[0].close()
-        ranker, self._ranker = self._ranker, None
-        if isinstance(ranker, NemotronRerank) and ranker is not self.reranker:
-            ranker.close()
+            self._close_index()
+            ranker, self._ranker = self._ranker, None
+        if ranker is not None:
+            ranker[1].close()
 
     def _get_relevant_documents(
         self,
@@ -207,35 +206,41 @@ class NemotronPageRetriever(BaseRetriever):
         return IndexSource(index, image_key=self.image_key)
 
     def _open(self, location: str | Path) -> PageIndex:
+        settings = (location, self.collection, self.images, self.embedder, self.device, self.dtype)
         with _opening:
-            if self._opened is None:
+            if self._opened is None or self._opened[0] != settings:  # fields may be assigned
+                self._close_index()
                 qdrant = Qdrant(location)
-                self._opened = (
+                index = open_index(
                     qdrant,
-                    open_index(
-                        qdrant,
-                        collection=self.collection,
-                        images=self.images,
-                        embedder=self.embedder,
-                        device=self.device,
-                        dtype=self.dtype,
-                    ),
+                    collection=self.collection,
+                    images=self.images,
+                    embedder=self.embedder,
+                    device=self.device,
+                    dtype=self.dtype,
                 )
-            return self._opened[1]
+                self._opened = settings, qdrant, index
+            return self._opened[2]
+
+    def _close_index(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[2].close()
+            opened[1].close()
 
     def _compressor(self) -> BaseDocumentCompressor | None:
         if self.reranker is None or isinstance(self.reranker, BaseDocumentCompressor):
             return self.reranker
-        if self._ranker is None:
-            named = isinstance(self.reranker, str | Path)
-            self._ranker = NemotronRerank(
-                model=self.reranker,
-                top_n=None,
-                image_key=self.image_key,
-                device=self.device if named else None,
-                dtype=self.dtype if named else None,
+        named = isinstance(self.reranker, str | Path)
+        place = (self.device, self.dtype) if named else (None, None)
+        settings = (self.reranker, self.image_key, *place)
+        held = self._ranker
+        if held is None or held[0] != settings:
+            model = NemotronRerank(
+                model=self.reranker, top_n=None, image_key=self.image_key, device=place[0], dtype=place[1]
             )
-        return self._ranker
+            held = self._ranker = settings, model
+        return held[1]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)

@@ -11,6 +11,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.load import dumps
+from langchain_core.runnables import ConfigurableField
 from langchain_core.vectorstores import InMemoryVectorStore
 from PIL import Image
 from pydantic import ValidationError
@@ -317,13 +318,28 @@ class TestLifeCycle:
         with pytest.raises(ValidationError, match="Extra inputs"):
             opened(folder, rerankr="starter-rerank-vl")
         with PageIndex(embedder=FakeEmbedder()) as index:
-            with pytest.raises(ValidationError, match="collection, embedder belong to an index by location"):
+            with pytest.raises(ValidationError, match="embedder, collection belong to an index by location"):
                 NemotronPageRetriever(index=index, embedder=FakeEmbedder(), collection="x")
             with pytest.raises(ValidationError, match="device and dtype are for models that are named"):
                 NemotronPageRetriever(index=index, device="cpu")
             assert NemotronPageRetriever(index=index).invoke("apples") == []
         with pytest.raises(ValidationError, match="index"):
             NemotronPageRetriever(index=3)
+
+    def test_fields_may_be_assigned_and_configured(self, folder):
+        retriever = opened(folder, reranker=ScriptedReranker([0.0] * 5))
+        assert len(retriever.invoke("blue whales")) == 4
+        retriever.k, retriever.reranker = 1, FakeReranker()
+        assert retriever.invoke("blue whales")[0].metadata["relevance_score"] == 5.0
+        retriever.collection = "others"
+        assert retriever.invoke("blue whales") == []
+        with pytest.raises(ValidationError, match="greater than or equal to 1"):
+            retriever.k = 0
+        retriever.close()
+        with PageIndex(folder, embedder=FakeEmbedder()) as index:
+            many = NemotronPageRetriever(index=index).configurable_fields(k=ConfigurableField(id="k"))
+            assert len(many.invoke("apples", {"configurable": {"k": 2}})) == 2
+            assert len(asyncio.run(many.ainvoke("apples", {"configurable": {"k": 3}}))) == 3
 
     def test_retrievers_on_one_folder_share_it(self, folder):
         one, other = opened(folder, k=1), opened(folder, k=2)
