@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ Kind: TypeAlias = Literal["embedder", "multivector_embedder", "reranker"]
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.generic]"
 """Every form of an image that `nemotron_rag.images` reads; a str is a path or a ``data:`` URI, never a URL."""
 
+_LONGEST_REASON = 500  # characters; some libraries quote whole files
 _PAGE_NAMESPACE = uuid.UUID("6f1c7a54-8e0b-5d0e-9a53-2f3a7c1f0b1d")
 
 
@@ -137,6 +138,12 @@ class Failure:
     source: str
     reason: str
     number: int | None = None
+
+    @classmethod
+    def of(cls, source: str, error: Exception, number: int | None = None) -> Self:
+        """The failure that an error means; its message may name the source, which is then not said twice."""
+        reason = " ".join(str(error).split()).removeprefix(f"{source}: ") or type(error).__name__
+        return cls(source, reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} ...", number)
 
     def __str__(self) -> str:
         """``file.pdf, page 3: reason``."""

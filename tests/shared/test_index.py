@@ -323,3 +323,18 @@ def test_progress_shows_the_total(folder, capsys):
         assert "4/4" in capsys.readouterr().err
         add(index, "docs")
         assert capsys.readouterr().err == ""
+
+
+def test_a_failure_names_its_document_once_and_an_empty_pdf_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.pdf").write_bytes(b"%PDF-1.4\nnothing more")
+    # A catalog whose page tree is empty: valid, and without pages.
+    Path("none.pdf").write_bytes(
+        b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n"
+        b"trailer<</Root 1 0 R>>\n"
+    )
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        report = index.add(["broken.pdf", "none.pdf"], progress=False)
+    assert {failure.source for failure in report.failures} == {"broken.pdf", "none.pdf"}
+    assert all(failure.source not in failure.reason for failure in report.failures)
+    assert "none.pdf: has no pages" in {str(failure) for failure in report.failures}

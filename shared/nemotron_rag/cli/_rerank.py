@@ -54,12 +54,12 @@ def _read(files: Sequence[str], pages: str | None, password: str | None, failure
         if isinstance(found, Page):
             yield found
         elif isinstance(found, Unusable):
-            failures.append(Failure(found.source, str(found.error)))
+            failures.append(Failure.of(found.source, found.error))
         else:
             try:
                 yield from _pages(found, pages, failures)
             except InputError as error:
-                failures.append(Failure(found.source, str(error)))
+                failures.append(Failure.of(found.source, error))
 
 
 def _pages(found: Document, pages: str | None, failures: list[Failure]) -> Iterator[Page]:

@@ -48,12 +48,15 @@ class Document:
 
     @cached_property
     def page_count(self) -> int:
-        """Pages in the file.
+        """Pages in the file, at least one.
 
         Raises:
-            PdfError: the file cannot be read.
+            PdfError: the file cannot be read, or has no pages.
         """
-        return 1 if self.is_picture else count_pages(self.path, password=self.password)
+        count = 1 if self.is_picture else count_pages(self.path, password=self.password)
+        if count < 1:
+            raise PdfError(f"{self.source}: has no pages")
+        return count
 
     @cached_property
     def content_hash(self) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nemotron_rag._inputs import one_line
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
 from nemotron_rag.index._ingest_plan import Finished, Fresh, Known, Plan, Step
 from nemotron_rag.index._read_ahead import read_ahead
@@ -280,6 +279,4 @@ def _pool(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
 
 
 def _failure(page: Page, error: Exception) -> Failure:
-    return Failure(
-        source=page.source, reason=one_line(str(error) or type(error).__name__, limit=500), number=page.number
-    )
+    return Failure.of(page.source, error, page.number)

@@ -121,7 +121,7 @@ class Plan:
                 if self.on_error == "raise":
                     raise
                 number = item.number if isinstance(item, Page) else None
-                yield Failure(source=item.source, reason=one_line(str(error), limit=500), number=number)
+                yield Failure.of(item.source, error, number)
 
     def _count(self, item: Document | Page | Unusable) -> int:
         try:

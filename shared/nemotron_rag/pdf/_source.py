@@ -130,15 +130,16 @@ def parse_pages(pages: Pages) -> Ranges:
 def resolve(ranges: Ranges, page_count: int) -> list[int]:
     """The page numbers of a document of `page_count` pages (1 or more), ascending, each once.
 
+    A range may reach beyond the end, so that "1-4" can be said of a whole folder, but must begin before it.
+
     Raises:
         InputError: a page is asked for that the document does not have.
     """
     numbers: set[int] = set()
     for first, last in ranges:
-        highest = first if last is None else last
-        if highest > page_count:
-            raise InputError(f"page {highest} was asked for, but the last one is {page_count}; pass other pages")
-        numbers.update(range(first, (page_count if last is None else last) + 1))
+        if first > page_count:
+            raise InputError(f"page {first} was asked for, but the last one is {page_count}; pass other pages")
+        numbers.update(range(first, page_count + 1 if last is None else min(last, page_count) + 1))
     return sorted(numbers)
 
 
