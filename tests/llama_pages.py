@@ -12,12 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, TextBlock
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms.mock import MockFunctionCallingLLM
-from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, MediaResource, Node
+from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, MediaResource, Node, QueryBundle
 from PIL import Image, ImageDraw
 from pydantic import PrivateAttr
 
@@ -150,3 +151,20 @@ class SeeingLLM(MockFunctionCallingLLM):
 
     def text(self):
         return "\n".join(block.text for block in self.blocks(TextBlock))
+
+
+PAGE_TEXTS = ("red apples", "green apples and pears", "", "blue whales")
+
+
+def texts(nodes):
+    return [item.node.text for item in nodes]
+
+
+def same(found, expected):
+    """Equal nodes in equal order; sums of floats may differ in their last bit."""
+    assert [item.node.to_dict() for item in found] == [item.node.to_dict() for item in expected]
+    assert [item.score for item in found] == pytest.approx([item.score for item in expected])
+
+
+def ask(**fields):
+    return QueryBundle(**{"query_str": "", **fields})

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Annotated, Any, Protocol
 
@@ -18,9 +20,11 @@ from llama_index.readers.nemotron_rag.documents import PageDocument, page_fields
 from llama_index.readers.nemotron_rag.pictures import ImageFormat, default_folder, encoded, kept
 from nemotron_rag.errors import InputError
 from nemotron_rag.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, read_pdf
-from nemotron_rag.types import Failure, ImageSource, Page
+from nemotron_rag.types import Failure, Page
 
 __all__ = ["PDFPageReader"]
+
+_ENCODERS = 4  # threads that encode pictures, and pages read ahead; one is slower than the renderer
 
 _PathLike = str | os.PathLike[str]
 
@@ -52,7 +56,8 @@ class PDFPageReader(BasePydanticReader):
     label and file name.
 
     Args:
-        image_folder: where pictures are written, named by their content; by default in the user's cache folder.
+        image_folder: where pictures are written, named by their content, and never deleted; by default in the user's
+            cache folder. What is stored refers to them, so keep the folder as long as the index.
         inline_images: put pictures as base64 into the documents instead, which makes whatever stores them large.
         image_format: "png" keeps every pixel, "jpeg" is smaller.
         pages: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
@@ -103,7 +108,7 @@ class PDFPageReader(BasePydanticReader):
     def lazy_load_data(
         self, file: _PathLike, extra_info: Mapping[str, Any] | None = None, fs: FileSystem | None = None
     ) -> Iterator[PageDocument]:
-        """The pages of a PDF, one after the other.
+        """The pages of a PDF, one after the other; a few are read ahead.
 
         Args:
             file: where it is.
@@ -150,13 +155,19 @@ class PDFPageReader(BasePydanticReader):
             report=self.report,
             name=name,
         )
-        for page in pages:
-            if page.image is None:
-                raise InputError(f"{page.source}, page {page.number}: came without a picture")
-            yield self._document(page, page.image, extra)
+        making: deque[Future[PageDocument]] = deque()
+        with ThreadPoolExecutor(_ENCODERS, thread_name_prefix="nemotron-rag pictures") as encoders:
+            for page in pages:
+                making.append(encoders.submit(self._document, page, extra))
+                if len(making) == _ENCODERS:
+                    yield making.popleft().result()
+            while making:
+                yield making.popleft().result()
 
-    def _document(self, page: Page, picture: ImageSource, extra: Mapping[str, Any] | None) -> PageDocument:
-        data = encoded(picture, self.image_format)
+    def _document(self, page: Page, extra: Mapping[str, Any] | None) -> PageDocument:
+        if page.image is None:
+            raise InputError(f"{page.source}, page {page.number}: came without a picture")
+        data = encoded(page.image, self.image_format)
         digest = hashlib.sha256(data).hexdigest()
         if self.inline_images:
             fields = page_fields(page, extra=extra, image_sha256=digest)

@@ -103,11 +103,12 @@ def page_fields(
     }
     own = {key: value for key, value in fields.items() if value is not None}
     metadata = own | facts | dict(extra or {}) | own  # prompts show them in this order
+    hidden = [key for key in metadata if key in _HIDDEN]
     label = ["page_label"] if page.text.strip() else []
     return {
         "id_": page.id,
         "text": page.text,
         "metadata": metadata,
-        "excluded_embed_metadata_keys": [*_HIDDEN, "file_name", *label],
-        "excluded_llm_metadata_keys": list(_HIDDEN),
+        "excluded_embed_metadata_keys": [*hidden, "file_name", *label],
+        "excluded_llm_metadata_keys": hidden,
     }

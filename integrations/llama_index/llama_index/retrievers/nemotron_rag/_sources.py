@@ -40,9 +40,6 @@ class Source(Protocol):
     async def asearch(self, question: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """The same, without blocking the event loop."""
 
-    def close(self) -> None:
-        """Close what was opened here."""
-
 
 class IndexOptions(TypedDict, total=False):
     """Arguments of `PageIndex` for one that is opened by its location."""

@@ -89,8 +89,9 @@ class NemotronPageRetriever(BaseRetriever):
         self.reranker = _reranker(reranker, self.callback_manager)
 
     def close(self) -> None:
-        """Close what was opened and loaded here; what was given open stays so."""
-        self._source.close()
+        """Close the index if it was named, and free the reranker if it was; the next use opens and loads them again."""
+        if isinstance(self._source, IndexSource):
+            self._source.close()
         if self.reranker is not None and self._own_reranker:
             self.reranker.close()
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, NodeWithScore
 from llama_index.core.vector_stores import MetadataFilters
@@ -115,6 +115,12 @@ class NodeCollection:
         self._qdrant.close()
         if self._own:
             self._embedding.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __str__(self) -> str:
         """``collection 'docs' at ./store``."""

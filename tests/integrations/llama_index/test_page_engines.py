@@ -1,0 +1,185 @@
+"""NemotronPageRetriever at work: many at a time, in traces, with real models, inside query engines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from llama_index.core.base.llms.types import ImageBlock
+from llama_index.core.callbacks import CBEventType
+from llama_index.core.instrumentation.dispatcher import DISPATCHER_SPAN_DECORATED_ATTR
+from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.schema import NodeWithScore
+
+from index_helpers import add
+from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
+from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
+from llama_pages import PAGE_TEXTS, SeeingLLM, ask, debug_manager, listening, png_file, same, texts
+from nemotron_rag.index import PageIndex
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
+
+# ---- async, threads, events -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["index", "folder", "collection"])
+@pytest.mark.parametrize("reranking", [False, True])
+async def test_async_answers_as_sync_and_concurrent_as_serial(kind, reranking, request):
+    source = request.getfixturevalue(kind)
+    options = {"embedder": FakeEmbedder()} if kind == "folder" else {}
+    with NemotronPageRetriever(source, reranker=FakeReranker() if reranking else None, **options) as retriever:
+        questions = [f"{text} {n}" for n, text in enumerate(PAGE_TEXTS * 4)]
+        together = await asyncio.gather(*[retriever.aretrieve(question) for question in questions])
+        in_threads = await asyncio.gather(*[asyncio.to_thread(retriever.retrieve, question) for question in questions])
+        for question, one, other in zip(questions, together, in_threads, strict=True):
+            serial = retriever.retrieve(question)
+            same(one, serial)
+            same(other, serial)
+
+
+class SlowEmbedder(FakeEmbedder):
+    async def aembed_queries(self, queries):
+        await asyncio.sleep(0.1)
+        return self.embed_queries(queries)
+
+
+class SlowReranker(FakeReranker):
+    async def ascore(self, query, passages):
+        await asyncio.sleep(0.1)
+        return self.score(query, passages)
+
+
+async def test_the_event_loop_keeps_ticking(folder, tmp_path):
+    gaps, last = [0.0], time.perf_counter()
+
+    async def tick():
+        nonlocal last
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    with NemotronPageRetriever(folder, embedder=SlowEmbedder(), reranker=SlowReranker()) as retriever:
+        await retriever.aretrieve("warm up")
+        last = time.perf_counter()
+        ticking = asyncio.create_task(tick())
+        found = await retriever.aretrieve(ask(query_str="red apples", image_path=str(png_file(tmp_path))))
+        ticking.cancel()
+    assert len(found) == 4
+    assert len(gaps) > 10
+    assert max(gaps) < 0.1
+
+
+async def test_events_come_in_pairs_and_hold_no_picture(index, collection):
+    for source in (index, collection):
+        manager, handler = debug_manager()
+        retriever = NemotronPageRetriever(source, reranker=FakeReranker(), callback_manager=manager)
+        with listening() as listener:
+            retriever.retrieve("red apples")
+            await retriever.aretrieve("red apples")
+        wanted = ("RetrievalStartEvent", "ReRankStartEvent", "ReRankEndEvent", "RetrievalEndEvent")
+        assert [event.class_name() for event in listener.named(*wanted)] == list(wanted) * 2
+        assert max(len(event.model_dump_json()) for event in listener.named(*wanted)) < 20_000
+        for kind in (CBEventType.RETRIEVE, CBEventType.RERANKING):
+            assert len(handler.get_event_pairs(kind)) == 2
+
+
+def test_the_async_way_has_a_span_of_its_own():
+    assert getattr(NemotronPageRetriever._aretrieve, DISPATCHER_SPAN_DECORATED_ATTR, False)
+    assert getattr(NemotronPageRetriever._retrieve, DISPATCHER_SPAN_DECORATED_ATTR, False)
+
+
+# ---- real models ------------------------------------------------------------------------------------------------
+
+
+async def test_real_checkpoints_end_to_end(tmp_path, pdf, reference):
+    folder = tmp_path / "real"
+    with PageIndex(folder, embedder=reference / "embed_vl_open_1", max_input_tiles=1, device="cpu") as index:
+        add(index, pdf, pages=[1, 4], ocr="never")
+        expected = [hit.page.id for hit in index.search("red apples")]
+    with NemotronPageRetriever(folder, device="cpu") as retriever:  # the embedder is in the record
+        assert [item.node_id for item in retriever.retrieve("red apples")] == expected
+        page = retriever.retrieve("red apples")[0].node
+        assert len(await retriever.aretrieve(ask(query_str="x", image_path=page.image_path))) == 2
+    ranker = NemotronRerank(reference / "rerank_vl_open_1", device="cpu", max_input_tiles=1)
+    with NemotronPageRetriever(folder, device="cpu", reranker=ranker, top_n=1) as retriever:
+        found = retriever.retrieve("red apples")
+    assert len(found) == 1
+    assert await ranker.apostprocess_nodes([NodeWithScore(node=found[0].node)], query_str="red apples") == found
+    ranker.close()
+
+
+# ---- query engines ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["index", "collection"])
+def two(request):
+    """A retriever of the two pages about apples."""
+    source = request.getfixturevalue(request.param)
+    return NemotronPageRetriever(source, reranker=FakeReranker(), top_n=2)
+
+
+def check(response, llm):
+    assert texts(response.source_nodes) == ["red apples", "green apples and pears"]
+    assert len(llm.blocks(ImageBlock)) == 2
+    assert all(block.resolve_image().read()[:4] == b"\x89PNG" for block in llm.blocks(ImageBlock))
+    assert "red apples" in llm.text()
+    assert "green apples and pears" in llm.text()
+    assert "file_name: nature.pdf" in llm.text()
+    assert "whales" not in llm.text()
+    assert "/" not in llm.text()  # no path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_query_engine(two, streaming):
+    llm = SeeingLLM()
+    engine = RetrieverQueryEngine.from_args(two, llm=llm, multimodal=True, streaming=streaming)
+    response = engine.query("red apples")
+    assert ("".join(response.response_gen) if streaming else str(response)) == "It rose."
+    check(response, llm)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_query_engine_async(two, streaming):
+    llm = SeeingLLM()
+    engine = RetrieverQueryEngine.from_args(two, llm=llm, multimodal=True, streaming=streaming)
+    response = await engine.aquery("red apples")
+    answer = "".join([token async for token in response.async_response_gen()]) if streaming else str(response)
+    assert answer == "It rose."
+    check(response, llm)
+
+
+async def test_query_engine_with_a_picture_in_the_question(index, tmp_path):
+    llm = SeeingLLM()
+    page = index.search("blue whales", k=1)[0].page
+    page.image.save(tmp_path / "question.png")
+    retriever = NemotronPageRetriever(index, similarity_top_k=1)
+    engine = RetrieverQueryEngine.from_args(retriever, llm=llm, multimodal=True)
+    question = ask(image_path=str(tmp_path / "question.png"))
+    for response in (engine.query(question), await engine.aquery(question)):
+        assert texts(response.source_nodes) == ["blue whales"]
+    assert len(llm.blocks(ImageBlock)) == 2
+
+
+@pytest.mark.parametrize("use_async", [False, True])
+def test_citations(two, use_async, index):
+    llm = SeeingLLM()
+    engine = CitationQueryEngine(retriever=two, llm=llm, multimodal=True)
+    response = asyncio.run(engine.aquery("red apples")) if use_async else engine.query("red apples")
+    assert len(response.source_nodes) == 4  # LlamaIndex cites a page's text and its picture apart
+    assert len(llm.blocks(ImageBlock)) == 2
+    assert "Source 4:" in llm.text()
+    assert "green apples and pears" in llm.text()
+
+
+@pytest.mark.parametrize("use_async", [False, True])
+def test_fusion(index, use_async):
+    llm = SeeingLLM()
+    retrievers = [NemotronPageRetriever(index, similarity_top_k=k, reranker=FakeReranker()) for k in (2, 4)]
+    fused = QueryFusionRetriever(
+        retrievers, llm=llm, num_queries=1, similarity_top_k=2, mode="reciprocal_rerank", use_async=False
+    )
+    engine = RetrieverQueryEngine.from_args(fused, llm=llm, multimodal=True)
+    check(asyncio.run(engine.aquery("red apples")) if use_async else engine.query("red apples"), llm)

@@ -1,0 +1,102 @@
+"""Filters of NemotronPageRetriever: the same words for an index of ours and a collection of LlamaIndex."""
+
+from __future__ import annotations
+
+import pytest
+from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
+from qdrant_client import models
+
+from index_helpers import add
+from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
+from nemotron_rag.errors import InputError
+from nemotron_rag.index import PageIndex
+from nemotron_rag.testing import FakeEmbedder
+
+
+def one(key, value, operator="=="):
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+
+
+def some(condition, *filters):
+    return MetadataFilters(filters=list(filters), condition=FilterCondition(condition))
+
+
+ALL = [1, 2, 3, 4]
+FILTERS = [
+    ({"page_number": 2}, [2]),
+    ({"page_number": [1, 4], "year": 2024}, [1, 4]),
+    ({"page_number": {"gte": 2, "lt": 4}}, [2, 3]),
+    ({"year": 2023}, []),
+    ({"nothing": None}, ALL),
+    ({"text_source": "none"}, [3]),
+    (one("page_number", 2), [2]),
+    (one("width", 120.0), ALL),
+    (one("page_number", 2, "!="), [1, 3, 4]),
+    (one("nothing", 2, "!="), ALL),
+    (one("page_number", 2, ">"), [3, 4]),
+    (one("page_number", 2, ">="), [2, 3, 4]),
+    (one("page_number", 2, "<"), [1]),
+    (one("page_number", 2, "<="), [1, 2]),
+    (one("page_number", [1, 3], "in"), [1, 3]),
+    (one("page_number", [1, 3], "nin"), [2, 4]),
+    (one("text_source", "none,ocr", "in"), [3]),
+    (one("tags", "a", "contains"), ALL),
+    (one("tags", ["b", "z"], "any"), ALL),
+    (one("tags", ["a", "b"], "all"), ALL),
+    (one("tags", ["a", "z"], "all"), []),
+    (one("note", "Äpfel", "text_match"), ALL),
+    (one("note", "Birnen", "text_match_insensitive"), []),
+    (one("nothing", None, "is_empty"), ALL),
+    (one("year", None, "is_empty"), []),
+    (some("or", *one("page_number", 1).filters, *one("page_number", 4).filters), [1, 4]),
+    (some("not", *one("page_number", 1).filters, *one("page_number", 4).filters), [2, 3]),
+    (some("and", one("year", 2024), some("or", one("page_number", 1), one("page_number", 3))), [1, 3]),
+    (some("and"), ALL),
+]
+
+
+def numbers(nodes):
+    return sorted(item.node.metadata["page_number"] for item in nodes)
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS)
+def test_filters_of_a_collection(collection, filters, expected):
+    assert numbers(NemotronPageRetriever(collection, filters=filters).retrieve("apples")) == expected
+
+
+@pytest.fixture(scope="module")
+def tagged_index(pdf):
+    with PageIndex(embedder=FakeEmbedder(), images=None, dpi=72) as index:
+        add(index, pdf, ocr="never", metadata={"year": 2024, "tags": ["a", "b"], "note": "über Äpfel"})
+        yield index
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS)
+def test_filters_of_an_index(tagged_index, filters, expected):
+    assert numbers(NemotronPageRetriever(tagged_index, filters=filters).retrieve("apples")) == expected
+
+
+def test_filters_name_an_indexes_fields_as_nodes_do(retriever, pdf):
+    for filters, count in [
+        (one("file_path", str(pdf)), 4),
+        ({"file_path": "other.pdf"}, 0),
+        ({"total_pages": 4}, 4),
+        (models.Filter(must=[models.FieldCondition(key="number", match=models.MatchValue(value=2))]), 1),
+    ]:
+        retriever.filters = filters
+        assert len(retriever.retrieve("apples")) == count
+    retriever.filters = one("file_name", "nature.pdf")
+    with pytest.raises(InputError, match="does not store file_name; filter on file_path"):
+        retriever.retrieve("apples")
+
+
+def test_qdrants_own_filters_of_a_collection(collection):
+    wanted = models.Filter(must=[models.FieldCondition(key="page_number", match=models.MatchValue(value=2))])
+    assert numbers(NemotronPageRetriever(collection, filters=wanted).retrieve("apples")) == [2]
+
+
+@pytest.mark.parametrize("filters", [one("note", 3, "text_match"), one("note", "x", ">"), [("year", 2024)]])
+def test_filters_that_cannot_be_translated(collection, index, filters):
+    for source in (collection, index):
+        with pytest.raises(InputError, match="filter"):
+            NemotronPageRetriever(source, filters=filters).retrieve("apples")
