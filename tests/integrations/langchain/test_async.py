@@ -12,7 +12,7 @@ from langchain_core.documents import Document
 from contracts import picture
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronRerank
 from langchain_support import OneAtATime, data_uri
-from nemotron_rag.runtime.worker import Worker
+from nemotron_rag.runtime import worker
 
 BATCH_SECONDS = 0.1
 QUERIES = [f"Where do tornadoes form in {year}?" for year in range(2000, 2016)]
@@ -47,12 +47,13 @@ class Device:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.inside = self.most_inside = 0
+        self.inside = self.most_inside = self.batches = 0
         self._lock = threading.Lock()
 
     def run(self, function):
         with self._lock:
             self.inside += 1
+            self.batches += 1
             self.most_inside = max(self.most_inside, self.inside)
         time.sleep(self.seconds)
         try:
@@ -64,14 +65,16 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch) -> Device:
-    device, submit = Device(), Worker.submit
-    monkeypatch.setattr(Worker, "submit", lambda self, function: submit(self, lambda: device.run(function)))
+    device, compute_batch = Device(), worker.compute_batch
+    monkeypatch.setattr(
+        worker, "compute_batch", lambda items, compute: device.run(lambda: list(compute_batch(items, compute)))
+    )
     return device
 
 
 async def test_sixteen_rerankings_at_once(rerank, device):
     serial = [rerank.compress_documents(DOCUMENTS, query) for query in QUERIES]
-    device.seconds = BATCH_SECONDS
+    device.seconds, device.batches = BATCH_SECONDS, 0
     async with Ticks() as ticks:
         together = await asyncio.gather(*(rerank.acompress_documents(DOCUMENTS, query) for query in QUERIES))
     for found, wanted in zip(together, serial, strict=True):
@@ -79,16 +82,18 @@ async def test_sixteen_rerankings_at_once(rerank, device):
         scores = [d.metadata["relevance_score"] for d in found]
         assert scores == pytest.approx([d.metadata["relevance_score"] for d in wanted], abs=1e-4)
     assert device.most_inside == 1, "the model computes one batch at a time"
+    assert device.batches <= 8, "calls that wait together share a batch"
     assert ticks.longest < BATCH_SECONDS, "the loop waited for no call"
 
 
 async def test_sixteen_embeddings_at_once(embeddings, device):
     serial = [embeddings.embed_query(query) for query in QUERIES]
-    device.seconds = BATCH_SECONDS
+    device.seconds, device.batches = BATCH_SECONDS, 0
     async with Ticks() as ticks:
         together = await asyncio.gather(*(embeddings.aembed_query(query) for query in QUERIES))
     assert together == [pytest.approx(wanted, abs=1e-5) for wanted in serial]
     assert device.most_inside == 1
+    assert device.batches <= 8
     assert ticks.longest < BATCH_SECONDS
 
 
