@@ -60,8 +60,9 @@ class Connection:
     """
 
     def __init__(self, location: str | Path | None = None, *, client: QdrantClient | None = None) -> None:
-        self._owned = client is None
         self.client = client if client is not None else _open(location)
+        # Also for those who never close: the client's own __del__ fails noisily when the interpreter shuts down.
+        self._close = weakref.finalize(self, self.client.close) if client is None else None
         options = self.client.init_options
         self.embedded: bool = options.get("location") == ":memory:" or options.get("path") is not None
         self.name = str(options.get("path") or options.get("url") or options.get("host") or options.get("location"))
@@ -112,9 +113,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the client if this connection opened it."""
-        if self._owned:
+        if self._close is not None:
             with self._lock:
-                self.client.close()
+                self._close()
 
 
 def _open(location: str | Path | None) -> QdrantClient:

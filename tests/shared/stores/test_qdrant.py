@@ -339,3 +339,12 @@ def test_a_missing_extra_is_named(package, module):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"MissingExtraError: '{package}' is not installed" in result.stderr
     assert "nemotron-rag[qdrant]" in result.stderr
+
+
+def test_an_index_that_is_never_closed_ends_quietly(tmp_path):
+    code = (
+        "import sys; from nemotron_rag.stores.qdrant import QdrantStore\n"
+        "store = QdrantStore(sys.argv[1]); store.create(dimensions=2, record={}); print(store.count())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "index")], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "0\n", "")
