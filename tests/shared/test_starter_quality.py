@@ -1,0 +1,86 @@
+"""The shipped starter weights find and rank small passages of our own; the same networks with random weights do not.
+
+It knows the shipped files and the public loaders only.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nemotron_rag import Passage, load_embedder, load_reranker
+
+SHIPPED = Path(__file__).parents[2] / "shared" / "nemotron_rag" / "checkpoints"
+DATA = json.loads((Path(__file__).parents[1] / "data" / "starter_quality.json").read_text(encoding="utf-8"))
+# Every text stands between two paragraphs that say nothing: what all pages share must not count.
+FRAMES = DATA["frames"]
+PASSAGES = [Passage(f"{FRAMES[i % 3]}\n{page['text']}\n{FRAMES[(i + 1) % 3]}") for i, page in enumerate(DATA["pages"])]
+QUERIES = [page["query"] for page in DATA["pages"]]
+
+
+def embedding_order(folder: Path, **options: int) -> np.ndarray:
+    embedder = load_embedder(folder, device="cpu", **options)
+    scores = embedder.embed_queries(QUERIES) @ embedder.embed_passages(PASSAGES).T  # (queries, passages)
+    return np.argsort(-scores, axis=1, kind="stable")
+
+
+def reranked(folder: Path, order: np.ndarray, depth: int) -> np.ndarray:
+    """The first `depth` of every row in the reranker's order."""
+    reranker = load_reranker(folder, device="cpu")
+    rows = []
+    for query, row in zip(QUERIES, order[:, :depth], strict=True):
+        rows.append(row[np.argsort(-reranker.score(query, [PASSAGES[i] for i in row]), kind="stable")])
+    return np.array(rows)
+
+
+def recall(order: np.ndarray, k: int) -> float:
+    return float(np.mean([i in row[:k] for i, row in enumerate(order)]))
+
+
+def with_random_weights(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    generator = torch.Generator().manual_seed(0)
+    weights = load_file(source / "model.safetensors")
+    noise = {
+        name: torch.ones_like(w) if "norm" in name else torch.randn(w.shape, generator=generator).to(w.dtype) * 0.02
+        for name, w in weights.items()
+    }
+    save_file(noise, target / "model.safetensors")
+    return target
+
+
+@pytest.fixture(scope="module")
+def order() -> np.ndarray:
+    return embedding_order(SHIPPED / "starter-embed-vl")
+
+
+def test_embedder_finds_passages(order):
+    assert recall(order, 1) >= 0.9
+    assert recall(order, 5) >= 0.97
+
+
+def test_half_the_vector_finds_nearly_as_many(order):
+    half = embedding_order(SHIPPED / "starter-embed-vl", dimensions=512)
+    assert recall(half, 5) >= 0.95 * recall(order, 5)
+
+
+def test_reranker_keeps_or_raises_the_first_hits(order):
+    again = reranked(SHIPPED / "starter-rerank-vl", order, 5)
+    assert recall(again, 1) >= recall(order, 1)
+
+
+def test_reranker_mends_a_reversed_order(order):
+    assert recall(reranked(SHIPPED / "starter-rerank-vl", order[:, 4::-1], 5), 1) >= 0.9
+
+
+def test_random_embedder_fails(tmp_path):
+    assert recall(embedding_order(with_random_weights(SHIPPED / "starter-embed-vl", tmp_path / "m")), 1) <= 0.5
+
+
+def test_random_reranker_fails(tmp_path, order):
+    folder = with_random_weights(SHIPPED / "starter-rerank-vl", tmp_path / "m")
+    assert recall(reranked(folder, order, 5), 1) <= 0.5

@@ -1,0 +1,38 @@
+"""The command line: ``python -m training all`` rebuilds the starter weights, single stages and measurements too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from training.places import WORK
+from training.stages import STAGES, evaluate, export, shipped
+
+
+def main() -> None:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(prog="python -m training", description="Makes the starter weights.")
+    parser.add_argument("what", choices=[*STAGES, "all", "export", "evaluate"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--judged", type=Path, help="folder with good/*.pdf and queries.jsonl, for evaluate")
+    parser.add_argument("--pools", type=int, default=1, help="pools of 100 held-out pages, for evaluate")
+    parser.add_argument("--asked", type=int, default=100, help="pages of a pool that are asked for, for evaluate")
+    parser.add_argument("--modes", nargs="+", default=["text"], choices=["text", "image", "image_text"])
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    WORK.mkdir(parents=True, exist_ok=True)
+    if given.what == "evaluate":
+        evaluate(folders=shipped(), judged=given.judged, pools=given.pools, asked=given.asked, modes=given.modes)
+        return
+    for name, stage in STAGES.items():
+        if given.what in (name, "all"):
+            stage()
+    if given.what in ("export", "all"):
+        export()
+
+
+if __name__ == "__main__":
+    main()

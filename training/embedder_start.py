@@ -1,0 +1,105 @@
+"""Sets an embedder's weights so that it starts as a weighted, damped bag of pieces instead of noise.
+
+Named dimensions of the hidden state: GATE grows for tokens that should not count (its final-norm weight is 0, so the
+final RMSNorm shrinks the rest), ONE is the same everywhere, START marks the first token; CODE tells pieces apart for
+attention; CODE and everything behind it is what ends up in the vector. It knows no data.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from nemotron_rag.models._vl_stack import LlamaNemotronVL
+
+__all__ = ["CODE", "CODE_LENGTH", "LENGTH", "fill_table", "piece_codes", "start_embedder"]
+
+GATE, ONE, START = 0, 1, 2
+CODE = slice(3, 34)
+"""31 dimensions: as many as a head of 64 has slowly turning rotary ones, less one for the START sink."""
+
+LENGTH = 30.0
+"""Norm of a piece's vector part."""
+
+CODE_LENGTH = 8.0
+_ONE, _START = 8.0, 29.0
+_AMPLIFY = 30.0
+_MATCH = 18.0  # attention logit of two equal pieces
+_REPEATS = 4.0  # about as many repeats make the gate half open; the norm in front of the attention doubles it
+_DAMPING = 5.0
+_SMALLEST = 0.01  # share that the least informative piece keeps
+_SLOW = [*range(16, 31), *range(48, 63)]  # dimensions of a head whose rotation over a page is negligible
+_SINK = 63
+_SLOW_CODE = [*_SLOW, 31]
+
+
+def piece_codes(pieces: int) -> torch.Tensor:
+    """Random codes, the same ones at every call: (pieces, 31)."""
+    return torch.randn(pieces, CODE.stop - CODE.start, generator=torch.Generator().manual_seed(7))
+
+
+def fill_table(directions: torch.Tensor, importance: torch.Tensor, *, start_id: int, silent: list[int]) -> torch.Tensor:
+    """The embedding rows.
+
+    Args:
+        directions: (pieces, hidden - 34) of any length.
+        importance: (pieces,) in 0..1, the share of a piece's vector that survives the final norm.
+        start_id: of the start-of-text token.
+        silent: ids of what stands in every prompt and should not count.
+
+    Returns:
+        (pieces, hidden).
+    """
+    pieces, free = directions.shape
+    rows = torch.zeros(pieces, free + CODE.stop)
+    codes = piece_codes(pieces)
+    share = importance.clamp(_SMALLEST, 0.98)
+    share[silent] = _SMALLEST
+    scale = (share / 0.15).clamp(0.1, 1.0).unsqueeze(1)
+    unit = torch.nn.functional.normalize
+    rows[:, CODE] = unit(codes, dim=1) * CODE_LENGTH * scale
+    rows[:, CODE.stop :] = unit(directions, dim=1) * (LENGTH**2 - CODE_LENGTH**2) ** 0.5 * scale
+    rows[:, GATE] = LENGTH * scale.squeeze(1) * (1 / share**2 - 1).sqrt() / _AMPLIFY
+    rows[:, ONE] = _ONE
+    rows[start_id] = 0
+    rows[start_id, ONE], rows[start_id, START] = _ONE, _START
+    return rows
+
+
+@torch.no_grad()
+def start_embedder(network: LlamaNemotronVL, table: torch.Tensor) -> None:
+    """Fill the network in place: the table, the head that counts repeats, the gate's amplifier, an unread picture."""
+    llama = network.language_model
+    llama.embed_tokens.weight.copy_(table)
+    for layer in llama.layers:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    _count_repeats(llama.layers[0].self_attn)
+    amplifier = llama.layers[-1].mlp
+    for weight in (amplifier.gate_proj.weight, amplifier.up_proj.weight):
+        weight[0] = 0
+    amplifier.gate_proj.weight[0, ONE] = 1.0
+    amplifier.up_proj.weight[0, GATE] = 1.0
+    amplifier.down_proj.weight[GATE, 0] = (_AMPLIFY - 1) / _ONE
+    llama.norm.weight.fill_(1.0)
+    llama.norm.weight[: CODE.start] = 0
+    last = network.mlp1[3]
+    last.weight.zero_()
+    last.bias.zero_()
+    last.bias[GATE], last.bias[ONE] = LENGTH, _ONE
+
+
+def _count_repeats(attention: torch.nn.Module) -> None:
+    """Head 0 looks at equal pieces and at the start; the more equal ones, the more it opens the gate."""
+    dim = attention.head_dim
+    query, key, value = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
+    query[:dim], key[:dim], value[:dim] = 0, 0, 0
+    size = (_MATCH * dim**0.5) ** 0.5 / CODE_LENGTH
+    for row, column in zip(_SLOW_CODE, range(CODE.start, CODE.stop), strict=True):
+        query[row, column] = size
+        key[row, column] = size
+    sink = (_MATCH + torch.log(torch.tensor(_REPEATS)).item()) * dim**0.5
+    query[_SINK, ONE] = 1.0 / _ONE
+    key[_SINK, START] = sink / _START
+    value[0, ONE] = 1.0 / _ONE
+    value[0, START] = -1.0 / _START
+    attention.o_proj.weight[GATE, 0] = _DAMPING
