@@ -1,4 +1,7 @@
-"""What every implementation of a protocol must do; subclass with an ``embedder`` or ``reranker`` fixture."""
+"""What every implementation of a protocol must do; subclass with an ``embedder`` or ``reranker`` fixture.
+
+A model that reads no pictures sets ``passages`` to texts.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from nemotron_rag.errors import ClosedError
-from nemotron_rag.protocols import Embedder, Reranker
+from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Passage
 
 TEXTS = ["Tornadoes form in thunderstorms.", "Bread needs flour, water and salt.", "", "x", "Tornado " * 40]
@@ -35,6 +38,7 @@ class EmbedderContract:
     """One vector a row, aligned, normalised, the same however it is asked for."""
 
     tolerance = 1e-5
+    passages = mixed_passages()
 
     def test_meets_the_protocol(self, embedder):
         assert isinstance(embedder, Embedder)
@@ -42,18 +46,16 @@ class EmbedderContract:
         assert all(value is None or isinstance(value, str | int | bool) for value in embedder.identity.values())
 
     def test_shape_dtype_and_norm(self, embedder):
-        passages = mixed_passages()
-        for rows in (embedder.embed_passages(passages), embedder.embed_queries(TEXTS)):
+        for rows in (embedder.embed_passages(self.passages), embedder.embed_queries(TEXTS)):
             assert rows.dtype == np.float32
             assert rows.shape[1] == embedder.dimensions
             np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
 
     def test_rows_belong_to_their_inputs(self, embedder):
-        passages = mixed_passages()
-        together = embedder.embed_passages(passages)
-        alone = np.concatenate([embedder.embed_passages([passage]) for passage in passages])
+        together = embedder.embed_passages(self.passages)
+        alone = np.concatenate([embedder.embed_passages([passage]) for passage in self.passages])
         np.testing.assert_allclose(together, alone, atol=self.tolerance)
-        backwards = embedder.embed_passages(passages[::-1])[::-1]
+        backwards = embedder.embed_passages(self.passages[::-1])[::-1]
         np.testing.assert_allclose(together, backwards, atol=self.tolerance)
 
     def test_nothing_in_nothing_out(self, embedder):
@@ -62,10 +64,10 @@ class EmbedderContract:
 
     async def test_async_equals_sync(self, embedder):
         queries, passages = await asyncio.gather(
-            embedder.aembed_queries(TEXTS), embedder.aembed_passages(mixed_passages())
+            embedder.aembed_queries(TEXTS), embedder.aembed_passages(self.passages)
         )
         np.testing.assert_allclose(queries, embedder.embed_queries(TEXTS), atol=self.tolerance)
-        np.testing.assert_allclose(passages, embedder.embed_passages(mixed_passages()), atol=self.tolerance)
+        np.testing.assert_allclose(passages, embedder.embed_passages(self.passages), atol=self.tolerance)
 
     def test_threads_share_it(self, embedder):
         serial = [embedder.embed_queries([text]) for text in TEXTS]
@@ -81,10 +83,76 @@ class EmbedderContract:
             embedder.embed_queries(["a"])
 
 
+class MultiVectorEmbedderContract:
+    """Ragged rows of normalised vectors, aligned, the same however they are asked for, and MaxSim over them."""
+
+    tolerance = 1e-5
+    passages = mixed_passages()
+
+    def assert_equal(self, found, wanted):
+        assert [rows.shape for rows in found] == [rows.shape for rows in wanted]
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=self.tolerance)
+
+    def test_meets_the_protocol(self, embedder):
+        assert isinstance(embedder, MultiVectorEmbedder)
+        assert embedder.identity
+        assert all(value is None or isinstance(value, str | int | bool) for value in embedder.identity.values())
+
+    def test_shape_dtype_and_norm(self, embedder):
+        for inputs, found in [
+            (self.passages, embedder.embed_passages(self.passages)),
+            (TEXTS, embedder.embed_queries(TEXTS)),
+        ]:
+            assert len(found) == len(inputs)
+            for rows in found:
+                assert rows.dtype == np.float32
+                assert rows.ndim == 2
+                assert rows.shape[1] == embedder.dimensions
+                np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
+        assert len({len(rows) for rows in found}) > 1
+
+    def test_rows_belong_to_their_inputs(self, embedder):
+        together = embedder.embed_passages(self.passages)
+        self.assert_equal(together, [embedder.embed_passages([passage])[0] for passage in self.passages])
+        self.assert_equal(together, embedder.embed_passages(self.passages[::-1])[::-1])
+
+    def test_score_is_the_sum_of_best_similarities(self, embedder):
+        queries, passages = embedder.embed_queries(TEXTS), embedder.embed_passages(self.passages)
+        scores = embedder.score(queries, passages)
+        assert scores.dtype == np.float32
+        plain = [[(query @ passage.T).max(axis=1).sum() for passage in passages] for query in queries]
+        np.testing.assert_allclose(scores, plain, atol=1e-3)
+        assert embedder.score(queries, []).shape == (len(TEXTS), 0)
+
+    def test_nothing_in_nothing_out(self, embedder):
+        assert embedder.embed_passages([]) == []
+        assert embedder.embed_queries([]) == []
+
+    async def test_async_equals_sync(self, embedder):
+        queries, passages = await asyncio.gather(
+            embedder.aembed_queries(TEXTS), embedder.aembed_passages(self.passages)
+        )
+        self.assert_equal(queries, embedder.embed_queries(TEXTS))
+        self.assert_equal(passages, embedder.embed_passages(self.passages))
+
+    def test_threads_share_it(self, embedder):
+        serial = embedder.embed_queries(TEXTS)
+        with ThreadPoolExecutor(8) as pool:
+            self.assert_equal(list(pool.map(lambda text: embedder.embed_queries([text])[0], TEXTS)), serial)
+
+    def test_closed(self, embedder):
+        embedder.close()
+        embedder.close()
+        with pytest.raises(ClosedError, match="was closed"):
+            embedder.embed_queries(["a"])
+
+
 class RerankerContract:
     """One logit a passage, aligned, and an order that follows from it."""
 
     tolerance = 1e-5
+    passages = mixed_passages()
     query = "Where do tornadoes form?"
 
     def test_meets_the_protocol(self, reranker):
@@ -92,7 +160,7 @@ class RerankerContract:
         assert reranker.identity
 
     def test_rows_belong_to_their_inputs(self, reranker):
-        passages = mixed_passages()
+        passages = self.passages
         scores = reranker.score(self.query, passages)
         assert scores.dtype == np.float32
         assert scores.shape == (len(passages),)
@@ -100,7 +168,7 @@ class RerankerContract:
         np.testing.assert_allclose(scores, alone, atol=self.tolerance)
 
     def test_rank_follows_the_scores(self, reranker):
-        passages = mixed_passages()
+        passages = self.passages
         scores = reranker.score(self.query, passages)
         ranked = reranker.rank(self.query, passages)
         assert [hit.score for hit in ranked] == sorted((float(s) for s in scores), reverse=True)
@@ -117,7 +185,7 @@ class RerankerContract:
         assert reranker.rank(self.query, []) == []
 
     async def test_async_equals_sync(self, reranker):
-        passages = mixed_passages()
+        passages = self.passages
         scores, ranked = await asyncio.gather(
             reranker.ascore(self.query, passages), reranker.arank(self.query, passages, top_n=2)
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemotron_rag.catalog import CATALOG
 from nemotron_rag.errors import NemotronRagError
-from nemotron_rag.load import load_embedder, load_reranker
+from nemotron_rag.load import load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import AddReport, Failure, Hit, ModelSpec, Page, Passage, Ranked
 
@@ -31,6 +31,7 @@ __all__ = [
     "Ranked",
     "Reranker",
     "load_embedder",
+    "load_multivector_embedder",
     "load_reranker",
 ]
 

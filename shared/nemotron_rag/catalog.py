@@ -5,20 +5,53 @@ Sources: the model cards and configuration files of the named repositories at th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from nemotron_rag.errors import UnknownModelError
 from nemotron_rag.types import Kind, Modality, ModelSpec
 
-__all__ = ["CATALOG", "FAMILIES", "find"]
+__all__ = ["CATALOG", "FAMILIES", "Family", "find", "find_family"]
 
-# `model_type` in a checkpoint's config.json -> module under nemotron_rag.models, and what it makes.
-FAMILIES: dict[str, tuple[str, Kind]] = {
-    "llama_nemotron_vl": ("llama_nemotron_embed_vl", "embedder"),
-    "llama_nemotron_vl_rerank": ("llama_nemotron_rerank_vl", "reranker"),
-}
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a checkpoint's config.json says which family it belongs to.
+
+    Args:
+        module: under `nemotron_rag.models`.
+        kind: what it makes.
+        model_type: that field of config.json.
+        fields: others that tell it from families of the same `model_type`.
+    """
+
+    module: str
+    kind: Kind
+    model_type: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The first match counts: the more particular family of a model_type stands first.
+FAMILIES: tuple[Family, ...] = (
+    Family("llama_nemotron_colembed_vl", "multivector_embedder", "llama_nemotron_vl", {"pooling": "colbert"}),
+    Family("llama_nemotron_embed_vl", "embedder", "llama_nemotron_vl"),
+    Family("llama_nemotron_rerank_vl", "reranker", "llama_nemotron_vl_rerank"),
+    Family("llama_nemotron_text_embed", "embedder", "llama_bidirec", {"architectures": ["LlamaBidirectionalModel"]}),
+    Family(
+        "llama_nemotron_text_rerank",
+        "reranker",
+        "llama_bidirec",
+        {"architectures": ["LlamaBidirectionalForSequenceClassification"]},
+    ),
+)
 
 _VL: tuple[Modality, ...] = ("text", "image", "image_text")
 # The card's settings for llama-nemotron-embed-vl-1b-v2 and llama-nemotron-rerank-vl-1b-v2.
 _VL_LENGTHS: dict[Modality, int] = {"image": 2048, "text": 8192, "image_text": 10240}
+# The text models' cards: up to 8192 tokens.
+_TEXT_LENGTHS: dict[Modality, int] = {"text": 8192}
+_MATRYOSHKA = (384, 512, 768, 1024, 2048)
 _STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
 _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
 
@@ -54,6 +87,87 @@ CATALOG: tuple[ModelSpec, ...] = (
         verified=True,
     ),
     ModelSpec(
+        id="llama-3.2-nemoretriever-1b-vlm-embed-v1",
+        repo=None,
+        revision=None,
+        kind="embedder",
+        family="llama_nemotron_embed_vl",
+        licence="Llama 3.2 Community License + terms of NVIDIA that were not confirmed",
+        commercial=False,
+        parameters=None,
+        dimensions=(2048,),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length={},
+        verified=False,
+        note="predecessor of llama-nemotron-embed-vl-1b-v2; known from NVIDIA's services only. Not confirmed: that its "
+        "architecture is the same, its licence for weights, size, tiles and lengths",
+    ),
+    ModelSpec(
+        id="llama-nemotron-embed-1b-v2",
+        repo="nvidia/llama-nemotron-embed-1b-v2",
+        revision="113abe4acafa848e77ead9c0623205e511932348",
+        kind="embedder",
+        family="llama_nemotron_text_embed",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_235_814_400,
+        dimensions=_MATRYOSHKA,
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length=_TEXT_LENGTHS,
+        verified=True,
+    ),
+    ModelSpec(
+        id="llama-3.2-nv-embedqa-1b-v2",
+        repo="nvidia/llama-3.2-nv-embedqa-1b-v2",
+        revision="cefc2394cc541737b7867df197984cf23f05367f",
+        kind="embedder",
+        family="llama_nemotron_text_embed",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_235_814_400,
+        dimensions=_MATRYOSHKA,
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length=_TEXT_LENGTHS,
+        verified=True,
+        note="the earlier name of llama-nemotron-embed-1b-v2",
+    ),
+    ModelSpec(
+        id="llama-nemotron-rerank-1b-v2",
+        repo="nvidia/llama-nemotron-rerank-1b-v2",
+        revision="8fd3e5d962d44cfe65d4ba0784eebed44cf136b0",
+        kind="reranker",
+        family="llama_nemotron_text_rerank",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_235_816_448,
+        dimensions=(),
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length=_TEXT_LENGTHS,
+        verified=True,
+        note="llama-3.2-nv-rerankqa-1b-v2 is its earlier name; a local folder of that loads too",
+    ),
+    ModelSpec(
+        id="llama-nemotron-colembed-vl-3b-v2",
+        repo="nvidia/llama-nemotron-colembed-vl-3b-v2",
+        revision="680b47b199f99bc0ec2f4e90ffa583ec0c2e452c",
+        kind="multivector_embedder",
+        family="llama_nemotron_colembed_vl",
+        licence="NVIDIA Non-Commercial License",
+        commercial=False,
+        parameters=4_407_000_000,
+        dimensions=(3072,),
+        modalities=_VL,
+        max_input_tiles=8,
+        max_length={"image": 2560, "text": 8192, "image_text": 10240},
+        verified=True,
+        note="not confirmed: whether its own processor writes 'passage: ' once, as here, or twice; text \"passage: \" "
+        "beside the picture gives the second form",
+    ),
+    ModelSpec(
         id="starter-embed-vl",
         repo=None,
         revision=None,
@@ -67,6 +181,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=6,
         max_length=_VL_LENGTHS,
         verified=False,
+        shipped=True,
         note=_STARTER,
     ),
     ModelSpec(
@@ -83,6 +198,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=6,
         max_length=_VL_LENGTHS,
         verified=False,
+        shipped=True,
         note=_STARTER,
     ),
 )
@@ -102,3 +218,22 @@ def find(name: str) -> ModelSpec:
             return spec
     known = ", ".join(spec.id for spec in CATALOG)
     raise UnknownModelError(f"no model named {name!r}; give a local folder with a config.json, or one of: {known}")
+
+
+def find_family(config: Mapping[str, Any]) -> Family:
+    """The family of a checkpoint.
+
+    Args:
+        config: what its config.json holds.
+
+    Raises:
+        UnknownModelError: no family has that `model_type` and the fields that go with it.
+    """
+    for family in FAMILIES:
+        wanted = {"model_type": family.model_type, **family.fields}
+        if all(config.get(key) == value for key, value in wanted.items()):
+            return family
+    known = list(dict.fromkeys(family.model_type for family in FAMILIES))
+    model_type = config.get("model_type")
+    other = f" with architectures {config.get('architectures')}" if model_type in known else ""
+    raise UnknownModelError(f"a model of type {model_type!r}{other}; supported types: {', '.join(known)}")

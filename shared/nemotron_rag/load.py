@@ -6,10 +6,12 @@ It imports no torch until something is loaded.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,9 +20,9 @@ from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, 
 from nemotron_rag.types import Kind, ModelSpec
 
 if TYPE_CHECKING:
-    from nemotron_rag.protocols import Embedder, Reranker
+    from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 
-__all__ = ["load_embedder", "load_reranker"]
+__all__ = ["load_embedder", "load_multivector_embedder", "load_reranker"]
 
 _log = logging.getLogger("nemotron_rag")
 _SHIPPED = Path(__file__).parent / "checkpoints"
@@ -45,15 +47,15 @@ def load_embedder(
         dtype: ``float32``, ``bfloat16`` or ``float16``; None takes bfloat16 on CUDA, float16 on MPS, float32 on CPU.
         revision: of the hub repository, instead of the pinned one.
         dimensions: shorter vectors (Matryoshka), for models trained for it; None for all.
-        max_input_tiles: tiles per image, thumbnail not counted; None for 6, or what a local folder says.
+        max_input_tiles: tiles per image, thumbnail not counted; None for what the catalog or a local folder says.
         use_thumbnail: show a cut image as one small tile too; None for what the checkpoint says.
         max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
-            ``query``; None for 8192, 2048, 10240 and 512. Text is cut; image tokens never are.
+            ``query``; None for 8192, 2048, 10240 and 512, for text models 8192. Text is cut; image tokens never are.
 
     Raises:
         UnknownModelError: no such id or folder.
         CheckpointError: the checkpoint is broken, of another kind, or cannot be downloaded.
-        InputError: an argument has an impossible value.
+        InputError: an argument has an impossible value, or means nothing to this model.
         MissingExtraError: torch or transformers is not installed.
 
     Example:
@@ -68,6 +70,31 @@ def load_embedder(
         "max_length": max_length,
     }
     return cast("Embedder", _load(name_or_folder, "embedder", device, dtype, revision, options))
+
+
+def load_multivector_embedder(
+    name_or_folder: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    revision: str | None = None,
+    max_input_tiles: int | None = None,
+    use_thumbnail: bool | None = None,
+    max_length: int | Mapping[str, int] | None = None,
+) -> MultiVectorEmbedder:
+    """Load a model that turns queries and passages into one vector for each token, to be compared by MaxSim.
+
+    Arguments and errors are those of `load_embedder`.
+
+    Example:
+        >>> from nemotron_rag import load_multivector_embedder
+        >>> model = load_multivector_embedder("llama-nemotron-colembed-vl-3b-v2")  # doctest: +SKIP
+        >>> model.embed_queries(["Where do tornadoes form?"])[0].shape[1]  # doctest: +SKIP
+        3072
+    """
+    options = {"max_input_tiles": max_input_tiles, "use_thumbnail": use_thumbnail, "max_length": max_length}
+    found = _load(name_or_folder, "multivector_embedder", device, dtype, revision, options)
+    return cast("MultiVectorEmbedder", found)
 
 
 def load_reranker(
@@ -108,13 +135,17 @@ def _load(
     family, found = (spec.family, spec.kind) if spec else _family(folder)
     if found != kind:
         raise CheckpointError(f"{name} is of kind {found}, wanted {kind}; load it with load_{found}")
-    if spec and spec.repo is None:
+    if spec and spec.shipped:
         _log.info("%s is a tiny model of the nemotron-rag project for trying things out, not one of NVIDIA's", name)
+    if spec and not spec.commercial:
+        _warn_of_licence(spec.id, spec.licence)
     if spec and spec.max_input_tiles and options["max_input_tiles"] is None:
         options["max_input_tiles"] = spec.max_input_tiles
     module = _import_family(family)
+    given = {key: value for key, value in options.items() if value is not None}
+    _check_understood(name, given, module.load)
     pinned = (revision or spec.revision) if spec and spec.repo else None
-    return module.load(folder, name=name, revision=pinned, device=device, dtype=dtype, **options)
+    return module.load(folder, name=name, revision=pinned, device=device, dtype=dtype, **given)
 
 
 def _spec(name_or_folder: str | os.PathLike[str]) -> ModelSpec | None:
@@ -140,23 +171,38 @@ def _check_options(name: str, spec: ModelSpec | None, revision: str | None, opti
 def _folder(name_or_folder: str | os.PathLike[str], spec: ModelSpec | None, revision: str | None) -> Path:
     if spec is None:
         return Path(name_or_folder).resolve()
-    if spec.repo is None:
+    if spec.shipped:
         return _SHIPPED / spec.id
+    if spec.repo is None:
+        raise CheckpointError(f"the weights of {spec.id} are not on the model hub; give a local folder that holds them")
     wanted = revision or spec.revision
     assert wanted is not None  # a test holds every hub row to a pinned revision
     return cast("Path", _import_runtime("hub").download(spec.repo, revision=wanted))
 
 
 def _family(folder: Path) -> tuple[str, Kind]:
-    """Family and kind of a local checkpoint, by the `model_type` in its config.json."""
+    """Family and kind of a local checkpoint, by its config.json."""
     try:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        family = catalog.find_family(config)
+    except UnknownModelError as error:
+        raise CheckpointError(f"folder {folder} holds {error}") from error
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"folder {folder} holds no config.json with a model_type: {error!r}") from error
-    if model_type not in catalog.FAMILIES:
-        known = ", ".join(catalog.FAMILIES)
-        raise CheckpointError(f"folder {folder} holds a model of type {model_type!r}; supported types: {known}")
-    return catalog.FAMILIES[model_type]
+    return family.module, family.kind
+
+
+def _check_understood(name: str, options: Mapping[str, Any], load: Callable[..., object]) -> None:
+    """A family takes the options that mean something to it; the others must not be ignored."""
+    known = inspect.signature(load).parameters
+    for key in options:
+        if key not in known:
+            raise InputError(f"{name} has no use for {key}; leave it out")
+
+
+@cache  # said once
+def _warn_of_licence(name: str, licence: str) -> None:
+    _log.warning("the weights of %s may not be used commercially; their licence: %s", name, licence)
 
 
 def _import_family(family: str) -> Any:

@@ -11,9 +11,10 @@ import numpy as np
 from nemotron_rag.errors import ClosedError
 from nemotron_rag.images import load_image
 from nemotron_rag.protocols import FloatArray
+from nemotron_rag.runtime.maxsim import maxsim
 from nemotron_rag.types import Passage, Ranked
 
-__all__ = ["FakeEmbedder", "FakeReranker"]
+__all__ = ["FakeEmbedder", "FakeMultiVectorEmbedder", "FakeReranker"]
 
 _WORD = re.compile(r"\w+")
 
@@ -74,6 +75,64 @@ class FakeEmbedder:
                 row += _word_vector(word, self.dimensions)
             row /= np.linalg.norm(row)
         return rows
+
+
+class FakeMultiVectorEmbedder:
+    """A `MultiVectorEmbedder` with one fixed random vector for each word; MaxSim counts the words that are shared.
+
+    An image contributes one more "word", its pixels' hash.
+
+    Args:
+        dimensions: length of every vector.
+        name: what the model calls itself.
+
+    Example:
+        >>> embedder = FakeMultiVectorEmbedder()
+        >>> queries = embedder.embed_queries(["red apples"])
+        >>> scores = embedder.score(queries, embedder.embed_passages([Passage("red apples"), Passage("blue whales")]))
+        >>> float(scores[0, 0].round(3)), bool(scores[0, 0] > scores[0, 1])
+        (2.0, True)
+    """
+
+    def __init__(self, *, dimensions: int = 64, name: str = "fake-multivector-embedder") -> None:
+        self.dimensions = dimensions
+        self.name = name
+        self._closed = False
+
+    @property
+    def identity(self) -> Mapping[str, str | int | bool | None]:
+        """Name and size: all that decides what this fake computes."""
+        return {"model": self.name, "dimensions": self.dimensions}
+
+    def embed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
+        """Embed questions: one (words, dimensions) float32 array each."""
+        return self._rows([_words(query) for query in queries])
+
+    def embed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
+        """Embed passages: one (words, dimensions) float32 array each."""
+        return self._rows([_passage_words(passage) for passage in passages])
+
+    def score(self, queries: Sequence[FloatArray], passages: Sequence[FloatArray]) -> FloatArray:
+        """MaxSim: (queries, passages) float32."""
+        return maxsim(queries, passages)
+
+    async def aembed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
+        """Same as `embed_queries`."""
+        return self.embed_queries(queries)
+
+    async def aembed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
+        """Same as `embed_passages`."""
+        return self.embed_passages(passages)
+
+    def close(self) -> None:
+        """Make every later call raise `ClosedError`."""
+        self._closed = True
+
+    def _rows(self, bags: list[list[str]]) -> list[FloatArray]:
+        if self._closed:
+            raise ClosedError(f"{self.name} was closed; load it again")
+        found = [np.stack([_word_vector(word, self.dimensions) for word in bag or [""]]) for bag in bags]
+        return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
 
 
 class FakeReranker:

@@ -176,8 +176,8 @@ class ModelSpec:
 
     Args:
         id: the name users type.
-        repo: the model hub's ``owner/name``, or None for a checkpoint shipped in this package.
-        revision: 40 hex digits of the pinned commit, or None for a shipped checkpoint.
+        repo: the model hub's ``owner/name``, or None for a checkpoint that is not there.
+        revision: 40 hex digits of the pinned commit, or None without a `repo`.
         kind: which protocol the model meets.
         family: module name under `nemotron_rag.models`.
         licence: of the weights.
@@ -188,6 +188,7 @@ class ModelSpec:
         max_input_tiles: tiles per image, thumbnail not counted; None for models without tiles.
         max_length: default maximum number of tokens by modality.
         verified: True if golden vectors of the published reference implementation are reproduced by a test.
+        shipped: whether the weights are part of this package.
         note: one line for people, empty if there is nothing to add.
     """
 
@@ -204,4 +205,5 @@ class ModelSpec:
     max_input_tiles: int | None
     max_length: Mapping[Modality, int]
     verified: bool
+    shipped: bool = False
     note: str = ""

@@ -249,7 +249,7 @@ def test_models(run):
     assert code == 0
     rows = json.loads(run("models", "--json")[1])
     assert [row["id"] for row in rows] == [spec.id for spec in CATALOG]
-    assert all(row["status"] in {"shipped", "needs hub", "verified, needs hub"} for row in rows)
+    assert all(row["status"] in {"shipped", "needs hub", "verified, needs hub", "local folder only"} for row in rows)
     assert all(spec.id in out for spec in CATALOG)
 
 

@@ -15,8 +15,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import nemotron_rag.load
-from nemotron_rag import CATALOG, Passage, load_embedder, load_reranker
+from nemotron_rag import CATALOG, Passage, catalog, load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
+from nemotron_rag.runtime import hub
 
 
 @pytest.fixture
@@ -179,8 +180,6 @@ def test_missing_torch_names_the_extra(monkeypatch, reference):
 
 def test_unreachable_hub_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    from nemotron_rag.runtime import hub
-
     monkeypatch.setattr(
         hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline\nand a second line"))
     )
@@ -197,6 +196,32 @@ def test_catalog_rows_are_pinned():
             assert len(spec.revision) == 40
             assert int(spec.revision, 16) >= 0
     assert len({spec.id for spec in CATALOG}) == len(CATALOG)
+
+
+def test_weights_that_nobody_publishes_are_not_guessed():
+    with pytest.raises(CheckpointError, match="vlm-embed-v1 are not on the model hub; give a local folder"):
+        load_embedder("llama-3.2-nemoretriever-1b-vlm-embed-v1")
+
+
+def test_non_commercial_weights_are_told_of_once(monkeypatch, reference, caplog):
+    """The first loading warns; what the hub would give is a local folder here."""
+    spec = catalog.find("llama-nemotron-colembed-vl-3b-v2")
+    nemotron_rag.load._warn_of_licence.cache_clear()
+    monkeypatch.setattr(hub, "download", lambda repo, *, revision: reference / "colembed_llama_open_1")
+    for _ in range(2):
+        model = load_multivector_embedder(spec.id, device="cpu")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"the weights of {spec.id} may not be used commercially; their licence: {spec.licence}"
+    ]
+    assert (model.name, model.identity["revision"]) == (spec.id, spec.revision)
+    assert model.identity["max_input_tiles"] == spec.max_input_tiles == 8
+
+
+def test_a_family_is_found_by_its_most_particular_fields():
+    assert catalog.find_family({"model_type": "llama_nemotron_vl"}).kind == "embedder"
+    assert catalog.find_family({"model_type": "llama_nemotron_vl", "pooling": "colbert"}).kind == "multivector_embedder"
+    modules = {family.module for family in catalog.FAMILIES}
+    assert {spec.family for spec in CATALOG} <= modules
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -250,7 +275,7 @@ def test_every_public_name_is_there():
         _ = nemotron_rag.PagIndex
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CATALOG if spec.repo is None], ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", [spec for spec in CATALOG if spec.shipped], ids=lambda spec: spec.id)
 def test_shipped_rows_tell_the_truth(spec, caplog):
     folder = Path(nemotron_rag.load.__file__).parent / "checkpoints" / spec.id
     weights = load_file(folder / "model.safetensors")

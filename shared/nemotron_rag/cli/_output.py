@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -168,20 +168,24 @@ def model_row(spec: ModelSpec) -> tuple[str, ...]:
 
 def status(spec: ModelSpec) -> str:
     """Where the weights come from, and whether a test holds the model to its published reference."""
-    if spec.repo is None:
+    if spec.shipped:
         return "shipped"
-    return "verified, needs hub" if spec.verified else "needs hub"
+    source = "needs hub" if spec.repo else "local folder only"
+    return f"verified, {source}" if spec.verified else source
 
 
-def models_table(specs: Iterable[ModelSpec]) -> Table:
+def models_table(specs: Sequence[ModelSpec]) -> Table:
     """The catalog; what would make the table too wide stands below the model's name."""
     table = _table()
-    table.add_column("model", overflow="fold", min_width=30 if _console().width >= _NARROW else None)
+    longest = max(len(spec.id) for spec in specs)
+    table.add_column("model", overflow="fold", min_width=longest if _console().width >= _NARROW else None)
     for name in ("kind", "size", "dims", "status"):
-        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if name == "size" else "left"
+        table.add_column(name, justify=justify, overflow="fold", max_width=16 if name == "dims" else None)
     for spec in specs:
         model, kind, size, dimensions, reads, licence, commercial, state = model_row(spec)
-        about = Text.assemble((model, "bold"), f"\nreads {reads}\n{licence}; commercial use: {commercial}\n")
+        note = f"{spec.note}\n" if spec.note else ""
+        about = Text.assemble((model, "bold"), f"\nreads {reads}\n{licence}; commercial use: {commercial}\n{note}")
         table.add_row(about, kind, size, dimensions, state)
     return table
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from nemotron_rag.errors import CheckpointError, TokenLimitError
+from nemotron_rag.errors import CheckpointError, InputError, TokenLimitError
 
 __all__ = ["Prompt", "PromptTokenizer"]
 
@@ -36,13 +36,13 @@ class PromptTokenizer:
 
     Args:
         folder: a checkpoint with a ``tokenizer.json``.
-        image_context_id: id that stands for one image token.
+        image_context_id: id that stands for one image token; None for a model that reads no images.
 
     Raises:
-        CheckpointError: the tokenizer is missing, broken, or has no image tokens.
+        CheckpointError: the tokenizer is missing, broken, or has no image tokens though it needs them.
     """
 
-    def __init__(self, folder: Path, *, image_context_id: int) -> None:
+    def __init__(self, folder: Path, *, image_context_id: int | None = None) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises plain Exception
@@ -51,11 +51,7 @@ class PromptTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # special tokens inside text are split like any other text
         self._start: list[int] = self._tokenizer.encode("").ids
-        self._context = image_context_id
-        image_start, image_end = (self._tokenizer.token_to_id(token) for token in ("<img>", "</img>"))
-        if image_start is None or image_end is None:
-            raise CheckpointError(f"tokenizer.json of checkpoint {folder} has no <img> and </img> tokens")
-        self._image_start, self._image_end = image_start, image_end
+        self._image_ids = None if image_context_id is None else self._find_image_ids(folder, image_context_id)
 
     def encode(self, prompt: Prompt, *, max_length: int, index: int) -> list[int]:
         """Token ids of a prompt, its text cut on the right to `max_length`.
@@ -70,7 +66,7 @@ class PromptTokenizer:
         """
         ids = self._start + self._encode(prompt.before)
         if prompt.image_tokens:
-            ids += [self._image_start, *[self._context] * prompt.image_tokens, self._image_end]
+            ids += self._image_block(prompt.image_tokens)
             if len(ids) > max_length:
                 raise TokenLimitError(
                     f"passage {index} needs {len(ids)} tokens for its image, max_length allows {max_length}; "
@@ -78,6 +74,18 @@ class PromptTokenizer:
                 )
             ids += self._encode(prompt.after)
         return ids[:max_length]
+
+    def _image_block(self, tokens: int) -> list[int]:
+        if self._image_ids is None:
+            raise InputError("this tokenizer has no image tokens; give a prompt without an image")
+        start, context, end = self._image_ids
+        return [start, *[context] * tokens, end]
+
+    def _find_image_ids(self, folder: Path, context: int) -> tuple[int, int, int]:
+        start, end = (self._tokenizer.token_to_id(token) for token in ("<img>", "</img>"))
+        if start is None or end is None:
+            raise CheckpointError(f"tokenizer.json of checkpoint {folder} has no <img> and </img> tokens")
+        return start, context, end
 
     def _encode(self, text: str) -> list[int]:
         valid = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no encoding

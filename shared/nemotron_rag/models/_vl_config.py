@@ -6,18 +6,20 @@ does not implement raises here: nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from transformers import LlamaConfig, SiglipVisionConfig
 
 from nemotron_rag.errors import CheckpointError
-from nemotron_rag.runtime.attention import PACKED_ATTENTION
+from nemotron_rag.models._llama import llama_config, plain
 from nemotron_rag.runtime.checkpoint import read_json
 
-__all__ = ["VLConfig", "read_vl_config"]
+__all__ = ["Pooling", "VLConfig", "read_vl_config"]
+
+Pooling: TypeAlias = Literal["avg", "colbert"]
+"""The mean over an input's tokens, or each of them."""
 
 # Mean and standard deviation by `norm_type`; values of the published processors.
 _NORMALISATIONS = {
@@ -31,7 +33,6 @@ _SUPPORTED = {
     "downsample_ratio": 0.5,
     "keep_aspect_ratio": False,
     "pre_feature_reduction": False,
-    "pooling": "avg",
 }
 
 
@@ -77,8 +78,12 @@ class VLConfig:
         return (self.tile_size // self.patch_size // 2) ** 2
 
 
-def read_vl_config(folder: Path) -> VLConfig:
+def read_vl_config(folder: Path, *, pooling: Pooling = "avg") -> VLConfig:
     """Read ``config.json`` and the processor's files.
+
+    Args:
+        folder: the checkpoint.
+        pooling: what the caller will make of the hidden states; for ``avg`` the checkpoint must say the same.
 
     Raises:
         CheckpointError: a file is missing or broken, or a field has a value that is not implemented.
@@ -86,7 +91,8 @@ def read_vl_config(folder: Path) -> VLConfig:
     config = read_json(folder, "config.json")
     processor = read_json(folder, "preprocessor_config.json", optional=True)
     processor |= read_json(folder, "processor_config.json", optional=True)
-    for name, value in _SUPPORTED.items():
+    supported = {**_SUPPORTED, "pooling": "avg"} if pooling == "avg" else _SUPPORTED
+    for name, value in supported.items():
         if config.get(name, value) != value:
             raise CheckpointError(f"checkpoint {folder} has {name}={config[name]!r}, only {value!r} is implemented")
     try:
@@ -96,17 +102,15 @@ def read_vl_config(folder: Path) -> VLConfig:
 
 
 def _build(config: dict[str, Any], processor: dict[str, Any]) -> VLConfig:
-    vision = SiglipVisionConfig(**_plain(config["vision_config"]))
+    vision = SiglipVisionConfig(**plain(config["vision_config"]))
     vision._attn_implementation = "sdpa"  # every tile has the same length: nothing to pack
-    llm = LlamaConfig(**_plain(_classic_rope(config["llm_config"])))
-    llm._attn_implementation = PACKED_ATTENTION
     mean, std = _NORMALISATIONS[processor.get("norm_type", "siglip")]
     both = config | processor  # the processor's word counts for what it does itself
     # Without dynamic tiling an image is squashed into one tile: the same as at most one tile.
     dynamic = both.get("dynamic_image_size", False)
     return VLConfig(
         vision=vision,
-        llm=llm,
+        llm=llama_config(config["llm_config"]),
         tile_size=int(config.get("force_image_size") or config["vision_config"]["image_size"]),
         patch_size=int(config["vision_config"]["patch_size"]),
         image_context_id=int(config["img_context_token_id"]),
@@ -120,20 +124,3 @@ def _build(config: dict[str, Any], processor: dict[str, Any]) -> VLConfig:
         prompt_template=both.get("prompt_template"),
         temperature=float(config.get("temperature", 1.0)),
     )
-
-
-def _classic_rope(llm: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell the rotary settings as `rope_theta` and `rope_scaling`, which every `transformers` release reads."""
-    fields = dict(llm)
-    parameters = fields.pop("rope_parameters", None)
-    if parameters:
-        scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
-        fields["rope_theta"] = parameters.get("rope_theta", fields.get("rope_theta"))
-        fields["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
-    return {key: value for key, value in fields.items() if value is not None or key == "rope_scaling"}
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that describe a shape; which class or file wrote them does not matter here."""
-    dropped = {"architectures", "auto_map", "model_type", "transformers_version", "torch_dtype", "dtype"}
-    return {key: value for key, value in fields.items() if key not in dropped and not key.startswith("_")}

@@ -1,39 +1,36 @@
-"""What a loaded VL checkpoint can do for its family: prepare passages and pool packed batches.
+"""What a loaded VL checkpoint can do for its family: prepare queries and passages, pool packed batches.
 
-It knows neither prompts nor scores; one object holds the weights that all users of a checkpoint share.
+It knows no scores; one object holds the weights that all users of a checkpoint share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nemotron_rag.errors import ImageError, InputError
+from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
+from nemotron_rag.models._llama import mean_pool, token_vectors
+from nemotron_rag.models._packed import PackedModel
 from nemotron_rag.models._pixels import cut_tiles, normalise
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
-from nemotron_rag.models._vl_config import read_vl_config
+from nemotron_rag.models._vl_config import Pooling, read_vl_config
 from nemotron_rag.models._vl_settings import VLSettings
-from nemotron_rag.models._vl_stack import load_vl_stack, mean_pool
+from nemotron_rag.models._vl_stack import load_vl_stack
+from nemotron_rag.models._wording import embed_prompt
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
-from nemotron_rag.runtime.windows import arun_windows, run_windows
-from nemotron_rag.runtime.worker import Worker
 from nemotron_rag.types import Passage
 
 __all__ = ["VLInput", "VLModel", "load_vl_model"]
 
-T = TypeVar("T")
-
 _TILES_AT_ONCE = 32  # tiles per pass through the tower: bounds its memory
-_TOKEN_BUDGET = {"cuda": 32_768}  # tokens per batch, memory permitting: see compute_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +53,34 @@ class VLInput:
         return len(self.ids)
 
 
-class VLModel:
+class VLModel(PackedModel[VLInput]):
     """Configuration, weights, tokenizer and worker of one checkpoint on one device.
 
     Args:
         folder: the checkpoint.
         device: where it runs.
         dtype: number format of the weights.
+        pooling: what it computes: one mean for each input, or a vector for each of its tokens.
     """
 
-    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
-        self.config = read_vl_config(folder)
+    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype, pooling: Pooling) -> None:
+        self.config = read_vl_config(folder, pooling=pooling)
+        self._pooling = pooling
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
-        self._device = device
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1)
-        self._worker = Worker(folder.name, self._pool, budget=_TOKEN_BUDGET.get(device.type, 8_192))
+        super().__init__(folder, device=device)
+
+    def encode_query(self, query: str, settings: VLSettings, *, index: int) -> VLInput:
+        """An embedder's query, ready for the device."""
+        prompt = embed_prompt(self.config.query_prefix, query)
+        return self.encode(prompt, None, max_length=settings.max_length["query"], index=index)
+
+    def encode_passage(self, passage: Passage, settings: VLSettings, *, index: int) -> VLInput:
+        """An embedder's passage, ready for the device; its image is converted to RGB before it is resized."""
+        tiles, image_tokens = self.cut(passage, settings, index=index, keep_mode=False)
+        prompt = embed_prompt(self.config.passage_prefix, passage.text, image_tokens=image_tokens)
+        return self.encode(prompt, tiles, max_length=settings.max_length[passage.modality], index=index)
 
     def encode(self, prompt: Prompt, tiles: NDArray[np.uint8] | None, *, max_length: int, index: int) -> VLInput:
         """Token ids of a prompt beside its tiles; see `PromptTokenizer.encode`."""
@@ -93,11 +102,8 @@ class VLModel:
             (tiles, side, side, 3) uint8 and the number of its image tokens; None and 0 for a text.
 
         Raises:
-            InputError: the item is not a passage.
-            ImageError: its image cannot be read.
+            ImageError: the image cannot be read.
         """
-        if not isinstance(passage, Passage):
-            raise InputError(f"passage {index} is of type {type(passage).__name__}, wanted nemotron_rag.Passage")
         if passage.image is None:
             return None, 0
         try:
@@ -112,29 +118,15 @@ class VLModel:
         )
         return tiles, len(tiles) * self.config.tokens_per_tile
 
-    def run(self, inputs: Sequence[T], prepare: Callable[[T, int], VLInput]) -> torch.Tensor:
-        """Prepare inputs and pool their last hidden states, in batches shared with all other callers.
-
-        Args:
-            inputs: at least one.
-            prepare: from an input and its index to a sequence.
-
-        Returns:
-            (inputs, hidden) float32 on the CPU.
-        """
-        return run_windows(inputs, prepare=prepare, worker=self._worker)
-
-    async def arun(self, inputs: Sequence[T], prepare: Callable[[T, int], VLInput]) -> torch.Tensor:
-        """The same as `run`, without blocking the event loop."""
-        return await arun_windows(inputs, prepare=prepare, worker=self._worker)
-
     @torch.inference_mode()
-    def _pool(self, batch: Sequence[VLInput]) -> torch.Tensor:
-        """The mean of each sequence's last hidden states: (batch, hidden) float32."""
+    def _compute(self, batch: Sequence[VLInput]) -> list[torch.Tensor]:
+        """For each sequence the mean of its last hidden states (hidden,), or its tokens' vectors (tokens, hidden)."""
         lengths = [item.tokens for item in batch]
         ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
         hidden = self._stack(ids, lengths, self._image_tokens(batch))  # (tokens, hidden)
-        return mean_pool(hidden, lengths)
+        if self._pooling == "colbert":
+            return token_vectors(hidden, lengths)
+        return list(mean_pool(hidden, lengths).cpu())
 
     def _image_tokens(self, batch: Sequence[VLInput]) -> torch.Tensor | None:
         """Image tokens of a batch in document order, (image tokens, hidden); None if it has no image."""
@@ -162,8 +154,9 @@ class VLModel:
         return encoded
 
 
-def load_vl_model(folder: Path, *, device: str | None, dtype: str | None) -> VLModel:
+def load_vl_model(folder: Path, *, device: str | None, dtype: str | None, pooling: Pooling = "avg") -> VLModel:
     """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same device."""
     place = resolve_device(device)
     number_format = resolve_dtype(dtype, place)
-    return shared((VLModel, folder, place, number_format), lambda: VLModel(folder, device=place, dtype=number_format))
+    key = (VLModel, folder, place, number_format, pooling)
+    return shared(key, lambda: VLModel(folder, device=place, dtype=number_format, pooling=pooling))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemotron_rag.errors import InputError
+from nemotron_rag.models._lengths import resolve_lengths
 from nemotron_rag.models._vl_config import VLConfig
 from nemotron_rag.types import Modality
 
@@ -66,12 +67,5 @@ def resolve_settings(
         for modality, limit in DEFAULT_MAX_LENGTH.items()
     }
     limits["query"] = config.max_query_length
-    given = max_length if isinstance(max_length, Mapping) else dict.fromkeys(DEFAULT_MAX_LENGTH, max_length)
-    for key, value in given.items():
-        if key not in limits:
-            raise InputError(f"max_length has no key {key!r}; give an int or keys out of: {', '.join(limits)}")
-        if value is not None:
-            limits[key] = value
-    if min(limits.values()) < 1:
-        raise InputError(f"max_length must be at least 1, got {max_length}")
-    return VLSettings(max_input_tiles=tiles, use_thumbnail=thumbnail, max_length=limits)
+    lengths = resolve_lengths(limits, max_length)
+    return VLSettings(max_input_tiles=tiles, use_thumbnail=thumbnail, max_length=lengths)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
+from nemotron_rag.models._llama import BidirectionalLlama
 from nemotron_rag.models._vl_config import VLConfig
 from nemotron_rag.runtime.checkpoint import load_weights
 
-__all__ = ["BidirectionalLlama", "LlamaNemotronVL", "VisionTower", "load_vl_stack", "mean_pool", "pixel_shuffle"]
+__all__ = ["LlamaNemotronVL", "VisionTower", "load_vl_stack", "pixel_shuffle"]
 
 
 class _Embeddings(nn.Module):
@@ -48,39 +47,6 @@ class VisionTower(nn.Module):
         """From (tiles, 3, side, side) to (tiles, patches, hidden)."""
         hidden = self.encoder(inputs_embeds=self.embeddings(pixels)).last_hidden_state  # (tiles, patches, hidden)
         return self.post_layernorm(hidden)  # type: ignore[no-any-return]
-
-
-class BidirectionalLlama(nn.Module):
-    """Llama whose tokens see the whole sequence, before and after them.
-
-    Sequences are packed one after the other; positions start at 0 in each. (The reference pads on the left and counts
-    from the padding; rotary positions are relative, so that this is the same function.)
-    """
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList([LlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
-        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        with torch.device("cpu"):  # computed, not loaded: must exist even where the weights do not yet
-            self.rotary_emb = LlamaRotaryEmbedding(config)
-
-    def forward(self, embeddings: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Run the layers.
-
-        Args:
-            embeddings: (tokens, hidden) of all sequences.
-            lengths: tokens of each sequence.
-
-        Returns:
-            (tokens, hidden), after the final norm.
-        """
-        hidden = embeddings.unsqueeze(0)  # (1, tokens, hidden)
-        positions = torch.cat([torch.arange(n, device=embeddings.device) for n in lengths]).unsqueeze(0)  # (1, tokens)
-        rotary = self.rotary_emb(hidden, positions)
-        for layer in self.layers:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, lengths=lengths)
-        return self.norm(hidden).squeeze(0)  # type: ignore[no-any-return]  # (tokens, hidden)
 
 
 class LlamaNemotronVL(nn.Module):
@@ -142,11 +108,6 @@ def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
     half = round(count**0.5) // 2
     squares = patches.view(tiles, half, 2, half, 2, channels).permute(0, 1, 3, 2, 4, 5)
     return squares.reshape(tiles, half * half, 4 * channels)
-
-
-def mean_pool(hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    """The mean over each sequence's tokens, in float32: from (tokens, hidden) to (sequences, hidden)."""
-    return torch.stack([part.float().mean(dim=0) for part in hidden.split(list(lengths))])
 
 
 def load_vl_stack(folder: Path, config: VLConfig, *, device: torch.device, dtype: torch.dtype) -> LlamaNemotronVL:

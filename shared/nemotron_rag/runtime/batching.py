@@ -21,21 +21,21 @@ class Sized(Protocol):
 
 
 S = TypeVar("S", bound=Sized)
-Compute = Callable[[Sequence[S]], torch.Tensor]
-"""From prepared inputs to one float32 row each: (inputs, ...)."""
+Compute = Callable[[Sequence[S]], Sequence[torch.Tensor]]
+"""From prepared inputs to one float32 tensor each, on the CPU; their shapes may differ."""
 
 
 def compute_batch(items: Sequence[S], compute: Compute[S]) -> Iterator[torch.Tensor]:
     """Compute a batch; where the device's memory does not hold it, its halves.
 
     Yields:
-        One row for each item, in order, on the CPU.
+        One tensor for each item, in order, on the CPU.
 
     Raises:
         ItemTooLargeError: one item alone does not fit.
     """
     try:
-        rows = compute(items).cpu()
+        rows = compute(items)
     except torch.OutOfMemoryError as error:
         if len(items) == 1:
             raise ItemTooLargeError(

@@ -24,7 +24,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=Sized)
 
 
-def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: Worker[S]) -> torch.Tensor:
+def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: Worker[S]) -> list[torch.Tensor]:
     """Compute one row for every input, in the order of the inputs.
 
     Args:
@@ -33,7 +33,7 @@ def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: 
         worker: the model's.
 
     Returns:
-        (inputs, ...) float32 on the CPU.
+        One float32 tensor for each input, on the CPU; their shapes may differ.
 
     Raises:
         ItemTooLargeError: one input alone does not fit into the device's memory.
@@ -53,7 +53,7 @@ def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: 
     return _checked(rows)
 
 
-async def arun_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: Worker[S]) -> torch.Tensor:
+async def arun_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: Worker[S]) -> list[torch.Tensor]:
     """The same as `run_windows`, without blocking the event loop; cancelled, what waits is not computed."""
     running: list[asyncio.Future[list[torch.Tensor]]] = []
     rows: list[torch.Tensor] = []
@@ -76,10 +76,8 @@ def _prepare(inputs: Sequence[T], start: int, prepare: Callable[[T, int], S]) ->
     return [prepare(item, start + i) for i, item in enumerate(inputs[start : start + WINDOW])]
 
 
-def _checked(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    stacked = torch.stack(list(rows))
-    finite = stacked.isfinite().flatten(1).all(dim=1)  # (inputs,)
-    if not finite.all():
-        index = int(finite.logical_not().nonzero()[0])
-        raise NonFiniteError(f"the model's output for input {index} is not finite; load it with another dtype")
-    return stacked
+def _checked(rows: list[torch.Tensor]) -> list[torch.Tensor]:
+    for index, row in enumerate(rows):
+        if not row.isfinite().all():
+            raise NonFiniteError(f"the model's output for input {index} is not finite; load it with another dtype")
+    return rows

@@ -9,8 +9,7 @@ import pytest
 
 from nemotron_rag.errors import CheckpointError, TokenLimitError
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
-from nemotron_rag.models.llama_nemotron_embed_vl import embed_prompt
-from nemotron_rag.models.llama_nemotron_rerank_vl import rerank_prompt
+from nemotron_rag.models._wording import embed_prompt, rerank_prompt
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 TABLE = json.loads((DATA / "prompt_table.json").read_text())

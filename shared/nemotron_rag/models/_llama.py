@@ -1,0 +1,88 @@
+"""The bidirectional Llama under NVIDIA's models, over packed sequences, and the poolings of its output.
+
+It knows tensors only: no prompts, no images, no scores. Layer classes come from `transformers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+
+from nemotron_rag.runtime.attention import PACKED_ATTENTION
+
+__all__ = ["BidirectionalLlama", "llama_config", "mean_pool", "plain", "token_vectors"]
+
+
+class BidirectionalLlama(nn.Module):
+    """Llama whose tokens see the whole sequence, before and after them.
+
+    Sequences are packed one after the other; positions start at 0 in each. (The reference pads on the left and counts
+    from the padding; rotary positions are relative, so that this is the same function.)
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([LlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        with torch.device("cpu"):  # computed, not loaded: must exist even where the weights do not yet
+            self.rotary_emb = LlamaRotaryEmbedding(config)
+
+    def forward(self, embeddings: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Run the layers.
+
+        Args:
+            embeddings: (tokens, hidden) of all sequences.
+            lengths: tokens of each sequence.
+
+        Returns:
+            (tokens, hidden), after the final norm.
+        """
+        hidden = embeddings.unsqueeze(0)  # (1, tokens, hidden)
+        positions = torch.cat([torch.arange(n, device=embeddings.device) for n in lengths]).unsqueeze(0)  # (1, tokens)
+        rotary = self.rotary_emb(hidden, positions)
+        for layer in self.layers:
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, lengths=lengths)
+        return self.norm(hidden).squeeze(0)  # type: ignore[no-any-return]  # (tokens, hidden)
+
+
+def mean_pool(hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """The mean over each sequence's tokens, in float32: from (tokens, hidden) to (sequences, hidden)."""
+    return torch.stack([part.float().mean(dim=0) for part in hidden.split(list(lengths))])
+
+
+def token_vectors(hidden: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+    """One vector of length 1 for each token: (tokens, hidden) float32 for each sequence, on the CPU."""
+    vectors = normalize(hidden.float(), dim=-1).cpu()
+    # Copies: a view would keep the vectors of the whole batch alive, which other callers share.
+    return [part.clone() for part in vectors.split(list(lengths))]
+
+
+def llama_config(fields: Mapping[str, Any]) -> LlamaConfig:
+    """The configuration of the layers, from a checkpoint's JSON in the spelling of any `transformers` release."""
+    config = LlamaConfig(**plain(_classic_rope(fields)))
+    config._attn_implementation = PACKED_ATTENTION
+    return config
+
+
+def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that describe a shape; which class or file wrote them does not matter here."""
+    dropped = {"architectures", "auto_map", "model_type", "transformers_version", "torch_dtype", "dtype"}
+    return {key: value for key, value in fields.items() if key not in dropped and not key.startswith("_")}
+
+
+def _classic_rope(llm: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell the rotary settings as `rope_theta` and `rope_scaling`, which every `transformers` release reads."""
+    fields = dict(llm)
+    parameters = fields.pop("rope_parameters", None)
+    if parameters:
+        scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+        fields["rope_theta"] = parameters.get("rope_theta", fields.get("rope_theta"))
+        fields["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
+    return {key: value for key, value in fields.items() if value is not None or key == "rope_scaling"}

@@ -1,0 +1,116 @@
+"""What a loaded text checkpoint can do for its family: encode prompts and pool packed batches.
+
+It knows neither prompts nor scores, and no pictures; one object holds the weights that all users of a checkpoint share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nemotron_rag.errors import CheckpointError, InputError
+from nemotron_rag.models._llama import BidirectionalLlama, llama_config, mean_pool
+from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._prompt import Prompt, PromptTokenizer
+from nemotron_rag.runtime.checkpoint import load_weights, read_json
+from nemotron_rag.runtime.device import resolve_device, resolve_dtype
+from nemotron_rag.runtime.sharing import shared
+from nemotron_rag.types import Passage
+
+__all__ = ["MAX_LENGTH", "TextInput", "TextModel", "load_text_model", "text_of"]
+
+MAX_LENGTH = 8192
+"""Tokens that the text models were made for, by their model cards."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """One sequence of token ids, ready for the device."""
+
+    ids: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence."""
+        return len(self.ids)
+
+
+class TextModel(PackedModel[TextInput]):
+    """Weights, tokenizer and worker of one checkpoint on one device.
+
+    Args:
+        folder: the checkpoint.
+        device: where it runs.
+        dtype: number format of the weights.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or a setting is not implemented.
+    """
+
+    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
+        config = read_json(folder, "config.json")
+        if config.get("pooling", "avg") != "avg":
+            raise CheckpointError(f"checkpoint {folder} has pooling={config['pooling']!r}, only 'avg' is implemented")
+        try:
+            llm = llama_config(config)
+            self.temperature = float(config.get("temperature", 1.0))
+            with torch.device("meta"):
+                self._llama = BidirectionalLlama(llm)
+        except Exception as error:  # the validation errors of transformers share no base class
+            raise CheckpointError(f"config.json of checkpoint {folder} cannot be used: {error!r}") from error
+        self.hidden: int = llm.hidden_size
+        self._tokenizer = PromptTokenizer(folder)
+        load_weights(self._llama, folder, rename=_rename_weight, device=device, dtype=dtype)
+        self._llama.rotary_emb.to(device)
+        super().__init__(folder, device=device)
+
+    def encode(self, prompt: Prompt, *, max_length: int, index: int) -> TextInput:
+        """Token ids of a prompt; see `PromptTokenizer.encode`."""
+        return TextInput(self._tokenizer.encode(prompt, max_length=max_length, index=index))
+
+    @torch.inference_mode()
+    def _compute(self, batch: Sequence[TextInput]) -> list[torch.Tensor]:
+        """The mean of each sequence's last hidden states: (hidden,) float32 each."""
+        lengths = [item.tokens for item in batch]
+        ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
+        hidden = self._llama(self._llama.embed_tokens(ids), lengths)  # (tokens, hidden)
+        return list(mean_pool(hidden, lengths).cpu())
+
+
+def load_text_model(folder: Path, *, device: str | None, dtype: str | None) -> TextModel:
+    """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same device."""
+    place = resolve_device(device)
+    number_format = resolve_dtype(dtype, place)
+    key = (TextModel, folder, place, number_format)
+    return shared(key, lambda: TextModel(folder, device=place, dtype=number_format))
+
+
+def text_of(passage: Passage, *, index: int, reader: str) -> str:
+    """The text of a passage, for a model that reads nothing else.
+
+    A page of a PDF comes with picture and text: its text is what a text model is wanted for. A picture alone is an
+    error, since every such passage would otherwise be read as the same empty text.
+
+    Args:
+        passage: what the caller gave.
+        index: its place in the caller's list, for the error message.
+        reader: the model's name, likewise.
+
+    Raises:
+        InputError: the passage is a picture without text.
+    """
+    if passage.image is not None and not passage.text.strip():
+        raise InputError(
+            f"passage {index} is a picture without text, and {reader} reads text only; "
+            f"give its text (OCR finds it), or use a model that reads pictures"
+        )
+    return passage.text
+
+
+def _rename_weight(name: str) -> str | None:
+    """This module's name for a published weight; rerankers put everything under ``model.`` and add a head."""
+    unused = name.startswith("score.") or name.endswith("rotary_emb.inv_freq")
+    return None if unused else name.removeprefix("model.")

@@ -1,0 +1,80 @@
+"""Llama-Nemotron ColEmbed VL (3B): one vector for each token of a query, a text or a page picture; scored by MaxSim.
+
+The stack and prompts of embed-vl; every token's last hidden state is kept, nothing is projected. It knows no file but
+those of its checkpoint. What the published config.json says of pooling is not looked at: only a catalog row or
+``"pooling": "colbert"`` leads here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nemotron_rag.models._embedder import ManyVectors
+from nemotron_rag.models._vl_model import VLInput, VLModel, load_vl_model
+from nemotron_rag.models._vl_settings import VLSettings, resolve_settings
+from nemotron_rag.runtime.checkpoint import fingerprint
+from nemotron_rag.types import Passage
+
+__all__ = ["LlamaNemotronColEmbedVL", "load"]
+
+
+class LlamaNemotronColEmbedVL(ManyVectors[VLModel]):
+    """A `MultiVectorEmbedder` over a Llama-Nemotron ColEmbed VL checkpoint; `load_multivector_embedder` makes it.
+
+    All tokens count, those of the prefix and around the picture too, as in the published code.
+
+    Args:
+        model: the loaded weights; other objects may share them.
+        name: catalog id or folder.
+        revision: of the weights.
+        settings: tiles and lengths.
+
+    Example:
+        >>> from nemotron_rag import Passage, load_multivector_embedder
+        >>> model = load_multivector_embedder("llama-nemotron-colembed-vl-3b-v2")  # doctest: +SKIP
+        >>> pages = model.embed_passages([Passage(image="page.png")])  # doctest: +SKIP
+        >>> model.score(model.embed_queries(["Where do tornadoes form?"]), pages).shape  # doctest: +SKIP
+        (1, 1)
+    """
+
+    def __init__(self, model: VLModel, *, name: str, revision: str, settings: VLSettings) -> None:
+        super().__init__(model, name=name, dimensions=model.config.llm.hidden_size)
+        self._settings = settings
+        self._revision = revision
+
+    @property
+    def identity(self) -> Mapping[str, str | int | bool | None]:
+        """Everything that decides what the vectors are."""
+        return {
+            "family": "llama_nemotron_colembed_vl",
+            "revision": self._revision,
+            "dimensions": self.dimensions,
+            "pooling": "colbert",
+            **self._settings.identity,
+        }
+
+    def _prepare_query(self, model: VLModel, query: str, index: int) -> VLInput:
+        return model.encode_query(query, self._settings, index=index)
+
+    def _prepare_passage(self, model: VLModel, passage: Passage, index: int) -> VLInput:
+        return model.encode_passage(passage, self._settings, index=index)
+
+
+def load(
+    folder: Path,
+    *,
+    name: str,
+    revision: str | None,
+    device: str | None,
+    dtype: str | None,
+    max_input_tiles: int | None = None,
+    use_thumbnail: bool | None = None,
+    max_length: int | Mapping[str, int] | None = None,
+) -> LlamaNemotronColEmbedVL:
+    """Load a checkpoint folder; `nemotron_rag.load.load_multivector_embedder` explains the arguments."""
+    model = load_vl_model(folder, device=device, dtype=dtype, pooling="colbert")
+    settings = resolve_settings(
+        model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length
+    )
+    return LlamaNemotronColEmbedVL(model, name=name, revision=revision or fingerprint(folder), settings=settings)

@@ -1,0 +1,66 @@
+"""MaxSim, the score of late interaction: for each query token its best passage token, summed. It knows no model.
+
+Plain numpy: it also serves stores and stand-ins that run without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.protocols import FloatArray
+
+__all__ = ["maxsim"]
+
+_SIMILARITIES = 1 << 24  # held at once: 64 MiB of float32
+
+
+def maxsim(queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[np.floating]]) -> FloatArray:
+    """Score every query with every passage, exactly.
+
+    The published code pads passages to a common length with rows of zeros and lets those take part, so that a query
+    token whose similarities are all negative counts 0 there, or not, depending on the batch. Here nothing is padded.
+
+    Args:
+        queries: one (tokens, dim) array each, of any float type.
+        passages: likewise, of the same dim.
+
+    Returns:
+        (queries, passages) float32.
+
+    Raises:
+        InputError: an array is empty, not two-dimensional, or of another dim.
+
+    Example:
+        >>> maxsim([np.eye(2)], [np.eye(2), np.array([[0.6, 0.8]])])
+        array([[2. , 1.4]], dtype=float32)
+    """
+    _check(queries, passages)
+    if not queries or not passages:
+        return np.zeros((len(queries), len(passages)), dtype=np.float32)
+    tokens = np.concatenate(queries).astype(np.float32, copy=False)  # (query tokens, dim)
+    starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
+    columns = [np.add.reduceat(_best(tokens, passage), starts) for passage in passages]  # each (queries,)
+    return np.stack(columns, axis=1)
+
+
+def _best(tokens: FloatArray, passage: NDArray[np.floating]) -> FloatArray:
+    """For each query token its largest similarity in a passage: (query tokens,)."""
+    columns = passage.astype(np.float32, copy=False).T  # (dim, passage tokens)
+    step = max(1, _SIMILARITIES // len(passage))
+    return np.concatenate([(tokens[i : i + step] @ columns).max(axis=1) for i in range(0, len(tokens), step)])
+
+
+def _check(queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[np.floating]]) -> None:
+    named = [(f"query {i}", query) for i, query in enumerate(queries)]
+    named += [(f"passage {i}", passage) for i, passage in enumerate(passages)]
+    for name, array in named:
+        if array.ndim != 2 or not len(array):
+            raise InputError(f"{name} has shape {array.shape}, wanted (tokens, dim) with one token or more")
+        if array.shape[1] != named[0][1].shape[1]:
+            raise InputError(
+                f"{name} has dim {array.shape[1]}, {named[0][0]} has {named[0][1].shape[1]}; give equal ones"
+            )
