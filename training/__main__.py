@@ -21,11 +21,19 @@ def main() -> None:
     parser.add_argument("--pools", type=int, default=1, help="pools of 100 held-out pages, for evaluate")
     parser.add_argument("--asked", type=int, default=100, help="pages of a pool that are asked for, for evaluate")
     parser.add_argument("--modes", nargs="+", default=["text"], choices=["text", "image", "image_text"])
+    parser.add_argument("--depth", type=int, default=25, help="pages reranked a query, for evaluate; 0 for none")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     WORK.mkdir(parents=True, exist_ok=True)
     if given.what == "evaluate":
-        evaluate(folders=shipped(), judged=given.judged, pools=given.pools, asked=given.asked, modes=given.modes)
+        evaluate(
+            folders=shipped(),
+            judged=given.judged,
+            pools=given.pools,
+            asked=given.asked,
+            modes=given.modes,
+            depth=given.depth,
+        )
         return
     for name, stage in STAGES.items():
         if given.what in (name, "all"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,33 +96,38 @@ def measure(
     reranker: Reranker | None,
     modes: Sequence[str],
     depth: int = 25,
-    show: Callable[[str], None] = print,
 ) -> None:
     """Print R@1 and R@5 by kind of query: BM25, the embedder, and the embedder's top `depth` reranked."""
-    ranks: dict[tuple[str, str], list[np.ndarray]] = {}
+    ranks: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     began = time.monotonic()
     for pool in pools:
         bm25 = Bm25(pool.texts)
+        for kind, rows in pool.queries.items():
+            words = [np.argsort(-bm25.scores(query), kind="stable") for query, _ in rows]
+            ranks["BM25 on the text", kind].append(_ranks(words, [good for _, good in rows]))
         for mode in modes:
             passages = pool.passages(mode)
             vectors = embedder.embed_passages(passages)
             for kind, rows in pool.queries.items():
                 asked, wanted = [row[0] for row in rows], [row[1] for row in rows]
-                order = np.argsort(-embedder.embed_queries(asked) @ vectors.T, axis=1, kind="stable")
-                ranks.setdefault((f"embed {mode}", kind), []).append(_ranks(order, wanted))
-                half = vectors.shape[1] // 2
-                short = _cut(embedder.embed_queries(asked), half) @ _cut(vectors, half).T
-                ranks.setdefault((f"embed {mode}, half size", kind), []).append(
-                    _ranks(np.argsort(-short, axis=1, kind="stable"), wanted)
-                )
-                words = [np.argsort(-bm25.scores(query), kind="stable") for query in asked]
-                ranks.setdefault(("BM25 on the text", kind), []).append(_ranks(words, wanted))
+                orders = _orders(embedder.embed_queries(asked), vectors)
+                for name, order in orders.items():
+                    ranks[f"embed {mode}{name}", kind].append(_ranks(order, wanted))
                 if reranker is not None:
-                    again = [_rerank(reranker, q, row[:depth], passages) for q, row in zip(asked, order, strict=True)]
-                    ranks.setdefault((f"+ rerank {mode}", kind), []).append(_ranks(again, wanted))
+                    again = [
+                        _rerank(reranker, q, row[:depth], passages) for q, row in zip(asked, orders[""], strict=True)
+                    ]
+                    ranks[f"+ rerank {mode}", kind].append(_ranks(again, wanted))
     for (name, kind), parts in sorted(ranks.items()):
-        show(_line(name, kind, np.concatenate(parts)))
-    show(f"{time.monotonic() - began:.0f} s")
+        print(_line(name, kind, np.concatenate(parts)))
+    print(f"{time.monotonic() - began:.0f} s")
+
+
+def _orders(queries: np.ndarray, pages: np.ndarray) -> dict[str, np.ndarray]:
+    """Pages from best to worst for every query, by whole vectors and by their first half."""
+    half = pages.shape[1] // 2
+    scores = {"": queries @ pages.T, ", half size": _cut(queries, half) @ _cut(pages, half).T}
+    return {name: np.argsort(-score, axis=1, kind="stable") for name, score in scores.items()}
 
 
 def _cut(vectors: np.ndarray, size: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,9 +116,3 @@ def train_hits(
             )
     repeats, length, scale = scalars.tolist()
     return Hits(weights.detach(), repeats, length, scale)
-
-
-def top_weights(hits: Hits, tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, float]:
-    """Weights of words that are one piece, for a look at what was learned."""
-    ids = {word: tokenizer.token_to_id(f"Ġ{word}") for word in words}
-    return {word: round(float(hits.weights[i]), 2) for word, i in ids.items() if i is not None}

@@ -138,7 +138,9 @@ def export() -> None:
         shutil.copytree(WORK / shape.name, CHECKPOINTS / shape.name, dirs_exist_ok=True)
 
 
-def evaluate(*, folders: dict[str, Path], judged: Path | None, pools: int, asked: int, modes: list[str]) -> None:
+def evaluate(
+    *, folders: dict[str, Path], judged: Path | None, pools: int, asked: int, modes: list[str], depth: int
+) -> None:
     """Print the table of measurements.
 
     Args:
@@ -147,12 +149,14 @@ def evaluate(*, folders: dict[str, Path], judged: Path | None, pools: int, asked
         pools: how many pools of 100 held-out pages.
         asked: pages of each pool that queries are made from.
         modes: ``text``, ``image``, ``image_text``.
+        depth: how many of the embedder's first pages are reranked; 0 for none.
     """
     measured = [held_out_pool(seed=seed, asked=asked) for seed in range(pools)]
     if judged is not None:
         measured.append(judged_pool(judged))
-    embed, rerank = load_embedder(folders[EMBED.name]), load_reranker(folders[RERANK.name])
-    measure(measured, embedder=embed, reranker=rerank, modes=modes)
+    embed = load_embedder(folders[EMBED.name])
+    rerank = load_reranker(folders[RERANK.name]) if depth else None
+    measure(measured, embedder=embed, reranker=rerank, modes=modes, depth=depth)
 
 
 def shipped() -> dict[str, Path]:
