@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
 from contracts import EmbedderContract, MultiVectorEmbedderContract, RerankerContract
+from nemotron_rag import testing
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 
 
@@ -24,3 +27,8 @@ class TestFakeReranker(RerankerContract):
     @pytest.fixture
     def reranker(self):
         return FakeReranker()
+
+
+def test_examples():
+    failed, tried = doctest.testmod(testing)
+    assert (failed, tried > 5) == (0, True)

@@ -35,8 +35,8 @@ def maxsim(queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[n
         InputError: an array is empty, not two-dimensional, or of another dim.
 
     Example:
-        >>> maxsim([np.eye(2)], [np.eye(2), np.array([[0.6, 0.8]])])
-        array([[2. , 1.4]], dtype=float32)
+        >>> maxsim([np.eye(2)], [np.eye(2), np.eye(2)[:1]])
+        array([[2., 1.]], dtype=float32)
     """
     _check(queries, passages)
     if not queries or not passages:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,10 @@ def test_stored_half_precision_is_scored_in_float32():
     queries, passages = _ragged([4]), _ragged([50, 60], seed=2)
     half = [passage.astype(np.float16) for passage in passages]
     np.testing.assert_allclose(maxsim(queries, half), maxsim(queries, [p.astype(np.float32) for p in half]), rtol=1e-6)
+
+
+def test_example():
+    assert doctest.testmod(maxsim_module) == (0, 1)
 
 
 def test_nothing_in_nothing_out():
