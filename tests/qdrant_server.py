@@ -57,7 +57,9 @@ class Server:
 
     def _create(self, name: str, body: dict) -> bool:
         asked = models.CreateCollection(**body)
-        return self.local.create_collection(name, asked.vectors, metadata=asked.metadata)
+        return self.local.create_collection(
+            name, asked.vectors, sparse_vectors_config=asked.sparse_vectors, metadata=asked.metadata
+        )
 
     def _retrieve(self, name: str, body: dict) -> list[models.Record]:
         asked = models.PointRequest(**body)
@@ -74,6 +76,7 @@ class Server:
         asked = models.QueryRequest(**body)
         return self.local.query_points(
             name,
+            prefetch=asked.prefetch,
             query=asked.query,
             using=asked.using,
             query_filter=asked.filter,

@@ -352,3 +352,12 @@ def test_help_loads_nothing_heavy():
     assert outcome.returncode == 0, outcome.stderr
     for command in ("index", "search", "rerank", "models", "info", "delete", "demo", "--debug"):
         assert command in outcome.stdout
+
+
+def test_search_by_words_too(index, run):
+    code, out, err = run("search", index, "red apples", "--mode", "hybrid", "--json")
+    assert (code, err) == (0, "")
+    hits = json.loads(out)["hits"]
+    assert hits[0]["source"].endswith("fruit.pdf")
+    assert hits[0]["score"] == pytest.approx(1.0)  # first by vector and by words: 1/2 from each
+    assert run("search", index, "red apples", "--mode", "sparse")[0] == 2

@@ -434,3 +434,26 @@ def test_searches_and_adds_from_many_threads(tmp_path):
 
         assert list(pool.map(work, range(8))) == [30] * 8
         assert index.count() == 4 + 4 * 30
+
+
+class Blind(FakeEmbedder):
+    """To whom every question looks the same."""
+
+    def embed_queries(self, queries):
+        return super().embed_queries(["nothing of this"] * len(queries))
+
+
+async def test_hybrid_search_finds_words_that_the_vectors_miss():
+    with PageIndex(embedder=Blind()) as index:
+        fill(index)
+        order = [hit.page.number for hit in index.search("anything")]
+        assert order == [hit.page.number for hit in index.search("anything", mode="hybrid")]  # no word is known
+        last = next(text for n, text in enumerate(TEXTS) if n == order[-1])
+        hits = index.search(last, mode="hybrid")
+        ranks = [hit.page.number for hit in hits]
+        assert sorted(ranks) == sorted(order)
+        assert ranks.index(order[-1]) < 3  # the vectors alone have it last
+        assert all(hit.score == hit.retrieval_score > 0 for hit in hits)
+        assert [hit.page.number for hit in await index.asearch(last, mode="hybrid")] == ranks
+        with pytest.raises(InputError, match="no search mode 'sparse'; give one of: dense, hybrid"):
+            index.search("a", mode="sparse")

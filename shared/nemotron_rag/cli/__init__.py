@@ -93,6 +93,7 @@ def search(
     rerank: Annotated[bool, typer.Option("--rerank", help="Rerank them with the model that suits the index.")] = False,
     reranker: Annotated[str | None, typer.Option(help="Rerank them with this: catalog id or local folder.")] = None,
     top_n: options.TopN = None,
+    mode: options.SearchMode = options.Mode.DENSE,
     where: options.Where = None,
     collection: options.Collection = "pages",
     images: options.Images = None,
@@ -111,7 +112,7 @@ def search(
         name = _index.record_of_existing(location, collection)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
     with _index.open_existing(location, collection, images, device=device, dtype=dtype) as source:
-        hits = source.search(query, k=k, rerank=reranker, top_n=top_n, filter=wanted)
+        hits = source.search(query, k=k, rerank=reranker, top_n=top_n, filter=wanted, mode=mode.value)
     return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
 
 

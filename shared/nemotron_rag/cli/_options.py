@@ -27,12 +27,14 @@ __all__ = [
     "Index",
     "Json",
     "MaxTiles",
+    "Mode",
     "Ocr",
     "OcrMode",
     "OnError",
     "Pages",
     "Password",
     "Query",
+    "SearchMode",
     "TopN",
     "Where",
     "check_html",
@@ -54,6 +56,13 @@ class Ocr(StrEnum):
     ALWAYS = "always"
 
 
+class Mode(StrEnum):
+    """How pages are found."""
+
+    DENSE = "dense"
+    HYBRID = "hybrid"
+
+
 class OnError(StrEnum):
     """What a file that cannot be read does to the run."""
 
@@ -73,6 +82,7 @@ Password = Annotated[str | None, typer.Option(help="Opens protected PDFs.")]
 OcrMode = Annotated[Ocr, typer.Option(help="Which pages Tesseract reads; auto: those without a text layer.")]
 Dpi = Annotated[int | None, typer.Option(min=1, help="Resolution of the pictures; by default what the tiles need.")]
 Images = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Where the page pictures are kept.")]
+SearchMode = Annotated[Mode, typer.Option(help="hybrid also looks for the question's words in the text layers.")]
 ErrorMode = Annotated[OnError, typer.Option(help="What a file that cannot be read does to the run.")]
 TopN = Annotated[int | None, typer.Option(min=1, help="Results to keep; by default all.")]
 Where = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.index._core import Images, IndexCore, open_images, reranked
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 __all__ = ["PageIndex"]
+
+
+Mode: TypeAlias = Literal["dense", "hybrid"]
+"""How pages are found; see `PageIndex.search`."""
 
 
 class PageIndex:
@@ -144,6 +148,7 @@ class PageIndex:
         rerank: Rerank = None,
         top_n: int | None = None,
         filter: Filter | None = None,
+        mode: Mode = "dense",
     ) -> list[Hit]:
         """Find the pages that answer a question.
 
@@ -155,6 +160,8 @@ class PageIndex:
             top_n: how many of them to return; None for all.
             filter: which pages to look at: ``{"source": "a.pdf", "number": [1, 2], "year": {"gte": 2020}}`` over
                 id, source, number, content_hash and metadata keys (see `compile_filter`), or a qdrant Filter.
+            mode: "dense" finds by the model's vectors; "hybrid" also by the words of the pages' text layers (BM25), and
+                joins the two by their ranks. Retrieval scores are cosines, or in hybrid mode fusion scores.
 
         Returns:
             Best first. An index without pages gives none. A page whose picture is missing or broken comes without.
@@ -167,7 +174,8 @@ class PageIndex:
         if embedder is None:
             return []
         rows = embedder.embed_queries([query])
-        hits = self._core.nearest(rows[0], k=k, keep=None if reranker else top_n, wanted=filter)
+        keep = None if reranker else top_n
+        hits = self._core.nearest(rows[0], k=k, keep=keep, words=_words(query, mode), wanted=filter)
         if reranker is None or not hits:
             return hits
         return reranked(hits, reranker.score(query, [hit.page for hit in hits]), top_n)
@@ -180,6 +188,7 @@ class PageIndex:
         rerank: Rerank = None,
         top_n: int | None = None,
         filter: Filter | None = None,
+        mode: Mode = "dense",
     ) -> list[Hit]:
         """The same as `search`, without blocking the event loop."""
         embedder, reranker = await asyncio.to_thread(self._core.ready, rerank, k, top_n)
@@ -187,7 +196,8 @@ class PageIndex:
             return []
         rows = await embedder.aembed_queries([query])
         keep = None if reranker else top_n
-        hits = await asyncio.to_thread(self._core.nearest, rows[0], k=k, keep=keep, wanted=filter)
+        words = _words(query, mode)
+        hits = await asyncio.to_thread(self._core.nearest, rows[0], k=k, keep=keep, words=words, wanted=filter)
         if reranker is None or not hits:
             return hits
         return reranked(hits, await reranker.ascore(query, [hit.page for hit in hits]), top_n)
@@ -298,3 +308,9 @@ class PageIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _words(query: str, mode: Mode) -> str:
+    if mode not in get_args(Mode):
+        raise InputError(f"no search mode {mode!r}; give one of: {', '.join(get_args(Mode))}")
+    return query if mode == "hybrid" else ""

@@ -117,9 +117,11 @@ class IndexCore:
         reranker = self._models.reranker(rerank)
         return (self._models.embedder(self._record) if self.exists() else None), reranker
 
-    def nearest(self, vector: FloatArray, *, k: int, keep: int | None, wanted: Filter | None) -> list[Hit]:
-        """The first `keep` of the k pages nearest to a vector (dimensions,), with their pictures."""
-        found = self.store.query(vector, k=k, wanted=wanted)[:keep]
+    def nearest(
+        self, vector: FloatArray, *, k: int, keep: int | None, words: str = "", wanted: Filter | None
+    ) -> list[Hit]:
+        """The first `keep` of the k pages nearest to a vector (dimensions,), and to words, with their pictures."""
+        found = self.store.query(vector, k=k, words=words, wanted=wanted)[:keep]
         pictures = self._readers.map(self._picture, [stored for stored, _ in found])
         return [
             Hit(

@@ -15,13 +15,16 @@ try:
 except ImportError as error:  # pragma: no cover - covered in a subprocess
     raise MissingExtraError("qdrant_client", "qdrant") from error
 
-__all__ = ["VECTOR", "Collection", "IndexedType"]
+__all__ = ["TERMS", "VECTOR", "Collection", "IndexedType"]
 
 IndexedType: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
 """What a field holds, for a server's payload index."""
 
 VECTOR = "dense"
 """Name of the vector."""
+
+TERMS = "bm25"
+"""Name of the sparse vector of the page's words."""
 
 _RECORD_KEY = "nemotron_rag_index"
 _FIELDS: dict[str, IndexedType] = {"source": "keyword", "number": "integer", "content_hash": "keyword"}
@@ -70,9 +73,12 @@ class Collection:
             StoreError: there is a collection with other vectors, or Qdrant refused.
         """
         if not self.exists():
-            params = models.VectorParams(size=dimensions, distance=models.Distance.COSINE)
             self.connection.read(
-                "make a collection", self._client.create_collection, self.name, vectors_config={VECTOR: params}
+                "make a collection",
+                self._client.create_collection,
+                self.name,
+                vectors_config={VECTOR: models.VectorParams(size=dimensions, distance=models.Distance.COSINE)},
+                sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             )
         if self._vector_size() != dimensions:
             raise StoreError(f"{self} has no {dimensions}-d vector {VECTOR!r}; give another collection name")

@@ -12,7 +12,8 @@ from typing import Any
 
 from nemotron_rag.errors import InputError, MissingExtraError
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.stores._collection import VECTOR, Collection, IndexedType
+from nemotron_rag.stores._bm25 import passage_terms, query_terms
+from nemotron_rag.stores._collection import TERMS, VECTOR, Collection, IndexedType
 from nemotron_rag.stores._connection import Connection
 from nemotron_rag.stores._filters import Filter, compile_filter
 from nemotron_rag.stores._points import (
@@ -34,6 +35,7 @@ __all__ = ["VECTOR", "Filter", "IndexedType", "QdrantStore", "StoredPage", "from
 
 _SCROLL = 1000  # points per request of a listing
 _SCROLL_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request
+_FUSED = 50  # pages of each order that are fused at least
 _NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
 
 
@@ -142,7 +144,10 @@ class QdrantStore:
             for part in batches(payloads, dimensions=vectors.shape[1]):
                 batch = models.Batch(
                     ids=[point_id(stored.page.id) for stored in merged[part]],
-                    vectors={VECTOR: vectors[part].tolist()},
+                    vectors={
+                        VECTOR: vectors[part].tolist(),
+                        TERMS: [passage_terms(stored.page.text) for stored in merged[part]],
+                    },
                     payloads=payloads[part],
                 )
                 self._connection.write(self._client.upsert, self._name, points=batch, wait=True)
@@ -244,27 +249,38 @@ class QdrantStore:
         """
         return sorted({source for stored in self.pages() for source in stored.sources})
 
-    def query(self, vector: FloatArray, *, k: int, wanted: Filter | None = None) -> list[tuple[StoredPage, float]]:
-        """The k pages nearest to a vector, with their cosine similarity, best first.
+    def query(
+        self, vector: FloatArray, *, k: int, words: str = "", wanted: Filter | None = None
+    ) -> list[tuple[StoredPage, float]]:
+        """The k pages nearest to a vector, best first.
 
         Args:
             vector: (dimensions,) float32.
             k: at most so many.
+            words: a question whose words are looked for in the pages' texts too (BM25); the two orders are joined by
+                reciprocal rank fusion, in the same request.
             wanted: see `compile_filter`.
+
+        Returns:
+            Each page with its cosine similarity, or with words its fusion score, which only tells an order.
 
         Raises:
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached, or refused.
         """
-        answer = self._connection.read(
-            "search",
-            self._client.query_points,
-            self._name,
-            query=vector.tolist(),
-            using=VECTOR,
-            query_filter=compile_filter(wanted),
-            limit=k,
-        )
+        conditions = compile_filter(wanted)
+        terms = query_terms(words)
+        request: dict[str, Any] = {"query": vector.tolist(), "using": VECTOR, "query_filter": conditions}
+        if terms.indices:
+            branches = ((VECTOR, vector.tolist()), (TERMS, terms))
+            request = {
+                "prefetch": [
+                    models.Prefetch(query=query, using=name, filter=conditions, limit=max(_FUSED, 2 * k))
+                    for name, query in branches
+                ],
+                "query": models.FusionQuery(fusion=models.Fusion.RRF),
+            }
+        answer = self._connection.read("search", self._client.query_points, self._name, limit=k, **request)
         return [(from_payload(point.payload), float(point.score)) for point in answer.points]
 
     def count(self, wanted: Filter | None = None) -> int:
