@@ -44,6 +44,9 @@ FAMILIES: tuple[Family, ...] = (
         "llama_bidirec",
         {"architectures": ["LlamaBidirectionalForSequenceClassification"]},
     ),
+    Family("nemotron_colembed_qwen3_vl", "multivector_embedder", "qwen3_vl_nemotron_embed"),
+    Family("jina_reranker_m0", "reranker", "qwen2_vl", {"architectures": ["JinaVLForRanking"]}),
+    Family("monoqwen2_vl", "reranker", "qwen2_vl", {"architectures": ["Qwen2VLForConditionalGeneration"]}),
 )
 
 _VL: tuple[Modality, ...] = ("text", "image", "image_text")
@@ -51,6 +54,8 @@ _VL: tuple[Modality, ...] = ("text", "image", "image_text")
 _VL_LENGTHS: dict[Modality, int] = {"image": 2048, "text": 8192, "image_text": 10240}
 # The text models' cards: up to 8192 tokens.
 _TEXT_LENGTHS: dict[Modality, int] = {"text": 8192}
+# Of the published processor of ColEmbed V2 4B and 8B; a picture's tokens count twice there.
+_QWEN_COLEMBED_LENGTHS: dict[Modality, int] = {"image": 4096, "text": 4096, "image_text": 4096}
 _MATRYOSHKA = (384, 512, 768, 1024, 2048)
 _STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
 _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
@@ -166,6 +171,70 @@ CATALOG: tuple[ModelSpec, ...] = (
         verified=True,
         note="not confirmed: whether its own processor writes 'passage: ' once, as here, or twice; text \"passage: \" "
         "beside the picture gives the second form",
+    ),
+    ModelSpec(
+        id="nemotron-colembed-vl-4b-v2",
+        repo="nvidia/nemotron-colembed-vl-4b-v2",
+        revision="0ed152d91f8ad4c5d48296b51c220f686641a398",
+        kind="multivector_embedder",
+        family="nemotron_colembed_qwen3_vl",
+        licence="CC-BY-NC-4.0",
+        commercial=False,
+        parameters=4_826_771_968,
+        dimensions=(2560,),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_QWEN_COLEMBED_LENGTHS,
+        verified=True,
+        note="made for page pictures; a text without one goes beyond the published processor",
+    ),
+    ModelSpec(
+        id="nemotron-colembed-vl-8b-v2",
+        repo="nvidia/nemotron-colembed-vl-8b-v2",
+        revision="34b640612f311ed05a6c7c62c6564847ed555f5f",
+        kind="multivector_embedder",
+        family="nemotron_colembed_qwen3_vl",
+        licence="CC-BY-NC-4.0",
+        commercial=False,
+        parameters=8_767_123_696,
+        dimensions=(4096,),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_QWEN_COLEMBED_LENGTHS,
+        verified=True,
+        note="made for page pictures; a text without one goes beyond the published processor",
+    ),
+    ModelSpec(
+        id="jina-reranker-m0",
+        repo="jinaai/jina-reranker-m0",
+        revision="94bfe0aeb2d4dd7978362699cddd5893d4e0adc8",
+        kind="reranker",
+        family="jina_reranker_m0",
+        licence="CC-BY-NC-4.0",
+        commercial=False,
+        parameters=2_444_721_665,
+        dimensions=(),
+        modalities=("text", "image"),
+        max_input_tiles=None,
+        max_length={"image": 10240, "text": 10240},
+        verified=True,
+        note="reads one modality: of a passage with picture and text the picture",
+    ),
+    ModelSpec(
+        id="MonoQwen2-VL-v0.1",
+        repo=None,
+        revision=None,
+        kind="reranker",
+        family="monoqwen2_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=2_208_985_600,
+        dimensions=(),
+        modalities=("image",),
+        max_input_tiles=None,
+        max_length={"image": 32768},
+        verified=True,
+        note="lightonai/MonoQwen2-VL-v0.1 on the model hub, of which no revision is confirmed; reads pictures only",
     ),
     ModelSpec(
         id="starter-embed-vl",

@@ -15,7 +15,7 @@ from torch import nn
 
 from nemotron_rag.errors import CheckpointError
 
-__all__ = ["fingerprint", "load_tensor", "load_weights", "read_json"]
+__all__ = ["find_tensor", "fingerprint", "load_tensor", "load_weights", "read_json"]
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -83,6 +83,14 @@ def load_tensor(folder: Path, name: str) -> torch.Tensor:
     Raises:
         CheckpointError: no weight file holds it.
     """
+    found = find_tensor(folder, name)
+    if found is None:
+        raise CheckpointError(f"checkpoint {folder} has no weight named {name}")
+    return found
+
+
+def find_tensor(folder: Path, name: str) -> torch.Tensor | None:
+    """One tensor of a checkpoint, float32 on the CPU; None if no weight file holds it."""
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
@@ -90,7 +98,7 @@ def load_tensor(folder: Path, name: str) -> torch.Tensor:
                     return file.get_tensor(name).float()  # type: ignore[no-any-return]
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot read weights {path}: {error}") from error
-    raise CheckpointError(f"checkpoint {folder} has no weight named {name}")
+    return None
 
 
 def fingerprint(folder: Path) -> str:

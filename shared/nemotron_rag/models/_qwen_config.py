@@ -1,0 +1,137 @@
+"""The settings of a Qwen2-VL or Qwen3-VL checkpoint, read from its JSON files. It loads no weights.
+
+Flat files (transformers 4.45) and nested ones, `rope_scaling` and `rope_parameters` are all read. A value that this
+package does not implement raises here: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from transformers import Qwen2Config, Qwen3Config
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+
+from nemotron_rag.errors import CheckpointError
+from nemotron_rag.models._qwen_pixels import PixelSettings, read_pixel_settings
+from nemotron_rag.runtime.attention import PACKED_ATTENTION, PACKED_CAUSAL_ATTENTION
+from nemotron_rag.runtime.checkpoint import read_json
+
+__all__ = ["QwenConfig", "QwenGeneration", "read_qwen_config"]
+
+QwenGeneration: TypeAlias = Literal[2, 3]
+"""Of the architecture: Qwen2-VL or Qwen3-VL."""
+
+_CLASSES: Mapping[QwenGeneration, Any] = {
+    2: (Qwen2Config, Qwen2VLVisionConfig),
+    3: (Qwen3Config, Qwen3VLVisionConfig),
+}
+# Of these classes' fields those that describe a shape.
+_TEXT_FIELDS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("hidden_act", "rms_norm_eps", "vocab_size", "max_position_embeddings", "head_dim", "attention_bias"),
+)
+_VISION_FIELDS = (
+    *("depth", "embed_dim", "hidden_size", "hidden_act", "intermediate_size", "mlp_ratio", "num_heads"),
+    *("out_hidden_size", "patch_size", "spatial_merge_size", "temporal_patch_size"),
+    *("num_position_embeddings", "deepstack_visual_indexes"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QwenConfig:
+    """What the stack, the pixels and the prompts need to know.
+
+    Args:
+        generation: of the architecture.
+        text: of the language model's layers: a `Qwen2Config` or `Qwen3Config`, by generation.
+        vision: of the tower: a `Qwen2VLVisionConfig` or `Qwen3VLVisionConfig`, likewise.
+        rope_theta: base of the rotary frequencies.
+        mrope_section: how many frequencies count time, rows and columns.
+        image_token_id: token id that stands for one image token.
+        tied: whether the output layer is the embedding table.
+        pixels: how images are prepared.
+        processor: all fields of the processor's files.
+    """
+
+    generation: QwenGeneration
+    text: Any
+    vision: Any
+    rope_theta: float
+    mrope_section: tuple[int, int, int]
+    image_token_id: int
+    tied: bool
+    pixels: PixelSettings
+    processor: Mapping[str, Any]
+
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head of the language model."""
+        given = getattr(self.text, "head_dim", None)
+        return int(given or self.text.hidden_size // self.text.num_attention_heads)
+
+
+def read_qwen_config(folder: Path, *, generation: QwenGeneration, causal: bool) -> QwenConfig:
+    """Read ``config.json`` and the processor's files.
+
+    Args:
+        folder: the checkpoint.
+        generation: what the family is built on.
+        causal: whether a token sees only those before it.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or a field has a value that is not implemented.
+    """
+    config = read_json(folder, "config.json")
+    processor = read_json(folder, "preprocessor_config.json")
+    processor |= read_json(folder, "processor_config.json", optional=True)
+    try:
+        built = _build(config, processor, generation)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {folder} {error}") from None
+    except Exception as error:  # the validation errors of transformers share no base class
+        raise CheckpointError(f"config.json of checkpoint {folder} cannot be used: {error!r}") from error
+    built.text._attn_implementation = PACKED_CAUSAL_ATTENTION if causal else PACKED_ATTENTION
+    built.vision._attn_implementation = "sdpa"
+    return built
+
+
+def _build(config: Mapping[str, Any], processor: Mapping[str, Any], generation: QwenGeneration) -> QwenConfig:
+    text = config.get("text_config") or config
+    if text.get("use_sliding_window"):
+        raise CheckpointError("has use_sliding_window=true, only full attention is implemented")
+    layers, tower = _CLASSES[generation]
+    vision = tower(**_picked(config["vision_config"], _VISION_FIELDS))
+    theta, section = _rope(text)
+    built = QwenConfig(
+        generation=generation,
+        text=layers(**_picked(text, _TEXT_FIELDS)),
+        vision=vision,
+        rope_theta=theta,
+        mrope_section=section,
+        image_token_id=int(config["image_token_id"]),
+        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        pixels=read_pixel_settings(processor, vision.to_dict()),
+        processor=processor,
+    )
+    if 2 * sum(section) != built.head_dim:
+        raise CheckpointError(f"has mrope_section {list(section)}, wanted a sum of {built.head_dim // 2}")
+    return built
+
+
+def _rope(text: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
+    """Base and sections of the rotary positions."""
+    rope = text.get("rope_parameters") or text["rope_scaling"]
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind not in ("default", "mrope"):
+        raise CheckpointError(f"has rotary positions of type {kind!r}, only 'default' and 'mrope' are implemented")
+    time, rows, columns = rope["mrope_section"]
+    return float(rope.get("rope_theta", text.get("rope_theta", 0)) or text["rope_theta"]), (time, rows, columns)
+
+
+def _picked(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the names that are there; what a file leaves out has the published class's default."""
+    return {name: fields[name] for name in names if name in fields}

@@ -1,0 +1,179 @@
+"""What a loaded Qwen-VL checkpoint can do for its family: prepare prompts and run packed batches.
+
+It knows neither wordings nor scores; one object holds the weights that all users of a checkpoint share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from nemotron_rag.errors import ImageError
+from nemotron_rag.images import load_image, to_rgb
+from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
+from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image
+from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
+from nemotron_rag.models._qwen_stack import load_qwen_stack, mrope_positions
+from nemotron_rag.runtime.device import resolve_device, resolve_dtype
+from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
+from nemotron_rag.runtime.sharing import shared
+from nemotron_rag.types import Passage
+
+__all__ = ["QwenInput", "QwenModel", "QwenPooling", "load_qwen_model"]
+
+QwenPooling: TypeAlias = Literal["colbert", "last"]
+"""What each sequence gives: (tokens, hidden), each token before the final norm, at length 1, from attention in both
+directions; or (hidden,), the last token behind the final norm, from causal attention."""
+
+_PATCHES_AT_ONCE = 32_768  # per pass through the tower: bounds its memory
+
+
+@dataclass(frozen=True, slots=True)
+class QwenInput:
+    """One sequence, ready for the device.
+
+    Args:
+        ids: token ids.
+        positions: (3, tokens) int64.
+        pictures: in the order of their tokens.
+    """
+
+    ids: list[int]
+    positions: NDArray[np.int64]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence."""
+        return len(self.ids)
+
+
+class QwenModel(PackedModel[QwenInput]):
+    """Configuration, weights, tokenizer and worker of one checkpoint on one device.
+
+    Args:
+        folder: the checkpoint.
+        generation: of the architecture.
+        pooling: what each sequence gives.
+        device: where it runs.
+        dtype: number format of the weights.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        generation: QwenGeneration,
+        pooling: QwenPooling,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.config = read_qwen_config(folder, generation=generation, causal=pooling == "last")
+        self.tokenizer = QwenTokenizer(folder, image_token_id=self.config.image_token_id)
+        self._stack = load_qwen_stack(folder, self.config, device=device, dtype=dtype)
+        self._pooling = pooling
+        self._tower_key = weights_key(self._stack.visual)
+        super().__init__(folder, device=device)
+
+    def embedding_rows(self, ids: Sequence[int]) -> torch.Tensor:
+        """Rows of the embedding table: (ids, hidden) float32 on the CPU."""
+        return self._stack.language_model.embed_tokens.weight[list(ids)].float().cpu()
+
+    def picture(self, passage: Passage, *, index: int, pixels: PixelSettings | None = None) -> Picture | None:
+        """Read and resize a passage's image; None if it has none.
+
+        Args:
+            passage: what the caller gave.
+            index: its place in the caller's list, for error messages.
+            pixels: how to resize it; None for the checkpoint's own settings.
+
+        Raises:
+            ImageError: the image cannot be read or used.
+        """
+        if passage.image is None:
+            return None
+        settings = pixels or self.config.pixels
+        try:
+            resized = resize_image(to_rgb(load_image(passage.image)), settings)
+        except ImageError as error:
+            raise type(error)(f"passage {index}: {error}") from error
+        height, width, _ = resized.shape
+        key = self._tower_key + tiles_key(resized) + width.to_bytes(4, "little")  # equal bytes may have other shapes
+        return Picture(resized, (height // settings.token_side, width // settings.token_side), key)
+
+    def prepare(self, parts: Sequence[Part], *, ending: Sequence[Part] = (), max_length: int, index: int) -> QwenInput:
+        """Token ids and positions of a prompt; see `QwenTokenizer.encode`."""
+        ids = self.tokenizer.encode(parts, ending=ending, max_length=max_length, index=index)
+        pictures = tuple(part for part in parts if isinstance(part, Picture))
+        grids = [picture.grid for picture in pictures]
+        positions = mrope_positions(ids, image_token_id=self.config.image_token_id, grids=grids)
+        return QwenInput(ids, positions, pictures)
+
+    @torch.inference_mode()
+    def _compute(self, batch: Sequence[QwenInput]) -> list[torch.Tensor]:
+        """For each sequence what `QwenPooling` says, float32 on the CPU."""
+        lengths = [item.tokens for item in batch]
+        ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
+        positions = torch.from_numpy(np.concatenate([item.positions for item in batch], axis=1)).to(self._device)
+        hidden = self._stack(ids, positions, lengths, self._image_tokens(batch))  # (tokens, hidden)
+        if self._pooling == "colbert":
+            return [normalize(part.float(), dim=-1).cpu() for part in hidden.split(lengths)]
+        last = hidden[torch.tensor(lengths).cumsum(0) - 1]  # (sequences, hidden)
+        return list(self._stack.language_model.norm(last).float().cpu())
+
+    def _image_tokens(self, batch: Sequence[QwenInput]) -> torch.Tensor | None:
+        """Image tokens of a batch in document order, (image tokens, 1 + taps, hidden); None if it has no image."""
+        pictures = [picture for item in batch for picture in item.pictures]
+        if not pictures:
+            return None
+        distinct = {picture.key: picture for picture in pictures}
+        features = {key: found for key in distinct if (found := vision_features.get(key)) is not None}
+        for group in _groups([picture for key, picture in distinct.items() if key not in features], self.config.pixels):
+            features |= self._encode(group)
+        return torch.cat([features[picture.key].to(self._device) for picture in pictures])
+
+    def _encode(self, pictures: Sequence[Picture]) -> Mapping[bytes, torch.Tensor]:
+        """Run pictures through the tower together and keep their (image tokens, 1 + taps, hidden)."""
+        settings = self.config.pixels
+        merge = settings.merge_size
+        patches = [patchify(torch.from_numpy(picture.pixels).to(self._device), settings) for picture in pictures]
+        grids = [(picture.grid[0] * merge, picture.grid[1] * merge) for picture in pictures]
+        tokens = self._stack.visual(torch.cat(patches), grids)
+        parts = tokens.split([picture.tokens for picture in pictures])
+        encoded = {picture.key: part for picture, part in zip(pictures, parts, strict=True)}
+        for key, part in encoded.items():
+            vision_features.put(key, part)
+        return encoded
+
+
+def _groups(pictures: Sequence[Picture], settings: PixelSettings) -> Iterator[list[Picture]]:
+    """Pictures in groups that the tower takes at once; a larger one stands alone."""
+    room = _PATCHES_AT_ONCE // settings.merge_size**2
+    group: list[Picture] = []
+    for picture in pictures:
+        if group and sum(other.tokens for other in group) + picture.tokens > room:
+            yield group
+            group = []
+        group.append(picture)
+    if group:
+        yield group
+
+
+def load_qwen_model(
+    folder: Path, *, generation: QwenGeneration, pooling: QwenPooling, device: str | None, dtype: str | None
+) -> QwenModel:
+    """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same device."""
+    place = resolve_device(device)
+    number_format = resolve_dtype(dtype, place)
+    return shared(
+        (QwenModel, folder, generation, pooling, place, number_format),
+        lambda: QwenModel(folder, generation=generation, pooling=pooling, device=place, dtype=number_format),
+    )

@@ -1,0 +1,146 @@
+"""From the parts of a Qwen-VL prompt to token ids. It knows no prompt's wording; the families do.
+
+Text that comes from users or documents is plain text: a literal ``<|image_pad|>`` or ``<|im_end|>`` in it is split into
+ordinary tokens. (The published processors read such text as control tokens.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer
+
+from nemotron_rag.errors import CheckpointError, TokenLimitError
+
+__all__ = ["Control", "Part", "Picture", "QwenTokenizer"]
+
+_IMAGE = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+_CONTROLS = (*_IMAGE, "<|im_start|>", "<|im_end|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token, by its name: not text.
+
+    Args:
+        name: for example ``<|im_start|>``.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image in a prompt.
+
+    Args:
+        pixels: (height, width, 3) uint8, resized.
+        grid: rows and columns of its image tokens.
+        key: of its kept vision features.
+    """
+
+    pixels: NDArray[np.uint8]
+    grid: tuple[int, int]
+    key: bytes = b""
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens it takes."""
+        return self.grid[0] * self.grid[1]
+
+
+Part: TypeAlias = str | int | Control | Picture
+"""Of a prompt: plain text, a token id, a control token, or an image."""
+
+
+class QwenTokenizer:
+    """Turns prompts into token ids; it adds no token of its own and no padding.
+
+    Args:
+        folder: a checkpoint with a ``tokenizer.json``.
+        image_token_id: id that stands for one image token, as config.json has it.
+
+    Raises:
+        CheckpointError: the tokenizer is missing, broken, or lacks a control token.
+    """
+
+    def __init__(self, folder: Path, *, image_token_id: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(f"cannot read tokenizer.json of checkpoint {folder}: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._controls = {name: self.token_id(name) for name in _CONTROLS}
+        if self._controls[_IMAGE[1]] != image_token_id:
+            raise CheckpointError(
+                f"tokenizer.json of checkpoint {folder} has id {self._controls[_IMAGE[1]]} for {_IMAGE[1]}, "
+                f"its config.json wants {image_token_id}"
+            )
+        # Some files call them ordinary added tokens, which would be found in text.
+        self._tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in _CONTROLS])
+        self._tokenizer.encode_special_tokens = True  # special tokens inside text are split like any other text
+
+    def token_id(self, token: str) -> int:
+        """The id of one token.
+
+        Raises:
+            CheckpointError: the vocabulary does not hold it.
+        """
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(
+                f"the checkpoint's tokenizer.json has no token {token!r}, wanted one of a Qwen-VL model"
+            )
+        return int(found)
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        """The beginning of a text that has at most `max_tokens` tokens."""
+        found = self._tokenizer.encode(_valid(text), add_special_tokens=False)
+        return text if len(found) <= max_tokens else _valid(text)[: found.offsets[max_tokens - 1][1]]
+
+    def encode(self, parts: Sequence[Part], *, ending: Sequence[Part], max_length: int, index: int) -> list[int]:
+        """Token ids of a prompt, cut on the right to `max_length`.
+
+        Args:
+            parts: of the prompt.
+            ending: what follows; it is never cut.
+            max_length: most tokens, those of images and of the ending included.
+            index: place in the caller's list, for the error message.
+
+        Raises:
+            TokenLimitError: an image does not fit; image tokens are never cut.
+        """
+        last = [i for part in ending for i in self._ids(part)]
+        room = max_length - len(last)
+        ids: list[int] = []
+        needed = 0
+        for part in parts:
+            ids += self._ids(part)
+            needed = len(ids) if isinstance(part, Picture) else needed
+        if needed > room or room < 1:
+            raise TokenLimitError(
+                f"passage {index} needs at least {max(needed, 1) + len(last)} tokens, max_length leaves it "
+                f"{max_length}; raise max_length or give a smaller image"
+            )
+        return ids[:room] + last
+
+    def _ids(self, part: Part) -> list[int]:
+        if isinstance(part, int):
+            return [part]
+        if isinstance(part, Control):
+            return [self._controls[part.name]]
+        if isinstance(part, Picture):
+            start, image, end = (self._controls[name] for name in _IMAGE)
+            return [start, *[image] * part.tokens, end]
+        ids: list[int] = self._tokenizer.encode(_valid(part), add_special_tokens=False).ids
+        return ids
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no encoding

@@ -1,0 +1,118 @@
+"""MonoQwen2-VL: Qwen2-VL asked whether a page picture is relevant to a query, true or false.
+
+Prompt and score are those of the published `MonoVLMRanker`. It knows no file but those of its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.models._lengths import resolve_lengths
+from nemotron_rag.models._qwen_model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen_prompt import Control, Part, Picture
+from nemotron_rag.models._reranker import CrossEncoder
+from nemotron_rag.protocols import FloatArray
+from nemotron_rag.runtime.checkpoint import find_tensor, fingerprint
+from nemotron_rag.types import Passage
+
+__all__ = ["MonoQwen2VL", "load", "monoqwen_prompt"]
+
+_START, _END = Control("<|im_start|>"), Control("<|im_end|>")
+_SYSTEM = "You are a helpful assistant."  # the chat template's own, where the caller gives none
+_QUESTION = (
+    "Assert the relevance of the previous image document to the following query, answer True or False. "
+    "The query is: {query}"
+)
+
+
+class MonoQwen2VL(CrossEncoder[QwenModel]):
+    """A `Reranker` over a MonoQwen2-VL checkpoint; `nemotron_rag.load_reranker` makes it.
+
+    Its logit is the output layer's value for ``True`` minus that for ``False``, so that the logit's sigmoid is the
+    published score, the probability of ``True``. It judges pictures: of a passage with a picture and text it reads the
+    picture alone, and a passage without one is refused.
+
+    Args:
+        model: the loaded weights; other objects may share them.
+        direction: (hidden,) float32, the output layer's row for ``True`` minus that for ``False``.
+        name: catalog id or folder.
+        revision: of the weights.
+        max_length: tokens under ``image``, of query and picture together.
+
+    Example:
+        >>> from nemotron_rag import Passage, load_reranker
+        >>> reranker = load_reranker("path/to/MonoQwen2-VL-v0.1")  # doctest: +SKIP
+        >>> reranker.score("tornado warning", [Passage(image="page.png")]).shape  # doctest: +SKIP
+        (1,)
+    """
+
+    def __init__(
+        self, model: QwenModel, *, direction: torch.Tensor, name: str, revision: str, max_length: Mapping[str, int]
+    ) -> None:
+        super().__init__(model, name=name)
+        self._direction = direction
+        self._revision = revision
+        self._max_length = max_length
+
+    @property
+    def identity(self) -> Mapping[str, str | int | bool | None]:
+        """Everything that decides what the scores are."""
+        return {
+            "family": "monoqwen2_vl",
+            "revision": self._revision,
+            "max_length_image": self._max_length["image"],
+        }
+
+    def _prepare(self, model: QwenModel, query: str, passage: Passage, index: int) -> QwenInput:
+        picture = model.picture(passage, index=index)
+        if picture is None:
+            raise InputError(f"passage {index} has no image, and {self.name} reads images only; give a page picture")
+        parts, ending = monoqwen_prompt(query, picture)
+        return model.prepare(parts, ending=ending, max_length=self._max_length["image"], index=index)
+
+    def _logits(self, rows: list[torch.Tensor]) -> FloatArray:
+        last = torch.stack(rows) if rows else torch.empty(0, len(self._direction))  # (passages, hidden)
+        return (last @ self._direction).numpy()
+
+
+def monoqwen_prompt(query: str, picture: Picture) -> tuple[list[Part], list[Part]]:
+    """The published prompt, and its ending, which makes the model answer and must not be cut."""
+    system: list[Part] = [_START, f"system\n{_SYSTEM}", _END, "\n"]
+    question: list[Part] = [_START, "user\n", picture, _QUESTION.format(query=query)]
+    return [*system, *question], [_END, "\n", _START, "assistant\n"]
+
+
+def load(
+    folder: Path,
+    *,
+    name: str,
+    revision: str | None,
+    device: str | None,
+    dtype: str | None,
+    max_length: int | Mapping[str, int] | None = None,
+) -> MonoQwen2VL:
+    """Load a checkpoint folder; `nemotron_rag.load.load_reranker` explains the arguments."""
+    model = load_qwen_model(folder, generation=2, pooling="last", device=device, dtype=dtype)
+    return MonoQwen2VL(
+        model,
+        direction=_direction(folder, model),
+        name=name,
+        revision=revision or fingerprint(folder),
+        max_length=resolve_lengths({"image": model.config.text.max_position_embeddings}, max_length),
+    )
+
+
+def _direction(folder: Path, model: QwenModel) -> torch.Tensor:
+    """The output layer's row for ``True`` minus that for ``False``: (hidden,) float32.
+
+    The layer is the embedding table if config.json says so, or if the files have no other: those that transformers
+    4.57 wrote do not say so.
+    """
+    words = [model.tokenizer.token_id(word) for word in ("False", "True")]
+    layer = None if model.config.tied else find_tensor(folder, "lm_head.weight")
+    rows = model.embedding_rows(words) if layer is None else layer[words]  # (2, hidden)
+    return rows[1] - rows[0]

@@ -1,0 +1,119 @@
+"""Nemotron ColEmbed V2 on Qwen3-VL: one vector for each token of a query, a page picture, or a text.
+
+Prompts and lengths are those of the published `Qwen3VLNemotronEmbedProcessor`. It knows no file but those of its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nemotron_rag.models._embedder import ManyVectors
+from nemotron_rag.models._lengths import resolve_lengths
+from nemotron_rag.models._qwen_model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen_prompt import Control, Part, Picture
+from nemotron_rag.runtime.checkpoint import fingerprint
+from nemotron_rag.types import Passage
+
+__all__ = ["NemotronColEmbedQwen3VL", "load", "passage_prompt", "query_prompt"]
+
+_START, _END = Control("<|im_start|>"), Control("<|im_end|>")
+# Defaults of the published processor class.
+_QUERY_LENGTH, _PASSAGE_LENGTH, _RESERVED = 512, 4096, 100
+_TURN_END: tuple[Part, ...] = (_END, "\n", _START, "assistant\n")
+
+
+class NemotronColEmbedQwen3VL(ManyVectors[QwenModel]):
+    """A `MultiVectorEmbedder` over a nemotron-colembed-vl-4b-v2 or -8b-v2 checkpoint.
+
+    `nemotron_rag.load_multivector_embedder` makes it. Vectors are the last layer's output before the final norm, each
+    of length 1, from text attention in both directions. All tokens have one, those of the prompt's frame too.
+
+    Of a passage with a picture, `max_length` keeps as many tokens again as the picture takes, and 100 more, free: the
+    published processor counts like that. A text alone, which it does not take, is put into the same prompt.
+
+    Args:
+        model: the loaded weights; other objects may share them.
+        name: catalog id or folder.
+        revision: of the weights.
+        max_length: tokens by modality, and under ``query`` for queries.
+
+    Example:
+        >>> from nemotron_rag import Passage, load_multivector_embedder
+        >>> embedder = load_multivector_embedder("nemotron-colembed-vl-4b-v2")  # doctest: +SKIP
+        >>> embedder.embed_queries(["Where do tornadoes form?"])[0].shape[1]  # doctest: +SKIP
+        2560
+    """
+
+    def __init__(self, model: QwenModel, *, name: str, revision: str, max_length: Mapping[str, int]) -> None:
+        super().__init__(model, name=name, dimensions=model.config.text.hidden_size)
+        self._revision = revision
+        self._max_length = max_length
+        self._processor = model.config.processor
+
+    @property
+    def identity(self) -> Mapping[str, str | int | bool | None]:
+        """Everything that decides what the vectors are."""
+        lengths = {f"max_length_{key}": value for key, value in self._max_length.items()}
+        return {
+            "family": "nemotron_colembed_qwen3_vl",
+            "revision": self._revision,
+            "dimensions": self.dimensions,
+            "pooling": "colbert",
+            **lengths,
+        }
+
+    def _prepare_query(self, model: QwenModel, query: str, index: int) -> QwenInput:
+        parts = query_prompt(self._processor.get("query_prefix", "query:"), query)
+        return model.prepare(parts, max_length=self._max_length["query"], index=index)
+
+    def _prepare_passage(self, model: QwenModel, passage: Passage, index: int) -> QwenInput:
+        picture = model.picture(passage, index=index)
+        parts = passage_prompt(self._processor.get("passage_prefix", "passage:"), passage.text, picture)
+        room = self._max_length[passage.modality]
+        if picture is not None:
+            room -= picture.tokens + int(self._processor.get("reserve_tokens_for_images", _RESERVED))
+        return model.prepare(parts, max_length=room, index=index)
+
+
+def query_prompt(prefix: str, query: str) -> list[Part]:
+    """The published prompt of a query; both of its words are meant.
+
+    Args:
+        prefix: ``query:``.
+        query: the text.
+    """
+    return [_START, f"user\nQuery: {prefix} {query}", *_TURN_END]
+
+
+def passage_prompt(prefix: str, text: str, picture: Picture | None) -> list[Part]:
+    """The published prompt of a passage: image, then text; the space stays when the text is empty.
+
+    Args:
+        prefix: ``passage:``.
+        text: may be empty.
+        picture: or None for a text alone.
+    """
+    words = f"{prefix} {text}"
+    turn: list[Part] = [f"user\n{words}"] if picture is None else ["user\n", picture, words]
+    return [_START, *turn, *_TURN_END]
+
+
+def load(
+    folder: Path,
+    *,
+    name: str,
+    revision: str | None,
+    device: str | None,
+    dtype: str | None,
+    max_length: int | Mapping[str, int] | None = None,
+) -> NemotronColEmbedQwen3VL:
+    """Load a checkpoint folder; `nemotron_rag.load.load_multivector_embedder` explains the arguments."""
+    model = load_qwen_model(folder, generation=3, pooling="colbert", device=device, dtype=dtype)
+    processor = model.config.processor
+    passage = int(processor.get("p_max_length") or _PASSAGE_LENGTH)
+    defaults = {"text": passage, "image": passage, "image_text": passage}
+    defaults["query"] = int(processor.get("q_max_length") or _QUERY_LENGTH)
+    limits = resolve_lengths(defaults, max_length)
+    return NemotronColEmbedQwen3VL(model, name=name, revision=revision or fingerprint(folder), max_length=limits)
