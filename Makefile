@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint fmt types imports check clean
+.PHONY: help demo test notebooks lint fmt types imports check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -23,6 +23,9 @@ demo: $(STAMP)  ## Index, search and rerank the PDFs in cookbook/pdfs, offline, 
 
 test: $(STAMP)  ## Run every test that needs neither a GPU nor the model hub
 	$(BIN)/python -m pytest
+
+notebooks: $(STAMP)  ## Run the notebooks in cookbook/ and store what they show
+	$(BIN)/python tests/notebooks.py
 
 lint: $(STAMP)  ## Style
 	$(BIN)/ruff check .

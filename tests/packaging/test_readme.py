@@ -1,5 +1,6 @@
 """The README says what is true: its table is the catalog, its code runs, its map and links lead somewhere."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -40,7 +41,10 @@ def test_map_names_every_public_module():
     assert [name for name in sorted(modules) if f"`shared/nemotron_rag/{name}`" not in README] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cookbook/README.md"])
+DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cookbook/README.md", "integrations/README.md"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_relative_links_lead_somewhere(document):
     page = ROOT / document
     targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
@@ -51,6 +55,21 @@ def test_every_demo_pdf_has_a_licence():
     noted = (ROOT / "cookbook" / "README.md").read_text(encoding="utf-8")
     for pdf in (ROOT / "cookbook" / "pdfs").iterdir():
         assert re.search(rf"^\| `{re.escape(pdf.name)}` \|.*(public domain|CC BY)", noted, re.MULTILINE), pdf.name
+
+
+def test_every_name_of_the_integrations_is_what_the_readme_says():
+    text = (ROOT / "integrations" / "README.md").read_text(encoding="utf-8")
+    langchain, llama_index = text.split("\n## ")[1:]
+    rows = [
+        (name, "langchain_nemotron_rag", base)
+        for name, base in re.findall(r"^\| `(\w+)` \| `(\w+)` \|", langchain, re.M)
+    ]
+    found = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| (?:`(\w+)`)?", llama_index, re.M)
+    rows += [(name, f"llama_index.{package}", base) for name, package, base in found]
+    assert len(rows) == 6 + 7
+    for name, package, base in rows:
+        bases = {each.__name__ for each in getattr(importlib.import_module(package), name).__mro__}
+        assert not base or base in bases, name
 
 
 @pytest.mark.parametrize("block", BLOCKS)
