@@ -39,6 +39,11 @@ _VISION_FIELDS = (
     *("out_hidden_size", "patch_size", "spatial_merge_size", "temporal_patch_size"),
     *("num_position_embeddings", "deepstack_visual_indexes"),
 )
+# What this code implements; other values of these fields change the computation.
+_SUPPORTED = {"pooling": "colbert"}
+_SUPPORTED_TEXT = {"use_sliding_window": False}
+_SUPPORTED_PIXELS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
+_IMAGE_TOKEN = 151_655  # default of the published configuration classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,9 @@ def read_qwen_config(folder: Path, *, generation: QwenGeneration, causal: bool) 
         CheckpointError: a file is missing or broken, or a field has a value that is not implemented.
     """
     config = read_json(folder, "config.json")
-    processor = read_json(folder, "preprocessor_config.json")
-    processor |= read_json(folder, "processor_config.json", optional=True)
+    processor = read_json(folder, "processor_config.json", optional=True)
+    # Transformers 5 writes what the image processor needs into the same file, earlier releases into another.
+    processor = (processor.get("image_processor") or read_json(folder, "preprocessor_config.json")) | processor
     try:
         built = _build(config, processor, generation)
     except CheckpointError as error:
@@ -101,8 +107,10 @@ def read_qwen_config(folder: Path, *, generation: QwenGeneration, causal: bool) 
 
 def _build(config: Mapping[str, Any], processor: Mapping[str, Any], generation: QwenGeneration) -> QwenConfig:
     text = config.get("text_config") or config
-    if text.get("use_sliding_window"):
-        raise CheckpointError("has use_sliding_window=true, only full attention is implemented")
+    for fields, supported in ((config, _SUPPORTED), (text, _SUPPORTED_TEXT), (processor, _SUPPORTED_PIXELS)):
+        for name, value in supported.items():
+            if fields.get(name) not in (None, value):
+                raise CheckpointError(f"has {name}={fields[name]!r}, only {value!r} is implemented")
     layers, tower = _CLASSES[generation]
     vision = tower(**_picked(config["vision_config"], _VISION_FIELDS))
     theta, section = _rope(text)
@@ -112,7 +120,7 @@ def _build(config: Mapping[str, Any], processor: Mapping[str, Any], generation: 
         vision=vision,
         rope_theta=theta,
         mrope_section=section,
-        image_token_id=int(config["image_token_id"]),
+        image_token_id=int(config.get("image_token_id", _IMAGE_TOKEN)),
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         pixels=read_pixel_settings(processor, vision.to_dict()),
         processor=processor,
@@ -129,7 +137,7 @@ def _rope(text: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
     if kind not in ("default", "mrope"):
         raise CheckpointError(f"has rotary positions of type {kind!r}, only 'default' and 'mrope' are implemented")
     time, rows, columns = rope["mrope_section"]
-    return float(rope.get("rope_theta", text.get("rope_theta", 0)) or text["rope_theta"]), (time, rows, columns)
+    return float(rope.get("rope_theta") or text["rope_theta"]), (time, rows, columns)
 
 
 def _picked(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

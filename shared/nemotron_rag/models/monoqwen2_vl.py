@@ -34,7 +34,8 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
 
     Its logit is the output layer's value for ``True`` minus that for ``False``, so that the logit's sigmoid is the
     published score, the probability of ``True``. It judges pictures: of a passage with a picture and text it reads the
-    picture alone, and a passage without one is refused.
+    picture alone, and a passage without one is refused. Its config.json does not tell it from plain Qwen2-VL, so that
+    a folder of that is taken for one too.
 
     Args:
         model: the loaded weights; other objects may share them.

@@ -237,6 +237,27 @@ def test_rope_parameters_are_the_newer_spelling(tmp_path):
     assert found == pytest.approx(wanted, abs=1e-6)
 
 
+def test_the_image_processor_may_stand_in_the_processors_file(tmp_path):
+    """Transformers 5 writes one file where there were two."""
+    folder = _copy(COLEMBED, tmp_path / "new")
+    image_processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="cannot read preprocessor_config.json"):
+        load_multivector_embedder(folder, device="cpu")
+    processor = json.loads((folder / "processor_config.json").read_text()) | {"image_processor": image_processor}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    found, wanted = (
+        load_multivector_embedder(place, device="cpu").embed_passages([Passage(image=picture())])[0]
+        for place in (folder, DATA / COLEMBED)
+    )
+    assert found == pytest.approx(wanted, abs=1e-6)
+    (folder / "processor_config.json").write_text(
+        json.dumps(processor | {"image_processor": image_processor | {"resample": 2}})
+    )
+    with pytest.raises(CheckpointError, match="has resample=2, only 3 is implemented"):
+        load_multivector_embedder(folder, device="cpu", dtype="bfloat16")
+
+
 def test_an_output_layer_of_its_own_is_used(tmp_path):
     def untie(config: dict) -> None:
         config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
@@ -264,7 +285,8 @@ def test_the_output_layer_is_the_embedding_where_the_files_have_no_other(tmp_pat
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda config: config["text_config"].update(use_sliding_window=True), "only full attention is implemented"),
+        (lambda config: config.update(pooling="avg"), "has pooling='avg', only 'colbert' is implemented"),
+        (lambda config: config["text_config"].update(use_sliding_window=True), "only False is implemented"),
         (lambda config: config["text_config"]["rope_scaling"].update(rope_type="yarn"), "rotary .* type 'yarn'"),
         (lambda config: config["text_config"]["rope_scaling"].update(mrope_section=[4, 2, 1]), "wanted a sum of 8"),
         (lambda config: config.update(image_token_id=5), "has id 612 for <.image_pad.>, its config.json wants 5"),
