@@ -4,17 +4,14 @@ It knows the shipped files and the public loaders only.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from nemotron_rag import Passage, load_embedder, load_reranker
+from starter_support import SHIPPED, random_twin
 
-SHIPPED = Path(__file__).parents[2] / "shared" / "nemotron_rag" / "checkpoints"
 DATA = json.loads((Path(__file__).parents[1] / "data" / "starter_quality.json").read_text(encoding="utf-8"))
 # Every text stands between two paragraphs that say nothing: what all pages share must not count.
 FRAMES = DATA["frames"]
@@ -39,18 +36,6 @@ def reranked(folder: Path, order: np.ndarray, depth: int) -> np.ndarray:
 
 def recall(order: np.ndarray, k: int) -> float:
     return float(np.mean([i in row[:k] for i, row in enumerate(order)]))
-
-
-def with_random_weights(source: Path, target: Path) -> Path:
-    shutil.copytree(source, target)
-    generator = torch.Generator().manual_seed(0)
-    weights = load_file(source / "model.safetensors")
-    noise = {
-        name: torch.ones_like(w) if "norm" in name else torch.randn(w.shape, generator=generator).to(w.dtype) * 0.02
-        for name, w in weights.items()
-    }
-    save_file(noise, target / "model.safetensors")
-    return target
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +63,9 @@ def test_reranker_mends_a_reversed_order(order):
 
 
 def test_random_embedder_fails(tmp_path):
-    assert recall(embedding_order(with_random_weights(SHIPPED / "starter-embed-vl", tmp_path / "m")), 1) <= 0.5
+    assert recall(embedding_order(random_twin("starter-embed-vl", tmp_path)), 1) <= 0.5
 
 
 def test_random_reranker_fails(tmp_path, order):
-    folder = with_random_weights(SHIPPED / "starter-rerank-vl", tmp_path / "m")
+    folder = random_twin("starter-rerank-vl", tmp_path)
     assert recall(reranked(folder, order, 5), 1) <= 0.5
