@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nemotron_rag import catalog
+from nemotron_rag import catalog, families
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
 from nemotron_rag.types import Kind, ModelSpec
 
@@ -184,7 +184,7 @@ def _family(folder: Path) -> tuple[str, Kind]:
     """Family and kind of a local checkpoint, by its config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        family = catalog.find_family(config)
+        family = families.find_family(config)
     except UnknownModelError as error:
         raise CheckpointError(f"folder {folder} holds {error}") from error
     except (OSError, ValueError, AttributeError) as error:

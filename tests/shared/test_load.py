@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import nemotron_rag.load
-from nemotron_rag import CATALOG, Passage, catalog, load_embedder, load_multivector_embedder, load_reranker
+from nemotron_rag import CATALOG, Passage, catalog, families, load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
 from nemotron_rag.runtime import hub
 
@@ -218,9 +218,11 @@ def test_non_commercial_weights_are_told_of_once(monkeypatch, reference, caplog)
 
 
 def test_a_family_is_found_by_its_most_particular_fields():
-    assert catalog.find_family({"model_type": "llama_nemotron_vl"}).kind == "embedder"
-    assert catalog.find_family({"model_type": "llama_nemotron_vl", "pooling": "colbert"}).kind == "multivector_embedder"
-    modules = {family.module for family in catalog.FAMILIES}
+    assert families.find_family({"model_type": "llama_nemotron_vl"}).kind == "embedder"
+    assert (
+        families.find_family({"model_type": "llama_nemotron_vl", "pooling": "colbert"}).kind == "multivector_embedder"
+    )
+    modules = {family.module for family in families.FAMILIES}
     assert {spec.family for spec in CATALOG} <= modules
 
 
