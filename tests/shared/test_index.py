@@ -338,3 +338,16 @@ def test_a_failure_names_its_document_once_and_an_empty_pdf_says_so(tmp_path, mo
     assert {failure.source for failure in report.failures} == {"broken.pdf", "none.pdf"}
     assert all(failure.source not in failure.reason for failure in report.failures)
     assert "none.pdf: has no pages" in {str(failure) for failure in report.failures}
+
+
+def test_pictures_of_every_suffix_are_read_and_broken_ones_named_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["a.png", "b.pgm", "c.j2k", "d.TIFF"]
+    for name in names:
+        Image.new("L", (8, 8), 99).save(name, {"b.pgm": "PPM", "c.j2k": "JPEG2000", "d.TIFF": "TIFF"}.get(name, "PNG"))
+    Path("broken.png").write_bytes(b"no picture")
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        report = index.add([*names, "broken.png"], progress=False)
+        assert index.sources() == sorted(names)
+    (failure,) = report.failures
+    assert str(failure).startswith("broken.png: wanted an image (")

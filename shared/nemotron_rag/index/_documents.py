@@ -21,7 +21,26 @@ __all__ = ["Document", "Sources", "Unusable", "clean_source", "decoded", "expand
 Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike[str] | Page]"
 """A PDF, an image file, a folder of PDFs, a page, or any iterable of these."""
 
-_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".avif"})
+_IMAGE_SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".avif",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +156,11 @@ def read_picture(document: Document) -> Page:
     Raises:
         ImageError: it cannot be read.
     """
-    image = load_image(_picture_bytes(document.path))
+    data = _picture_bytes(document.path)  # the very bytes that the page's id is made from
+    try:
+        image = load_image(data)
+    except ImageError as error:
+        raise type(error)(str(error).replace("<bytes>", document.source, 1)) from error
     return Page(id=page_id(document.content_hash, 1), source=document.source, number=1, image=image)
 
 
