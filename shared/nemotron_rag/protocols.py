@@ -71,7 +71,10 @@ class MultiVectorEmbedder(_Model, Protocol):
         """Embed passages: one (tokens, dimensions) float32 array each."""
 
     def score(self, queries: Sequence[FloatArray], passages: Sequence[FloatArray]) -> FloatArray:
-        """MaxSim: (queries, passages) float32; for each query token the best passage token, summed."""
+        """MaxSim: (queries, passages) float32; for each query token the best passage token, summed.
+
+        A model may treat a query token that matches nothing (all similarities negative) as its published code does.
+        """
 
     async def aembed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """The same as `embed_queries`, without blocking the event loop."""

@@ -127,13 +127,27 @@ class OneVector(_Embedder[M, FloatArray]):
 class ManyVectors(_Embedder[M, list[FloatArray]]):
     """An embedder whose model gives (tokens, dimensions) vectors of length 1 for each input."""
 
-    def score(self, queries: Sequence[FloatArray], passages: Sequence[FloatArray]) -> FloatArray:
-        """MaxSim: (queries, passages) float32; for each query token the best passage token, summed.
+    def score(
+        self, queries: Sequence[FloatArray], passages: Sequence[FloatArray], *, exact: bool = False
+    ) -> FloatArray:
+        """MaxSim: for each query token the best passage token, summed.
+
+        By default what `get_scores` of the published models gives for the same lists: there all passages are padded
+        to the longest one with rows of zeros that take part, so that a query token whose similarities with a shorter
+        passage are all negative counts 0. With trained weights that is rare; the rest is the same.
+
+        Args:
+            queries: one (tokens, dimensions) array each.
+            passages: likewise.
+            exact: pad nothing, so that a passage's score does not depend on what else is in the list.
+
+        Returns:
+            (queries, passages) float32.
 
         Raises:
             InputError: an array is not (tokens, dimensions), or is empty.
         """
-        return maxsim(queries, passages)
+        return maxsim(queries, passages, padded=not exact)
 
     def _finish(self, rows: list[torch.Tensor]) -> list[FloatArray]:
         return [row.numpy() for row in rows]

@@ -18,15 +18,17 @@ __all__ = ["maxsim"]
 _SIMILARITIES = 1 << 24  # held at once: 64 MiB of float32
 
 
-def maxsim(queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[np.floating]]) -> FloatArray:
-    """Score every query with every passage, exactly.
-
-    The published code pads passages to a common length with rows of zeros and lets those take part, so that a query
-    token whose similarities are all negative counts 0 there, or not, depending on the batch. Here nothing is padded.
+def maxsim(
+    queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[np.floating]], *, padded: bool = False
+) -> FloatArray:
+    """Score every query with every passage.
 
     Args:
         queries: one (tokens, dim) array each, of any float type.
         passages: likewise, of the same dim.
+        padded: score as the published `get_scores` of the ColEmbed models does: it pads the passages to the longest
+            one with rows of zeros and lets those take part, so that with a shorter passage a query token whose
+            similarities are all negative counts 0. False scores every passage for itself.
 
     Returns:
         (queries, passages) float32.
@@ -43,15 +45,17 @@ def maxsim(queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[n
         return np.zeros((len(queries), len(passages)), dtype=np.float32)
     tokens = np.concatenate(queries).astype(np.float32, copy=False)  # (query tokens, dim)
     starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
-    columns = [np.add.reduceat(_best(tokens, passage), starts) for passage in passages]  # each (queries,)
-    return np.stack(columns, axis=1)
+    longest = max(map(len, passages)) if padded else 0
+    best = [_best(tokens, passage, has_zeros=len(passage) < longest) for passage in passages]  # each (query tokens,)
+    return np.stack([np.add.reduceat(values, starts) for values in best], axis=1)
 
 
-def _best(tokens: FloatArray, passage: NDArray[np.floating]) -> FloatArray:
+def _best(tokens: FloatArray, passage: NDArray[np.floating], *, has_zeros: bool) -> FloatArray:
     """For each query token its largest similarity in a passage: (query tokens,)."""
     columns = passage.astype(np.float32, copy=False).T  # (dim, passage tokens)
     step = max(1, _SIMILARITIES // len(passage))
-    return np.concatenate([(tokens[i : i + step] @ columns).max(axis=1) for i in range(0, len(tokens), step)])
+    best = np.concatenate([(tokens[i : i + step] @ columns).max(axis=1) for i in range(0, len(tokens), step)])
+    return np.maximum(best, 0) if has_zeros else best
 
 
 def _check(queries: Sequence[NDArray[np.floating]], passages: Sequence[NDArray[np.floating]]) -> None:

@@ -36,6 +36,15 @@ def test_no_padding_takes_part():
     np.testing.assert_allclose(maxsim([query], [short, long]), [[-0.6, -0.8]], rtol=1e-6)
 
 
+def test_padding_takes_part_if_wanted():
+    """Only shorter passages have rows of zeros, and these win only over similarities that are all negative."""
+    queries = [np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])]
+    short, long = np.array([[-0.6, 0.8]]), np.array([[-1.0, 0.0], [-0.8, 0.6]])
+    found = maxsim(queries, [short, long], padded=True)
+    np.testing.assert_allclose(found, [[0.0, -0.8], [0.8, -0.2]], atol=1e-6)
+    np.testing.assert_allclose(maxsim(queries, [short], padded=True), maxsim(queries, [short]))
+
+
 def test_stored_half_precision_is_scored_in_float32():
     queries, passages = _ragged([4]), _ragged([50, 60], seed=2)
     half = [passage.astype(np.float16) for passage in passages]
