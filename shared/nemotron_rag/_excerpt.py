@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["excerpt", "one_line", "printable", "split_marked"]
+__all__ = ["excerpt", "one_line", "printable", "split_marked", "telling_words"]
 
 _WORD = re.compile(r"\w+")
 _LONG = 4  # letters; shorter words ("of", "der") say little, unless they are numbers or acronyms
@@ -37,7 +37,7 @@ def excerpt(text: str, query: str, *, words: int = 60) -> str:
         One line; an ellipsis stands where text was left out.
     """
     tokens = one_line(text).split(" ")
-    wanted = _wanted(query)
+    wanted = telling_words(query)
     found = [{w.casefold() for w in _WORD.findall(token)} & wanted for token in tokens]
     best, start = 0, 0
     for first in range(0, max(1, len(tokens) - words + 1), max(1, words // 4)):
@@ -51,7 +51,7 @@ def excerpt(text: str, query: str, *, words: int = 60) -> str:
 
 def split_marked(text: str, query: str) -> list[tuple[str, bool]]:
     """Split `text` into (piece, is one of the query's words); the pieces joined are the text again."""
-    wanted = _wanted(query)
+    wanted = telling_words(query)
     pieces: list[tuple[str, bool]] = []
     end = 0
     for match in _WORD.finditer(text):
@@ -62,11 +62,12 @@ def split_marked(text: str, query: str) -> list[tuple[str, bool]]:
     return [piece for piece in pieces if piece[0]]
 
 
-def _shows(character: str) -> bool:
-    return character.isprintable() or character in _JOINERS
-
-
-def _wanted(query: str) -> set[str]:
+def telling_words(query: str) -> set[str]:
+    """The words of a query, in lower case, that say what is wanted: not the short ones, unless all are short."""
     words = _WORD.findall(query)
     telling = [w for w in words if len(w) >= _LONG or not w.isalpha() or (w.isupper() and len(w) > 1)]
     return {w.casefold() for w in telling or words}
+
+
+def _shows(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nemotron_rag.types import Passage, Ranked
 
-__all__ = ["Embedder", "FloatArray", "MultiVectorEmbedder", "Reranker"]
+__all__ = ["Embedder", "FloatArray", "LocatingEmbedder", "MultiVectorEmbedder", "Reranker"]
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -81,6 +81,23 @@ class MultiVectorEmbedder(_Model, Protocol):
 
     async def aembed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
         """The same as `embed_passages`, without blocking the event loop."""
+
+
+@runtime_checkable
+class LocatingEmbedder(MultiVectorEmbedder, Protocol):
+    """A `MultiVectorEmbedder` that knows what each of its vectors stands for: all that a heatmap needs."""
+
+    def locate_queries(self, queries: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Which characters of its query each vector stands for: one (tokens, 2) int64 array each.
+
+        First character and the one behind the last; the two are equal for tokens of the prompt, which stand for none.
+        """
+
+    def locate_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
+        """Which rectangle of its picture each vector stands for: one (tokens, 4) float32 array each.
+
+        Left, top, right and bottom in fractions of the picture's width and height; NaN for tokens of text or prompt.
+        """
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nemotron_rag.errors import ClosedError
 from nemotron_rag.images import load_image
@@ -80,7 +81,7 @@ class FakeEmbedder:
 class FakeMultiVectorEmbedder:
     """A `MultiVectorEmbedder` with one fixed random vector for each word; MaxSim counts the words that are shared.
 
-    An image contributes one more "word", its pixels' hash.
+    An image contributes one more "word", its pixels' hash, which stands for all of it (`LocatingEmbedder`).
 
     Args:
         dimensions: length of every vector.
@@ -115,6 +116,19 @@ class FakeMultiVectorEmbedder:
     def score(self, queries: Sequence[FloatArray], passages: Sequence[FloatArray]) -> FloatArray:
         """MaxSim: (queries, passages) float32."""
         return maxsim(queries, passages)
+
+    def locate_queries(self, queries: Sequence[str]) -> list[NDArray[np.int64]]:
+        """The characters of each word: one (words, 2) int64 array each."""
+        spans = [[match.span() for match in _WORD.finditer(query)] or [(0, 0)] for query in queries]
+        return [np.array(found) for found in spans]
+
+    def locate_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
+        """The whole picture for its own "word": one (words, 4) float32 array each, NaN for the words of texts."""
+        rows = [np.full((len(_passage_words(passage)) or 1, 4), np.nan, np.float32) for passage in passages]
+        for boxes, passage in zip(rows, passages, strict=True):
+            if passage.image is not None:
+                boxes[-1] = 0, 0, 1, 1
+        return rows
 
     async def aembed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """Same as `embed_queries`."""

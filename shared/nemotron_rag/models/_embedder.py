@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from nemotron_rag.errors import ClosedError, InputError
@@ -85,8 +87,7 @@ class _Embedder(ABC, Generic[M, R]):
         """What callers get, from what the model gives."""
 
     def _checked_query(self, query: str, index: int) -> Any:
-        if not isinstance(query, str):
-            raise InputError(f"query {index} is of type {type(query).__name__}, wanted str")
+        _check_query(query, index)
         return self._prepare_query(self._opened(), query, index)
 
     def _checked_passage(self, passage: Passage, index: int) -> Any:
@@ -149,8 +150,51 @@ class ManyVectors(_Embedder[M, list[FloatArray]]):
         """
         return maxsim(queries, passages, padded=not exact)
 
+    def locate_queries(self, queries: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Which characters of its query each vector of `embed_queries` stands for, without computing any.
+
+        Returns:
+            One (tokens, 2) int64 array each: the first character and the one behind the last. The two are equal where
+            a token stands for none, but for the prompt.
+
+        Raises:
+            InputError: an item is not a string.
+        """
+        model = self._opened(queries)
+        for index, query in enumerate(queries):
+            _check_query(query, index)
+        return [self._query_spans(model, query, index) for index, query in enumerate(queries)]
+
+    def locate_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
+        """Which rectangle of its picture each vector of `embed_passages` stands for, without computing any.
+
+        Returns:
+            One (tokens, 4) float32 array each: left, top, right and bottom in fractions of the picture's width and
+            height; NaN for tokens of text or prompt. Rectangles may overlap, as those of a thumbnail do.
+
+        Raises:
+            InputError: as from `embed_passages`.
+        """
+        model = self._opened(passages)
+        for index, passage in enumerate(passages):
+            check_passage(passage, index)
+        return [self._passage_boxes(model, passage, index) for index, passage in enumerate(passages)]
+
+    @abstractmethod
+    def _query_spans(self, model: M, query: str, index: int) -> NDArray[np.int64]:
+        """What `locate_queries` says of one query."""
+
+    @abstractmethod
+    def _passage_boxes(self, model: M, passage: Passage, index: int) -> FloatArray:
+        """What `locate_passages` says of one passage."""
+
     def _finish(self, rows: list[torch.Tensor]) -> list[FloatArray]:
         return [row.numpy() for row in rows]
+
+
+def _check_query(query: object, index: int) -> None:
+    if not isinstance(query, str):
+        raise InputError(f"query {index} is of type {type(query).__name__}, wanted str")
 
 
 def check_passage(passage: Passage, index: int) -> None:

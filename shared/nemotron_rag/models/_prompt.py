@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
 
 from nemotron_rag.errors import CheckpointError, InputError, TokenLimitError
 
@@ -64,7 +66,7 @@ class PromptTokenizer:
         Raises:
             TokenLimitError: the image does not fit; image tokens are never cut.
         """
-        ids = self._start + self._encode(prompt.before)
+        ids = self._start + self._encode(prompt.before).ids
         if prompt.image_tokens:
             ids += self._image_block(prompt.image_tokens)
             if len(ids) > max_length:
@@ -72,8 +74,23 @@ class PromptTokenizer:
                     f"passage {index} needs {len(ids)} tokens for its image, max_length allows {max_length}; "
                     f"raise max_length or lower max_input_tiles"
                 )
-            ids += self._encode(prompt.after)
+            ids += self._encode(prompt.after).ids
         return ids[:max_length]
+
+    def spans(self, prompt: Prompt, text: str, *, max_length: int) -> NDArray[np.int64]:
+        """Which characters of a text each token stands for that `encode` gives for a prompt without an image.
+
+        Args:
+            prompt: what is encoded.
+            text: the end of it.
+            max_length: as for `encode`.
+
+        Returns:
+            (tokens, 2) int64: the first character of `text` and the one behind the last; equal ones for no character.
+        """
+        offsets = [(0, 0)] * len(self._start) + self._encode(prompt.before).offsets
+        counted = np.array(offsets[:max_length]).reshape(-1, 2) - (len(prompt.before) - len(text))
+        return counted.clip(min=0)
 
     def _image_block(self, tokens: int) -> list[int]:
         if self._image_ids is None:
@@ -87,7 +104,6 @@ class PromptTokenizer:
             raise CheckpointError(f"tokenizer.json of checkpoint {folder} has no <img> and </img> tokens")
         return start, context, end
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> Encoding:
         valid = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no encoding
-        ids: list[int] = self._tokenizer.encode(valid, add_special_tokens=False).ids
-        return ids
+        return self._tokenizer.encode(valid, add_special_tokens=False)

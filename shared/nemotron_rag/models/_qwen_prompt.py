@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from nemotron_rag.errors import CheckpointError, TokenLimitError
 
@@ -101,7 +101,7 @@ class QwenTokenizer:
 
     def cut(self, text: str, max_tokens: int) -> str:
         """The beginning of a text that has at most `max_tokens` tokens."""
-        found = self._tokenizer.encode(_valid(text), add_special_tokens=False)
+        found = self._encode(text)
         return text if len(found) <= max_tokens else _valid(text)[: found.offsets[max_tokens - 1][1]]
 
     def encode(self, parts: Sequence[Part], *, ending: Sequence[Part], max_length: int, index: int) -> list[int]:
@@ -130,6 +130,24 @@ class QwenTokenizer:
             )
         return ids[:room] + last
 
+    def spans(self, parts: Sequence[Part], text: str, *, holder: int, max_length: int) -> NDArray[np.int64]:
+        """Which characters of a text each token stands for that `encode` gives for a prompt without an ending.
+
+        Args:
+            parts: of the prompt.
+            text: the end of one of them.
+            holder: the place of that part.
+            max_length: as for `encode`.
+
+        Returns:
+            (tokens, 2) int64: the first character of `text` and the one behind the last; equal ones for no character.
+        """
+        before = sum(len(self._ids(part)) for part in parts[:holder])
+        after = sum(len(self._ids(part)) for part in parts[holder + 1 :])
+        part = str(parts[holder])
+        offsets = np.array(self._encode(part).offsets).reshape(-1, 2) - (len(part) - len(text))
+        return np.pad(offsets.clip(min=0), ((before, after), (0, 0)))[:max_length]
+
     def _ids(self, part: Part) -> list[int]:
         if isinstance(part, int):
             return [part]
@@ -138,8 +156,11 @@ class QwenTokenizer:
         if isinstance(part, Picture):
             start, image, end = (self._controls[name] for name in _IMAGE)
             return [start, *[image] * part.tokens, end]
-        ids: list[int] = self._tokenizer.encode(_valid(part), add_special_tokens=False).ids
+        ids: list[int] = self._encode(part).ids
         return ids
+
+    def _encode(self, text: str) -> Encoding:
+        return self._tokenizer.encode(_valid(text), add_special_tokens=False)
 
 
 def _valid(text: str) -> str:

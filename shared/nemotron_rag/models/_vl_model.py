@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._llama import mean_pool, token_vectors
 from nemotron_rag.models._packed import PackedModel
 from nemotron_rag.models._pixels import cut_tiles, normalise
+from nemotron_rag.models._pooling import mean_pool, token_vectors
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.models._vl_config import Pooling, read_vl_config
 from nemotron_rag.models._vl_settings import VLSettings
@@ -75,6 +75,11 @@ class VLModel(PackedModel[VLInput]):
         """An embedder's query, ready for the device."""
         prompt = embed_prompt(self.config.query_prefix, query)
         return self.encode(prompt, None, max_length=settings.max_length["query"], index=index)
+
+    def query_spans(self, query: str, settings: VLSettings) -> NDArray[np.int64]:
+        """Which characters of a query each token of `encode_query` stands for; see `PromptTokenizer.spans`."""
+        prompt = embed_prompt(self.config.query_prefix, query)
+        return self._tokenizer.spans(prompt, query, max_length=settings.max_length["query"])
 
     def encode_passage(self, passage: Passage, settings: VLSettings, *, index: int) -> VLInput:
         """An embedder's passage, ready for the device; its image is converted to RGB before it is resized."""

@@ -7,13 +7,21 @@ those of its checkpoint. What the published config.json says of pooling is not l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nemotron_rag.heatmap.boxes import place_boxes, tile_boxes
+from nemotron_rag.images import load_image
 from nemotron_rag.models._embedder import ManyVectors
 from nemotron_rag.models._vl_model import VLInput, VLModel, load_vl_model
 from nemotron_rag.models._vl_settings import VLSettings, resolve_settings
+from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
+from nemotron_rag.tiling import choose_grid
 from nemotron_rag.types import Passage
 
 __all__ = ["LlamaNemotronColEmbedVL", "load"]
@@ -59,6 +67,21 @@ class LlamaNemotronColEmbedVL(ManyVectors[VLModel]):
 
     def _prepare_passage(self, model: VLModel, passage: Passage, index: int) -> VLInput:
         return model.encode_passage(passage, self._settings, index=index)
+
+    def _query_spans(self, model: VLModel, query: str, index: int) -> NDArray[np.int64]:
+        return model.query_spans(query, self._settings)
+
+    def _passage_boxes(self, model: VLModel, passage: Passage, index: int) -> FloatArray:
+        item = self._prepare_passage(model, passage, index)
+        in_picture = np.array(item.ids) == model.config.image_context_id
+        if passage.image is None or item.tiles is None:
+            return place_boxes(in_picture, np.empty((0, 4), np.float32))
+        width, height = load_image(passage.image).size
+        tile_size, max_tiles = model.config.tile_size, self._settings.max_input_tiles
+        columns, rows = choose_grid(width, height, max_tiles=max_tiles, tile_size=tile_size)
+        side = math.isqrt(model.config.tokens_per_tile)
+        boxes = tile_boxes(columns, rows, side=side, thumbnail=len(item.tiles) > columns * rows)
+        return place_boxes(in_picture, boxes)
 
 
 def load(

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nemotron_rag.heatmap.boxes import grid_boxes, place_boxes
 from nemotron_rag.models._embedder import ManyVectors
 from nemotron_rag.models._lengths import resolve_lengths
 from nemotron_rag.models._qwen_model import QwenInput, QwenModel, load_qwen_model
 from nemotron_rag.models._qwen_prompt import Control, Part, Picture
+from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
@@ -65,8 +70,7 @@ class NemotronColEmbedQwen3VL(ManyVectors[QwenModel]):
         }
 
     def _prepare_query(self, model: QwenModel, query: str, index: int) -> QwenInput:
-        parts = query_prompt(self._processor.get("query_prefix", "query:"), query)
-        return model.prepare(parts, max_length=self._max_length["query"], index=index)
+        return model.prepare(self._query_parts(query), max_length=self._max_length["query"], index=index)
 
     def _prepare_passage(self, model: QwenModel, passage: Passage, index: int) -> QwenInput:
         picture = model.picture(passage, index=index)
@@ -75,6 +79,19 @@ class NemotronColEmbedQwen3VL(ManyVectors[QwenModel]):
         if picture is not None:
             room -= picture.tokens + int(self._processor.get("reserve_tokens_for_images", _RESERVED))
         return model.prepare(parts, max_length=room, index=index)
+
+    def _query_spans(self, model: QwenModel, query: str, index: int) -> NDArray[np.int64]:
+        limit = self._max_length["query"]
+        return model.tokenizer.spans(self._query_parts(query), query, holder=1, max_length=limit)
+
+    def _passage_boxes(self, model: QwenModel, passage: Passage, index: int) -> FloatArray:
+        item = self._prepare_passage(model, passage, index)
+        in_picture = np.array(item.ids) == model.config.image_token_id
+        boxes = [grid_boxes(picture.grid[1], picture.grid[0]) for picture in item.pictures]
+        return place_boxes(in_picture, np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32))
+
+    def _query_parts(self, query: str) -> list[Part]:
+        return query_prompt(self._processor.get("query_prefix", "query:"), query)
 
 
 def query_prompt(prefix: str, query: str) -> list[Part]:
