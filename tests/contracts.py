@@ -182,7 +182,11 @@ class RerankerContract:
         assert reranker.rank(self.query, passages, top_n=0) == []
 
     def test_equal_scores_keep_the_order(self, reranker):
-        assert [hit.index for hit in reranker.rank(self.query, [Passage("same")] * 4)] == [0, 1, 2, 3]
+        passages = [Passage("same")] * 4
+        scores = reranker.score(self.query, passages)  # the last bit may depend on the place in the batch
+        np.testing.assert_allclose(scores, scores[0], atol=self.tolerance)
+        order = sorted(range(4), key=lambda i: -scores[i])
+        assert [hit.index for hit in reranker.rank(self.query, passages)] == order
 
     def test_nothing_in_nothing_out(self, reranker):
         assert reranker.score(self.query, []).shape == (0,)

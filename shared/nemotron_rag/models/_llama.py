@@ -1,4 +1,4 @@
-"""The bidirectional Llama under NVIDIA's models, over packed sequences, and the poolings of its output.
+"""The bidirectional Llama under NVIDIA's models, over packed sequences.
 
 It knows tensors only: no prompts, no images, no scores. Layer classes come from `transformers`.
 """
@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from nemotron_rag.runtime.attention import PACKED_ATTENTION
+from nemotron_rag.runtime.attention import PACKED_ATTENTION, pack
 
-__all__ = ["BidirectionalLlama", "llama_config", "mean_pool", "plain", "token_vectors"]
+__all__ = ["BidirectionalLlama", "llama_config", "plain"]
 
 
 class BidirectionalLlama(nn.Module):
@@ -45,23 +44,11 @@ class BidirectionalLlama(nn.Module):
             (tokens, hidden), after the final norm.
         """
         hidden = embeddings.unsqueeze(0)  # (1, tokens, hidden)
-        positions = torch.cat([torch.arange(n, device=embeddings.device) for n in lengths]).unsqueeze(0)  # (1, tokens)
-        rotary = self.rotary_emb(hidden, positions)
+        packing = pack(lengths, embeddings.device)
+        rotary = self.rotary_emb(hidden, packing.positions.unsqueeze(0))
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, lengths=lengths)
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, packing=packing)
         return self.norm(hidden).squeeze(0)  # type: ignore[no-any-return]  # (tokens, hidden)
-
-
-def mean_pool(hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    """The mean over each sequence's tokens, in float32: from (tokens, hidden) to (sequences, hidden)."""
-    return torch.stack([part.float().mean(dim=0) for part in hidden.split(list(lengths))])
-
-
-def token_vectors(hidden: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
-    """One vector of length 1 for each token: (tokens, hidden) float32 for each sequence, on the CPU."""
-    vectors = normalize(hidden.float(), dim=-1).cpu()
-    # Copies: a view would keep the vectors of the whole batch alive, which other callers share.
-    return [part.clone() for part in vectors.split(list(lengths))]
 
 
 def llama_config(fields: Mapping[str, Any]) -> LlamaConfig:

@@ -13,11 +13,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import normalize
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
 from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._pooling import token_vectors
 from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
 from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image
 from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
@@ -125,7 +125,7 @@ class QwenModel(PackedModel[QwenInput]):
         positions = torch.from_numpy(np.concatenate([item.positions for item in batch], axis=1)).to(self._device)
         hidden = self._stack(ids, positions, lengths, self._image_tokens(batch))  # (tokens, hidden)
         if self._pooling == "colbert":
-            return [normalize(part.float(), dim=-1).cpu() for part in hidden.split(lengths)]
+            return token_vectors(hidden, lengths)
         last = hidden[torch.tensor(lengths).cumsum(0) - 1]  # (sequences, hidden)
         return list(self._stack.language_model.norm(last).float().cpu())
 

@@ -17,6 +17,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from nemotron_rag.models._qwen_config import QwenConfig
 from nemotron_rag.models._qwen_vision import Grid, Qwen2Tower, Qwen3Tower, rotary_frequencies
+from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.checkpoint import load_weights
 
 __all__ = ["QwenLanguageModel", "QwenStack", "load_qwen_stack", "mrope_positions", "rename_qwen_weight"]
@@ -59,9 +60,10 @@ class QwenLanguageModel(nn.Module):
             (tokens, hidden), before the final norm.
         """
         hidden = embeddings.unsqueeze(0)  # (1, tokens, hidden)
+        packing = pack(lengths, hidden.device)
         rotary = self._rotary(positions, hidden.dtype)
         for i, layer in enumerate(self.layers):
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, lengths=lengths)
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, packing=packing)
             if i < len(deepstack):
                 hidden = hidden.index_add(1, places, deepstack[i].unsqueeze(0))
         return hidden.squeeze(0)

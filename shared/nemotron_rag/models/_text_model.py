@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from nemotron_rag.errors import CheckpointError, InputError
-from nemotron_rag.models._llama import BidirectionalLlama, llama_config, mean_pool
+from nemotron_rag.models._llama import BidirectionalLlama, llama_config
 from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._pooling import mean_pool
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.runtime.checkpoint import load_weights, read_json
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype

@@ -1,11 +1,13 @@
 """Attention over packed sequences: many inputs in one row of tokens, none sees another, and no token is padding.
 
-It knows no model: `transformers` layers whose config asks for one of the two names below call it with ``lengths=``.
+It knows no model: `transformers` layers whose config asks for one of the two names below call it with ``packing=``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,10 +15,49 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-__all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "packed_attention"]
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before torch 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
+__all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "pack", "packed_attention"]
 
 PACKED_ATTENTION = "nemotron_rag_packed"
 PACKED_CAUSAL_ATTENTION = "nemotron_rag_packed_causal"
+
+# The first releases with variable-length attention want as many key heads as query heads.
+_HAS_KERNEL = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+_MAX_HEAD_DIM = 256  # of FlashAttention
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where each of the packed sequences lies; made once for a batch, used by every layer.
+
+    Args:
+        lengths: tokens of each sequence, in order.
+        ends: (sequences + 1,) int32 on the device: 0, then where each sequence ends.
+    """
+
+    lengths: tuple[int, ...]
+    ends: torch.Tensor
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """(tokens,) int64 on the device: each token's place in its own sequence, from 0."""
+        starts = self.ends[:-1].repeat_interleave(self.ends.diff(), output_size=sum(self.lengths))  # (tokens,)
+        return torch.arange(len(starts), device=starts.device) - starts
+
+
+def pack(lengths: Sequence[int], device: torch.device) -> Packing:
+    """Lay sequences of these lengths one after the other.
+
+    Args:
+        lengths: at least one, each at least 1.
+        device: where the attention will run.
+    """
+    ends = torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+    return Packing(tuple(lengths), ends)
 
 
 def packed_attention(
@@ -27,11 +68,14 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    lengths: Sequence[int],
+    packing: Packing,
     causal: bool = False,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of every sequence over itself; the signature is that of `transformers` attentions.
+
+    One call of torch's variable-length FlashAttention where the device and number format have it, else one call of
+    `scaled_dot_product_attention` for each sequence.
 
     Args:
         module: the attention layer; not used.
@@ -40,18 +84,51 @@ def packed_attention(
         value: like key.
         attention_mask: not used; there is nothing to mask.
         scaling: factor on the dot products.
-        lengths: tokens of each sequence, in order; they sum to tokens.
+        packing: of the batch.
         causal: whether a token sees only those before it, and itself.
 
     Returns:
         (1, tokens, heads, head_dim), and None in place of the attention weights.
     """
-    parts = zip(*(tensor.split(list(lengths), dim=2) for tensor in (query, key, value)), strict=True)
+    attend = _in_one_call if _has_kernel(query) else _one_by_one
+    return attend(query, key, value, packing, scaling, causal), None
+
+
+def _has_kernel(query: torch.Tensor) -> bool:
+    head_dim = query.shape[-1]
+    return (
+        _HAS_KERNEL
+        and query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and head_dim % 8 == 0
+        and head_dim <= _MAX_HEAD_DIM
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and torch.backends.cuda.is_flash_attention_available()
+    )
+
+
+def _in_one_call(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, causal: bool
+) -> torch.Tensor:
+    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, head_dim)
+    longest = max(packing.lengths)
+    window = (-1, 0) if causal else (-1, -1)
+    output: Any = varlen_attn(
+        *(q, k, v, packing.ends, packing.ends, longest, longest), scale=scaling, window_size=window, enable_gqa=True
+    )
+    return output.unsqueeze(0)  # type: ignore[no-any-return]  # (1, tokens, heads, head_dim)
+
+
+def _one_by_one(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, causal: bool
+) -> torch.Tensor:
+    # On a CPU, calls over groups of equal lengths are no faster than these.
+    parts = zip(*(tensor.split(packing.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [
         scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
         for q, k, v in parts
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None  # (1, tokens, heads, head_dim)
+    return torch.cat(outputs, dim=2).transpose(1, 2)  # (1, tokens, heads, head_dim)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from nemotron_rag.errors import InputError, ItemTooLargeError, NonFiniteError
 from nemotron_rag.runtime import worker as worker_module
-from nemotron_rag.runtime.attention import packed_attention
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.windows import WINDOW, arun_windows, run_windows
 from nemotron_rag.runtime.worker import Worker
@@ -214,21 +212,6 @@ def test_the_thread_ends_with_its_model():
         assert not thread.is_alive()
 
 
-def test_packed_attention_equals_each_sequence_alone():
-    torch.manual_seed(0)
-    lengths = [5, 1, 9]
-    query, key, value = (torch.randn(1, heads, 15, 8) for heads in (4, 2, 2))
-    packed, weights = packed_attention(torch.nn.Identity(), query, key, value, None, scaling=0.3, lengths=lengths)
-    assert weights is None
-    start = 0
-    for n in lengths:
-        part = slice(start, start + n)
-        wide_key, wide_value = (t[:, :, part].repeat_interleave(2, dim=1) for t in (key, value))
-        alone = scaled_dot_product_attention(query[:, :, part], wide_key, wide_value, scale=0.3).transpose(1, 2)
-        torch.testing.assert_close(packed[:, part], alone)
-        start += n
-
-
 def test_device_and_dtype():
     assert resolve_device("cpu").type == "cpu"
     assert resolve_dtype(None, torch.device("cpu")) == torch.float32
@@ -236,13 +219,3 @@ def test_device_and_dtype():
     assert resolve_dtype("bf16", torch.device("cpu")) == torch.bfloat16
     with pytest.raises(InputError, match="device 'tpu9'"):
         resolve_device("tpu9")
-
-
-@pytest.mark.gpu
-def test_cuda_equals_cpu(reference):
-    from contracts import mixed_passages
-    from nemotron_rag import load_embedder
-
-    cpu = load_embedder(reference / "embed_vl_open_1", device="cpu").embed_passages(mixed_passages())
-    cuda = load_embedder(reference / "embed_vl_open_1", device="cuda", dtype="float32").embed_passages(mixed_passages())
-    assert abs(cpu - cuda).max() < 1e-4
