@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from nemotron_rag._excerpt import excerpt, printable, split_marked
-from nemotron_rag.errors import ImageError, InputError
+from nemotron_rag.errors import ImageError, InputError, NemotronRagError
 from nemotron_rag.images import load_image, to_rgb
 from nemotron_rag.types import Hit, ImageSource
 
@@ -57,7 +57,7 @@ def write_report(path: str | Path, answers: Sequence[Answer], *, title: str = "S
 
 
 def render_report(answers: Sequence[Answer], *, title: str = "Search results", note: str = "") -> str:
-    """Build the page.
+    """Build the page. Hits of late interaction are shown with their heatmap beside the page, computed here.
 
     Args:
         answers: one section each, in this order.
@@ -109,7 +109,8 @@ def _card(key: str, hit: Hit, query: str) -> str:
     name = Path(hit.page.source).name or hit.page.source or hit.page.id
     label = f"{name}, page {hit.page.number}"
     return (
-        f'<li class="hit" id="h{key}">{_picture(key, hit.page.image, label)}<div class="facts">'
+        f'<li class="hit" id="h{key}"><div class="pictures">{_pictures(key, hit, label, query)}</div>'
+        f'<div class="facts">'
         f'<h3><b class="rank">{hit.rank}</b> <span title="{_text(hit.page.source)}">{_text(name)}</span> '
         f'<span class="page">page {hit.page.number}</span></h3>{_scores(hit)}'
         f'<p class="text" dir="auto">{_marked(hit.page.text, query)}</p></div></li>'
@@ -126,23 +127,35 @@ def _scores(hit: Hit) -> str:
 
 def _marked(text: str, query: str) -> str:
     if not text.strip():
-        return '<span class="none">This page has no text, only its picture.</span>'
+        return _none("This page has no text, only its picture.")
     pieces = split_marked(excerpt(text, query), query)
     return "".join(f"<mark>{html.escape(piece)}</mark>" if found else html.escape(piece) for piece, found in pieces)
 
 
-def _picture(key: str, image: ImageSource | None, label: str) -> str:
-    """The picture with its own address: following the link shows it over the page, following it again goes back."""
-    if image is None:
-        return '<div class="picture"><span class="none">no picture</span></div>'
+def _pictures(key: str, hit: Hit, label: str, query: str) -> str:
+    """The page, and for late interaction where the question's words match on it."""
+    if hit.page.image is None:
+        return _none("no picture")
+    page = _picture(f"p{key}", hit.page.image, label, back=f"h{key}")
+    if hit.locate is None:
+        return page
+    try:
+        heatmap = hit.heatmap(query)
+    except NemotronRagError as error:
+        return page + _none(str(error))
+    return page + _picture(f"w{key}", heatmap, f"{label}: where the words of the question match", back=f"h{key}")
+
+
+def _picture(key: str, image: ImageSource, label: str, *, back: str) -> str:
+    """A picture with its own address: following the link shows it over the page, following it again goes back."""
     try:
         uri, (width, height) = _data_uri(image)
     except ImageError as error:
-        return f'<div class="picture"><span class="none">{_text(str(error))}</span></div>'
+        return _none(str(error))
     return (
-        f'<div class="picture"><figure id="p{key}"><a class="open" href="#p{key}" aria-label="Enlarge {_text(label)}">'
+        f'<figure id="{key}"><a class="open" href="#{key}" aria-label="Enlarge {_text(label)}">'
         f'<img src="{uri}" width="{width}" height="{height}" loading="lazy" alt="{_text(label)}"></a>'
-        f'<a class="shut" href="#h{key}" aria-label="Close"></a></figure></div>'
+        f'<a class="shut" href="#{back}" aria-label="Close"></a></figure>'
     )
 
 
@@ -152,6 +165,10 @@ def _data_uri(image: ImageSource) -> tuple[str, tuple[int, int]]:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), picture.size
+
+
+def _none(reason: str) -> str:
+    return f'<span class="none">{_text(reason)}</span>'
 
 
 def _paragraph(text: str) -> str:

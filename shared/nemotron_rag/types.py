@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from nemotron_rag.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+    from nemotron_rag.heatmap import Heatmap
 
 __all__ = [
     "AddReport",
@@ -101,6 +105,7 @@ class Hit:
         retrieval_score: the first stage's score (cosine similarity for one vector, MaxSim for many).
         rank: place in the final order, starting at 1.
         image_path: where the picture is kept, a path or a URL of fsspec; None if there is none that can be read.
+        locate: computes the heatmap of a page and a query; None unless a model with a vector for each token found it.
     """
 
     page: Page
@@ -108,6 +113,28 @@ class Hit:
     retrieval_score: float
     rank: int
     image_path: str | None = None
+    locate: Callable[[Passage, str], Heatmap] | None = field(default=None, repr=False, compare=False)
+
+    def heatmap(self, query: str, *, word: str | None = None) -> Image.Image:
+        """Where on the page the words of a query match: the page in shades of grey, those places in colour.
+
+        For hits of late interaction. Computed here, from the page's picture and by the model of its index, which must
+        still be open. `PageIndex.heatmap` gives the numbers behind it.
+
+        Args:
+            query: the question, the same or another.
+            word: of the query, in upper or lower case: only its places. None for all telling words together.
+
+        Returns:
+            An RGB image of the size of the page's picture.
+
+        Raises:
+            InputError: the hit is not of late interaction, its page has no picture, or the query no such word.
+            NemotronRagError: the index was closed, or the model failed.
+        """
+        if self.locate is None:
+            raise InputError("only a model with a vector for each token can show where it matched; this hit has none")
+        return self.locate(self.page, query).image(word)
 
 
 @dataclass(frozen=True, slots=True)

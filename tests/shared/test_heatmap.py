@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from nemotron_rag.models._qwen_pixels import PixelSettings, patchify
 from nemotron_rag.models._vl_stack import pixel_shuffle
 from nemotron_rag.protocols import LocatingEmbedder
 from nemotron_rag.testing import FakeMultiVectorEmbedder
+from nemotron_rag.types import Hit, Page
 
 DATA = Path(__file__).parents[1] / "data" / "reference"
 LLAMA, QWEN = DATA / "colembed_llama_open_1", DATA / "colembed_qwen3vl_open_1"
@@ -186,6 +188,17 @@ def test_a_real_model_gives_the_mean_of_its_pieces(model):
         wanted = np.mean([queries[piece] @ rows[i] for piece in pieces])
         assert found.similarities[2, row, column] == pytest.approx(wanted, abs=1e-5)
     assert found.image().size == (128, 256)
+
+
+def test_a_hit_shows_where_it_matched():
+    page = Page("", WHITE.image, id="1")
+    found = Hit(page, 1.0, 1.0, 1, locate=functools.partial(compute_heatmap, Vectors()))
+    whole, azure = found.heatmap("crimson azure"), found.heatmap("crimson azure", word="azure")
+    assert whole.size == azure.size == (80, 40)
+    assert (np.asarray(whole) != np.asarray(azure)).any()
+    assert found == Hit(page, 1.0, 1.0, 1)
+    with pytest.raises(InputError, match="only a model with a vector for each token can show where it matched"):
+        Hit(page, 1.0, 1.0, 1).heatmap("crimson")
 
 
 def test_who_can_say_where():

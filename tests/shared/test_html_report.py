@@ -2,9 +2,11 @@
 
 import base64
 import doctest
+import functools
 import hashlib
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -12,7 +14,9 @@ from PIL import Image
 
 from nemotron_rag import html_report
 from nemotron_rag.errors import InputError
+from nemotron_rag.heatmap import compute_heatmap
 from nemotron_rag.html_report import Answer, render_report, write_report
+from nemotron_rag.testing import FakeMultiVectorEmbedder
 from nemotron_rag.types import Hit, Page
 
 VOID = {"meta", "img", "br", "link"}
@@ -159,6 +163,30 @@ def test_pages_without_a_readable_picture_or_text_say_so():
     assert "no picture" in text
     assert "no text, only its picture" in text
     assert "No page was found." in text
+
+
+def located(image=None):
+    """A hit of late interaction, found by a stand-in."""
+    found = hit("red apples", image=image)
+    return replace(found, locate=functools.partial(compute_heatmap, FakeMultiVectorEmbedder()))
+
+
+def test_hits_of_late_interaction_come_with_their_heatmap():
+    page = picture(60, 80, "red")
+    html = render_report([Answer("red apples", [located(page), hit(image=page)])])
+    colours = [shown.convert("RGB").getpixel((30, 40)) for shown in embedded(html)]
+    assert len(colours) == 3  # page and heatmap, and the page of a hit that has none
+    assert max(colours[1]) - min(colours[1]) < 20  # in shades of grey: nothing stands out on a plain page
+    assert "where the words of the question match" in html
+    identities = [value for _, name, value in parse(html).attributes if name == "id"]
+    assert len(identities) == len(set(identities))
+
+
+def test_a_heatmap_that_cannot_be_made_leaves_the_page():
+    html = render_report([Answer("?", [located(picture())]), Answer("red", [located()])])
+    assert len(embedded(html)) == 1
+    assert "needs a query with words" in parse(html).text
+    assert "no picture" in parse(html).text
 
 
 def test_fifty_hits_stay_a_page_that_opens():
