@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from training.places import WORK
-from training.stages import STAGES, evaluate, export, shipped
+from training.stages import STAGES, evaluate, export
+
+_MODELS = ["embedder", "reranker", "colembed"]
 
 
 def main() -> None:
@@ -21,17 +23,18 @@ def main() -> None:
     parser.add_argument("--pools", type=int, default=1, help="pools of 100 held-out pages, for evaluate")
     parser.add_argument("--asked", type=int, default=100, help="pages of a pool that are asked for, for evaluate")
     parser.add_argument("--modes", nargs="+", default=["text"], choices=["text", "image", "image_text"])
-    parser.add_argument("--depth", type=int, default=25, help="pages reranked a query, for evaluate; 0 for none")
+    parser.add_argument("--depth", type=int, default=25, help="pages reranked a query, for evaluate")
+    parser.add_argument("--models", nargs="+", default=_MODELS, choices=_MODELS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     WORK.mkdir(parents=True, exist_ok=True)
     if given.what == "evaluate":
         evaluate(
-            folders=shipped(),
             judged=given.judged,
             pools=given.pools,
             asked=given.asked,
             modes=given.modes,
+            names=given.models,
             depth=given.depth,
         )
         return

@@ -1,8 +1,9 @@
 """Sets an embedder's weights so that it starts as a weighted, damped bag of pieces instead of noise.
 
 Named dimensions of the hidden state: GATE grows for tokens that should not count (its final-norm weight is 0, so the
-final RMSNorm shrinks the rest), ONE is the same everywhere, START marks the first token; CODE tells pieces apart for
-attention; CODE and everything behind it is what ends up in the vector. It knows no data.
+final RMSNorm shrinks the rest), ONE is the same everywhere, START marks the first token, PICTURE image tokens; CODE
+tells pieces apart for attention; CODE and everything behind it is what ends up in the vector. Image tokens come in
+small, as what the reader saw, and the feed-forward layer adds the pieces that it remembers. It knows no data.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
+from training.memory_stage import Memory
+from training.reading_stage import LENGTH as READ
+from training.reading_stage import Reader
+from training.sight import give_sight
 
-__all__ = ["CODE", "CODE_LENGTH", "LENGTH", "fill_table", "piece_codes", "start_embedder"]
+__all__ = ["CODE", "CODE_LENGTH", "LENGTH", "fill_table", "lean", "piece_codes", "start_embedder"]
 
-GATE, ONE, START = 0, 1, 2
-CODE = slice(3, 34)
+GATE, ONE, START, PICTURE = range(4)
+CODE = slice(4, 35)
 """31 dimensions: as many as a head of 64 has slowly turning rotary ones, less one for the START sink."""
 
 LENGTH = 30.0
@@ -27,6 +32,10 @@ _MATCH = 18.0  # attention logit of two equal pieces
 _REPEATS = 4.0  # about as many repeats make the gate half open; the norm in front of the attention doubles it
 _DAMPING = 5.0
 _SMALLEST = 0.01  # share that the least informative piece keeps
+_SEEN = 3.0  # length of what the reader saw; small beside LENGTH, so that the mean hardly holds it
+_SEEN_ONE, _SEEN_PICTURE, _SEEN_GATE = 1.0, 1.5, 0.5
+_MEMORY = 5.0  # length of a unit's vector when its piece is surely there
+_SECOND_HALF = 1 / 2.6  # weaker, so that half a vector finds nearly what the whole one finds
 _SLOW = [*range(16, 31), *range(48, 63)]  # dimensions of a head whose rotation over a page is negligible
 _SINK = 63
 _SLOW_CODE = [*_SLOW, 31]
@@ -37,11 +46,26 @@ def piece_codes(pieces: int) -> torch.Tensor:
     return torch.randn(pieces, CODE.stop - CODE.start, generator=torch.Generator().manual_seed(7))
 
 
+def lean(directions: torch.Tensor) -> torch.Tensor:
+    """Make the first half of the vector louder than the second, so that it finds pages nearly as well alone.
+
+    Args:
+        directions: (pieces, hidden - 35) of any length.
+
+    Returns:
+        The same shape, of length 1.
+    """
+    first = (directions.shape[1] + CODE.stop) // 2 - CODE.stop
+    loudness = torch.ones(directions.shape[1])
+    loudness[first:] = _SECOND_HALF
+    return torch.nn.functional.normalize(torch.nn.functional.normalize(directions, dim=1) * loudness, dim=1)
+
+
 def fill_table(directions: torch.Tensor, importance: torch.Tensor, *, start_id: int, silent: list[int]) -> torch.Tensor:
     """The embedding rows.
 
     Args:
-        directions: (pieces, hidden - 34) of any length.
+        directions: (pieces, hidden - 35) of any length.
         importance: (pieces,) in 0..1, the share of a piece's vector that survives the final norm.
         start_id: of the start-of-text token.
         silent: ids of what stands in every prompt and should not count.
@@ -57,7 +81,7 @@ def fill_table(directions: torch.Tensor, importance: torch.Tensor, *, start_id: 
     scale = (share / 0.15).clamp(0.1, 1.0).unsqueeze(1)
     unit = torch.nn.functional.normalize
     rows[:, CODE] = unit(codes, dim=1) * CODE_LENGTH * scale
-    rows[:, CODE.stop :] = unit(directions, dim=1) * (LENGTH**2 - CODE_LENGTH**2) ** 0.5 * scale
+    rows[:, CODE.stop :] = lean(directions) * (LENGTH**2 - CODE_LENGTH**2) ** 0.5 * scale
     rows[:, GATE] = LENGTH * scale.squeeze(1) * (1 / share**2 - 1).sqrt() / _AMPLIFY
     rows[:, ONE] = _ONE
     rows[start_id] = 0
@@ -66,8 +90,8 @@ def fill_table(directions: torch.Tensor, importance: torch.Tensor, *, start_id: 
 
 
 @torch.no_grad()
-def start_embedder(network: LlamaNemotronVL, table: torch.Tensor) -> None:
-    """Fill the network in place: the table, the head that counts repeats, the gate's amplifier, an unread picture."""
+def start_embedder(network: LlamaNemotronVL, table: torch.Tensor, reader: Reader, memory: Memory) -> None:
+    """Fill the network in place: the table, the head that counts repeats, the gate's amplifier, sight and memory."""
     llama = network.language_model
     llama.embed_tokens.weight.copy_(table)
     for layer in llama.layers:
@@ -82,10 +106,25 @@ def start_embedder(network: LlamaNemotronVL, table: torch.Tensor) -> None:
     amplifier.down_proj.weight[GATE, 0] = (_AMPLIFY - 1) / _ONE
     llama.norm.weight.fill_(1.0)
     llama.norm.weight[: CODE.start] = 0
-    last = network.mlp1[3]
-    last.weight.zero_()
-    last.bias.zero_()
-    last.bias[GATE], last.bias[ONE] = LENGTH, _ONE
+    size = memory.keys.shape[1]
+    constants = {ONE: _SEEN_ONE, PICTURE: _SEEN_PICTURE, GATE: _SEEN_GATE}
+    turn = torch.eye(size) * _SEEN / READ
+    give_sight(network, reader, turn=turn, start=table.shape[1] - size, constants=constants)
+    _remember(amplifier, memory)
+
+
+def _remember(layer: torch.nn.Module, memory: Memory) -> None:
+    """Fill the units behind the amplifier's. Only image tokens have PICTURE: all units are silent in a text."""
+    hidden, (units, size) = layer.gate_proj.in_features, memory.keys.shape
+    norm = (_SEEN**2 + _SEEN_ONE**2 + _SEEN_PICTURE**2 + _SEEN_GATE**2) ** 0.5
+    loud = hidden**0.5 / norm  # what the norm in front of the layer multiplies an image token with
+    rows = slice(1, 1 + units)
+    for weight in (layer.gate_proj.weight, layer.up_proj.weight):
+        weight[rows] = 0
+    layer.gate_proj.weight[rows, hidden - size :] = memory.keys / (_SEEN * loud)
+    layer.gate_proj.weight[rows, PICTURE] = -memory.thresholds / (_SEEN_PICTURE * loud)
+    layer.up_proj.weight[rows, PICTURE] = 1.0 / (_SEEN_PICTURE * loud)
+    layer.down_proj.weight[CODE.start :, rows] = memory.values[:, CODE.start :].T * _MEMORY
 
 
 def _count_repeats(attention: torch.nn.Module) -> None:

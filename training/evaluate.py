@@ -1,139 +1,111 @@
-"""Measures retrieval: pools of held-out pages with exact queries, and judged natural questions. Prints one table."""
+"""Measures retrieval by the text, the picture or both, with and without reranking. Prints one line a figure."""
 
 from __future__ import annotations
 
-import json
-import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pymupdf
-from PIL import Image
+from numpy.typing import NDArray
 
-from nemotron_rag.protocols import Embedder, Reranker
+from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Passage
 from training.bm25 import Bm25
-from training.pages import load_pages
-from training.places import WORK
-from training.queries import KINDS, QueryMaker
+from training.pools import Pool
 
-__all__ = ["Pool", "held_out_pool", "judged_pool", "measure"]
+__all__ = ["Models", "measure"]
 
-_PIXELS = (1024, 1536)  # the 2x3 tile grid of a portrait page
+_DEPTH = 10  # of NDCG
+_Scores = NDArray[np.float32]  # (queries, pages)
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Pages, and by kind the queries with the indexes of the pages that answer them."""
+class Models:
+    """What is measured; None is left out."""
 
-    texts: list[str]
-    where: list[tuple[Path, int]]
-    queries: dict[str, list[tuple[str, set[int]]]]
-
-    def passages(self, mode: str) -> list[Passage]:
-        """The pages as ``text``, ``image`` or ``image_text`` passages."""
-        texts = [""] * len(self.texts) if mode == "image" else self.texts
-        if mode == "text":
-            return [Passage(text) for text in texts]
-        return [Passage(text, render(*place)) for text, place in zip(texts, self.where, strict=True)]
+    embedder: Embedder | None = None
+    reranker: Reranker | None = None
+    colembed: MultiVectorEmbedder | None = None
 
 
-def render(path: Path, number: int) -> Image.Image:
-    """A page as a picture of the tile grid's size."""
-    with pymupdf.open(path) as document:
-        page = document[number - 1]
-        scale = max(_PIXELS[0] / page.rect.width, _PIXELS[1] / page.rect.height)
-        pixels = page.get_pixmap(matrix=pymupdf.Matrix(scale, scale), alpha=False)
-    return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.samples).resize(_PIXELS)
+def measure(pools: Sequence[Pool], models: Models, *, modes: Sequence[str], depth: int = 25) -> None:
+    """Print Recall@1, Recall@5 and NDCG@10 by system and kind of query.
 
-
-def held_out_pool(*, size: int = 100, seed: int = 0, asked: int | None = None) -> Pool:
-    """Random held-out pages, and one query of each kind for every page, or for the first `asked` ones."""
-    rng = random.Random(100 + seed)
-    pages = rng.sample(load_pages(held_out=True), size)
-    texts = [page.text for page in pages]
-    maker = QueryMaker(texts)
-    queries = {
-        kind: [(query, {i}) for i, text in enumerate(texts[:asked]) if (query := maker.exact(text, kind, rng))]
-        for kind in KINDS
-    }
-    return Pool(texts, [(WORK / "root" / page.package / page.file, page.number) for page in pages], queries)
-
-
-def judged_pool(folder: Path) -> Pool:
-    """All pages of the PDFs in ``folder/good`` and the questions of ``folder/queries.jsonl``."""
-    texts: list[str] = []
-    where: list[tuple[Path, int]] = []
-    for path in sorted((folder / "good").glob("*.pdf")):
-        with pymupdf.open(path) as document:
-            for number, page in enumerate(document, start=1):
-                texts.append(page.get_text())
-                where.append((path, number))
-    index = {(path.name, number): i for i, (path, number) in enumerate(where)}
-    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
-    questions = [(row["query"], {index[row["file"], number] for number in row["pages"]}) for row in rows]
-    return Pool(texts, where, {"questions": questions})
-
-
-def _ranks(order: Iterable[Sequence[int]], wanted: Sequence[set[int]]) -> np.ndarray:
-    """Place of the best wanted page, from 0; 10**6 if it was not kept."""
-    places = ([i for i, page in enumerate(row) if page in good] for row, good in zip(order, wanted, strict=True))
-    return np.array([place[0] if place else 10**6 for place in places])
-
-
-def _line(name: str, kind: str, ranks: np.ndarray) -> str:
-    return f"{name:<28} {kind:<10} n={len(ranks):<4} R@1 {np.mean(ranks < 1):.3f}  R@5 {np.mean(ranks < 5):.3f}"
-
-
-def measure(
-    pools: Sequence[Pool],
-    *,
-    embedder: Embedder,
-    reranker: Reranker | None,
-    modes: Sequence[str],
-    depth: int = 25,
-) -> None:
-    """Print R@1 and R@5 by kind of query: BM25, the embedder, and the embedder's top `depth` reranked."""
-    ranks: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+    Args:
+        pools: what to measure on.
+        models: what to measure.
+        modes: ``text``, ``image``, ``image_text``.
+        depth: how many of the embedder's first pages are reranked.
+    """
+    gains: dict[tuple[str, str], list[NDArray[np.bool_]]] = defaultdict(list)
+    wanted: dict[str, list[int]] = defaultdict(list)
     began = time.monotonic()
     for pool in pools:
-        bm25 = Bm25(pool.texts)
         for kind, rows in pool.queries.items():
-            words = [np.argsort(-bm25.scores(query), kind="stable") for query, _ in rows]
-            ranks["BM25 on the text", kind].append(_ranks(words, [good for _, good in rows]))
+            wanted[kind] += [len(good) for _, good in rows]
+            words = Bm25(pool.texts)
+            gains["BM25 on the text", kind].append(_gains(np.stack([words.scores(query) for query, _ in rows]), rows))
         for mode in modes:
             passages = pool.passages(mode)
-            vectors = embedder.embed_passages(passages)
-            for kind, rows in pool.queries.items():
-                asked, wanted = [row[0] for row in rows], [row[1] for row in rows]
-                orders = _orders(embedder.embed_queries(asked), vectors)
-                for name, order in orders.items():
-                    ranks[f"embed {mode}{name}", kind].append(_ranks(order, wanted))
-                if reranker is not None:
-                    again = [
-                        _rerank(reranker, q, row[:depth], passages) for q, row in zip(asked, orders[""], strict=True)
-                    ]
-                    ranks[f"+ rerank {mode}", kind].append(_ranks(again, wanted))
-    for (name, kind), parts in sorted(ranks.items()):
-        print(_line(name, kind, np.concatenate(parts)))
-    print(f"{time.monotonic() - began:.0f} s")
+            for name, kind, scores in _score(pool, passages, models, depth):
+                gains[f"{mode}: {name}", kind].append(_gains(scores, pool.queries[kind]))
+            print(f"# {mode} after {time.monotonic() - began:.0f} s", flush=True)
+    for (name, kind), parts in sorted(gains.items()):
+        print(_line(name, kind, np.concatenate(parts), wanted[kind]))
 
 
-def _orders(queries: np.ndarray, pages: np.ndarray) -> dict[str, np.ndarray]:
-    """Pages from best to worst for every query, by whole vectors and by their first half."""
-    half = pages.shape[1] // 2
-    scores = {"": queries @ pages.T, ", half size": _cut(queries, half) @ _cut(pages, half).T}
-    return {name: np.argsort(-score, axis=1, kind="stable") for name, score in scores.items()}
+def _score(
+    pool: Pool, passages: Sequence[Passage], models: Models, depth: int
+) -> list[tuple[str, str, NDArray[np.floating]]]:
+    """Name, kind of query and scores of every system."""
+    rows: list[tuple[str, str, NDArray[np.floating]]] = []
+    asked = {kind: [query for query, _ in queries] for kind, queries in pool.queries.items()}
+    if models.embedder is not None:
+        pages = models.embedder.embed_passages(passages)
+        for kind, queries in asked.items():
+            vectors = models.embedder.embed_queries(queries)
+            scores = vectors @ pages.T
+            rows.append(("embedder", kind, scores))
+            half = pages.shape[1] // 2
+            rows.append(("embedder, first half", kind, _cut(vectors, half) @ _cut(pages, half).T))
+            if models.reranker is not None:
+                rows.append(("embedder + reranker", kind, _rerank(models.reranker, queries, scores, passages, depth)))
+    if models.colembed is not None:
+        tokens = models.colembed.embed_passages(passages)
+        for kind, queries in asked.items():
+            rows.append(("colembed", kind, models.colembed.score(models.colembed.embed_queries(queries), tokens)))
+    return rows
 
 
-def _cut(vectors: np.ndarray, size: int) -> np.ndarray:
+def _cut(vectors: _Scores, size: int) -> _Scores:
     return vectors[:, :size] / np.linalg.norm(vectors[:, :size], axis=1, keepdims=True)
 
 
-def _rerank(reranker: Reranker, query: str, order: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
-    scores = reranker.score(query, [passages[i] for i in order])
-    return order[np.argsort(-scores, kind="stable")]
+def _rerank(
+    reranker: Reranker, queries: Sequence[str], scores: _Scores, passages: Sequence[Passage], depth: int
+) -> _Scores:
+    """Scores that put the first `depth` pages of each query in the reranker's order, and the others behind them."""
+    again = np.full(scores.shape, -np.inf, dtype=np.float32)
+    for i, query in enumerate(queries):
+        first = np.argsort(-scores[i], kind="stable")[:depth]
+        again[i, first] = reranker.score(query, [passages[j] for j in first])
+    return again
+
+
+def _gains(scores: NDArray[np.floating], rows: Sequence[tuple[str, set[int]]]) -> NDArray[np.bool_]:
+    """Whether each of the first 10 pages is wanted: (queries, 10)."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
+    return np.array([[page in good for page in row] for row, (_, good) in zip(order, rows, strict=True)])
+
+
+def _line(name: str, kind: str, gains: NDArray[np.bool_], wanted: Sequence[int]) -> str:
+    """Recall@k: a wanted page is among the first k. NDCG with gains of 1."""
+    discounts = 1 / np.log2(np.arange(2, _DEPTH + 2))
+    ideal = np.array([discounts[: min(count, _DEPTH)].sum() for count in wanted])
+    ndcg = (gains @ discounts) / ideal
+    recall = [gains[:, :k].any(axis=1).mean() for k in (1, 5)]
+    return (
+        f"{name:<32} {kind:<10} n={len(gains):<4} R@1 {recall[0]:.3f}  R@5 {recall[1]:.3f}  NDCG@10 {ndcg.mean():.3f}"
+    )

@@ -2,7 +2,7 @@
 
 Layer 0 tells question from passage, layer 1 lets each piece of the question look for itself in the passage, layer 2
 carries the weighted share of hits to every token, so that the mean pooling does not depend on the passage's length.
-It knows no data.
+In layer 1 each piece also looks for itself among the image tokens, by what the reader saw there. It knows no data.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
 from training.hits_stage import USUAL, Hits
+from training.reading_stage import LENGTH as READ
+from training.reading_stage import Reader
+from training.sight import give_sight
+from training.sight_stage import Sight
 
-__all__ = ["FREE", "fill_table", "start_reranker"]
-
-ONE, START, MARK, SIDE, WEIGHT, HIT, SCORE, SHORT = range(8)
-CODE = slice(8, 39)
-FREE = slice(39, None)
+ONE, START, MARK, SIDE, WEIGHT, HIT, SCORE, SHORT, FILL, PICTURE = range(10)
+CODE = slice(10, 41)
+SIGHT = slice(41, 165)
+FREE = slice(165, None)
 """Dimensions left to what is learned."""
 
-_ONE, _START, _MARK = 4.0, 20.8, 20.8
-_CODE_LENGTH = 12.0
-_FILLER = 20.8  # makes rows as long as any other, or the final norm would make them louder
+_LENGTH = 384**0.5  # of a row: the norm in front of a layer then leaves it as it is
+_ONE, _START, _MARK = 4.0, 17.0, 17.0
+_CODE_LENGTH, _SIGHT_LENGTH = 10.0, 8.0
+_SEEN, _PICTURE = 12.0, 4.0  # what an image token carries: what was seen, and that it is a picture's
+_LOUD = 200.0  # makes all tokens equally loud in the mean
 _QUIET = -16.0  # log weight of tokens that must not count as question
 _WEIGHT_SCALE = 0.5
 _MATCH = 18.0  # attention logit of two equal pieces
@@ -32,8 +37,11 @@ _PASSAGE = 6.0  # further logit of the passage's tokens
 _HIT, _SHARE = 2.0, 3.0  # how loud hits and their weighted share are
 _ZERO = 0.45  # share of hits that gets the logit 0
 _SIDE = 2.0
-_SLOW = [*range(16, 31), *range(48, 63), 31]  # dimensions of a head whose rotation over a page is negligible
-_SINK = 63
+_HALF = 128  # of a head's dimensions; rotation over a page is negligible in the second half of each half
+_SLOW = [*range(64, 127), *range(192, 255), 127]
+_SINK = 255
+_STRIDE = 4  # between the rotary frequencies that the sines use
+_IN_PICTURE = 20.0  # further logit of image tokens
 _SINES = (-0.01, 0.13, 0.02, 1.0, -0.3, 0.23, 1.0, -0.05, 0.46, 0.39, 0.59, *[1.0] * 20)
 """Factors that keep the sum of sin(frequency x distance) above 0.33 for 1 to 2500 tokens, at rope_theta 1e7."""
 
@@ -41,6 +49,7 @@ _SINES = (-0.01, 0.13, 0.02, 1.0, -0.3, 0.23, 1.0, -0.05, 0.46, 0.39, 0.59, *[1.
 def fill_table(
     directions: torch.Tensor,
     codes: torch.Tensor,
+    sights: torch.Tensor,
     weights: torch.Tensor,
     *,
     start_id: int,
@@ -50,8 +59,9 @@ def fill_table(
     """The embedding rows.
 
     Args:
-        directions: (pieces, hidden - 39) of any length.
+        directions: (pieces, hidden - 165) of any length.
         codes: (pieces, 31) of any length.
+        sights: (pieces, 124) of length 1, what each piece looks like to the reader.
         weights: (pieces,) logarithm of what each piece counts as part of a question.
         start_id: of the start-of-text token.
         mark_id: of the piece that divides question and passage.
@@ -62,16 +72,18 @@ def fill_table(
     """
     unit = torch.nn.functional.normalize
     pieces, free = directions.shape
-    hidden = free + CODE.stop
+    hidden = free + FREE.start
     rows = torch.zeros(pieces, hidden)
     rows[:, CODE] = unit(codes, dim=1) * _CODE_LENGTH
-    rows[:, FREE] = unit(directions, dim=1) * (hidden - _CODE_LENGTH**2 - _ONE**2) ** 0.5
+    rows[:, SIGHT] = sights * _SIGHT_LENGTH
+    rest = _LENGTH**2 - _CODE_LENGTH**2 - _SIGHT_LENGTH**2 - _ONE**2
+    rows[:, FREE] = unit(directions, dim=1) * rest**0.5
     rows[:, WEIGHT] = weights * _WEIGHT_SCALE
     special = torch.tensor([start_id, mark_id, *quiet])
     rows[special] = 0
     rows[special, WEIGHT] = _QUIET * _WEIGHT_SCALE
-    rows[special, FREE.start] = _FILLER
-    rows[torch.tensor([start_id, mark_id]), FREE.start] = 0
+    rows[special, FILL] = (_LENGTH**2 - _ONE**2) ** 0.5
+    rows[torch.tensor([start_id, mark_id]), FILL] = (_LENGTH**2 - _ONE**2 - _START**2) ** 0.5
     rows[:, ONE] = _ONE
     rows[start_id, START] = _START
     rows[mark_id, MARK] = _MARK
@@ -79,13 +91,17 @@ def fill_table(
 
 
 @torch.no_grad()
-def start_reranker(network: LlamaNemotronVL, table: torch.Tensor, hits: Hits) -> torch.Tensor:
+def start_reranker(
+    network: LlamaNemotronVL, table: torch.Tensor, hits: Hits, reader: Reader, sight: Sight
+) -> torch.Tensor:
     """Fill the network in place.
 
     Args:
         network: to be filled.
         table: the embedding rows.
         hits: what `hits_stage` learned.
+        reader: what reads pictures.
+        sight: what `sight_stage` learned.
 
     Returns:
         The head, (1, hidden).
@@ -95,22 +111,23 @@ def start_reranker(network: LlamaNemotronVL, table: torch.Tensor, hits: Hits) ->
     for layer in llama.layers:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
-        dim = layer.self_attn.head_dim
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
-            projection.weight[:dim] = 0
+            projection.weight.zero_()
     _find_side(llama.layers[0].self_attn)
     _measure(llama.layers[0].self_attn)
     _find_hits(llama.layers[1].self_attn, hits)
+    _find_pictures(llama.layers[1].self_attn, sight)
     _gather(llama.layers[2].self_attn)
+    _even_out(llama.layers[2].self_attn)
     llama.norm.weight.fill_(1.0)
-    last = network.mlp1[3]
-    last.weight.zero_()
-    last.bias.zero_()
-    last.bias[ONE], last.bias[WEIGHT] = _ONE, _QUIET * _WEIGHT_SCALE
-    last.bias[FREE.start] = _FILLER
+    llama.norm.weight[FILL] = 0
+    fill = (_LENGTH**2 - _ONE**2 - _SEEN**2 - _PICTURE**2) ** 0.5
+    constants = {ONE: _ONE, PICTURE: _PICTURE, FILL: fill, WEIGHT: _QUIET * _WEIGHT_SCALE}
+    give_sight(network, reader, turn=sight.turn * _SEEN / READ, start=SIGHT.start, constants=constants)
     head = torch.zeros(1, table.shape[1])
-    head[0, SCORE] = hits.scale / (_HIT * _SHARE)
-    head[0, ONE] = -_ZERO * hits.scale / _ONE
+    loudness = _LOUD / _LENGTH
+    head[0, SCORE] = hits.scale * loudness / (_HIT * _SHARE)
+    head[0, ONE] = -_ZERO * hits.scale * loudness / _ONE
     return head
 
 
@@ -120,27 +137,27 @@ def _find_side(attention: torch.nn.Module) -> None:
     The sum of sin(frequency x distance) over all rotary frequencies has, with `_SINES`, the sign of the distance.
     """
     dim = attention.head_dim
-    half, root = dim // 2, dim**0.5
+    root = dim**0.5
     query, key = attention.q_proj.weight, attention.k_proj.weight
-    for pair, factor in enumerate(_SINES):
-        key[pair, MARK] = 80.0 * factor * root / _MARK
-        query[pair + half, ONE] = -1.0 / _ONE
-    query[half - 1, ONE] = 1.0 / _ONE
-    key[half - 1, START] = 14.0 * root / _START
+    for number, factor in enumerate(_SINES):
+        key[number * _STRIDE, MARK] = 80.0 * factor * root / _MARK
+        query[number * _STRIDE + _HALF, ONE] = -1.0 / _ONE
+    query[_HALF - 1, ONE] = 1.0 / _ONE
+    key[_HALF - 1, START] = 14.0 * root / _START
     attention.v_proj.weight[0, MARK] = 1.0 / _MARK
     attention.o_proj.weight[SIDE, 0] = _SIDE
 
 
 def _measure(attention: torch.nn.Module) -> None:
-    """Head 2 looks at all tokens of the text alike and at the start: the longer the text, the less at the start."""
-    dim, heads = attention.head_dim, attention.num_key_value_groups
+    """Head 1 looks at all tokens of the text alike and at the start: the longer the text, the less at the start."""
+    dim = attention.head_dim
     query, key = attention.q_proj.weight, attention.k_proj.weight
-    query[heads * dim : (heads + 1) * dim], key[dim : 2 * dim], attention.v_proj.weight[dim : 2 * dim] = 0, 0, 0
-    query[heads * dim + _SINK, ONE] = 1.0 / _ONE
+    query[dim + _SINK, ONE] = 1.0 / _ONE
     key[dim + _SINK, START] = math.log(USUAL) * dim**0.5 / _START
-    key[dim + _SINK, FREE.start] = -20.0 * dim**0.5 / _FILLER
+    key[dim + _SINK, FILL] = -20.0 * dim**0.5 / _LENGTH
+    key[dim + _SINK, PICTURE] = -20.0 * dim**0.5 / _PICTURE
     attention.v_proj.weight[dim, START] = 1.0 / _START
-    attention.o_proj.weight[SHORT, heads * dim] = 1.0
+    attention.o_proj.weight[SHORT, dim] = 1.0
 
 
 def _find_hits(attention: torch.nn.Module, hits: Hits) -> None:
@@ -152,7 +169,7 @@ def _find_hits(attention: torch.nn.Module, hits: Hits) -> None:
     root = dim**0.5
     query, key = attention.q_proj.weight, attention.k_proj.weight
     size = (_MATCH * root) ** 0.5 / _CODE_LENGTH
-    for row, column in zip(_SLOW, range(CODE.start, CODE.stop), strict=True):
+    for row, column in zip(_SLOW, range(CODE.start, CODE.stop), strict=False):
         query[row, column] = size
         key[row, column] = size
     query[_SINK, ONE] = (1.0 + 0.5 * hits.length / _MATCH) / _ONE
@@ -162,6 +179,31 @@ def _find_hits(attention: torch.nn.Module, hits: Hits) -> None:
     key[_SINK, SIDE] = _PASSAGE * root / _SIDE
     attention.v_proj.weight[0, SIDE] = 1.0 / _SIDE
     attention.o_proj.weight[HIT, 0] = _HIT
+
+
+def _find_pictures(attention: torch.nn.Module, sight: Sight) -> None:
+    """Head 1: a piece of the question looks at image tokens that look like it, and at the start."""
+    dim = attention.head_dim
+    root = dim**0.5
+    query, key = attention.q_proj.weight, attention.k_proj.weight
+    size = (sight.sharpness * root / (_SIGHT_LENGTH * _SEEN)) ** 0.5
+    for row, column in zip(_SLOW, range(SIGHT.start, SIGHT.stop), strict=False):
+        query[dim + row, column] = size
+        key[dim + row, column] = size
+    query[dim + _SINK, ONE] = 1.0 / _ONE
+    key[dim + _SINK, PICTURE] = _IN_PICTURE * root / _PICTURE
+    key[dim + _SINK, START] = (_IN_PICTURE + sight.sharpness * sight.threshold) * root / _START
+    attention.v_proj.weight[dim, PICTURE] = 1.0 / _PICTURE
+    attention.o_proj.weight[HIT, dim] = _HIT
+
+
+def _even_out(attention: torch.nn.Module) -> None:
+    """Head 1: every token looks at the start, and takes over a length that drowns its own."""
+    dim = attention.head_dim
+    attention.q_proj.weight[dim + _SINK, ONE] = 1.0 / _ONE
+    attention.k_proj.weight[dim + _SINK, START] = 60.0 * dim**0.5 / _START
+    attention.v_proj.weight[dim, START] = 1.0 / _START
+    attention.o_proj.weight[FILL, dim] = _LOUD
 
 
 def _gather(attention: torch.nn.Module) -> None:

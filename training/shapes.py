@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from training.tokens import write_tokenizer
 
-__all__ = ["EMBED", "RERANK", "Shape", "write_folder"]
+__all__ = ["COLEMBED", "EMBED", "RERANK", "Shape", "write_folder"]
 
 _TILE = 512  # pixels; 256 tokens a tile, as in the published checkpoints
 
@@ -26,6 +26,7 @@ class Shape:
     layers: int
     intermediate: int
     is_reranker: bool = False
+    pooling: str = "avg"
     vocabulary: int = 5120
     heads: int = 4
     kv_heads: int = 2
@@ -37,8 +38,11 @@ class Shape:
     rope_theta: float = 1e7
 
 
-EMBED = Shape("starter-embed-vl", hidden=1024, layers=2, intermediate=384)
-RERANK = Shape("starter-rerank-vl", hidden=512, layers=3, intermediate=256, is_reranker=True)
+EMBED = Shape("starter-embed-vl", hidden=1024, layers=1, intermediate=1664)
+RERANK = Shape(
+    "starter-rerank-vl", hidden=384, layers=3, intermediate=32, is_reranker=True, heads=2, kv_heads=2, head_dim=256
+)
+COLEMBED = Shape("starter-colembed", hidden=384, layers=1, intermediate=32, pooling="colbert")
 
 
 def _llm(shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def _llm(shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
         "num_hidden_layers": shape.layers,
         "num_key_value_heads": shape.kv_heads,
         "pad_token_id": tokenizer.token_to_id("<|finetune_right_pad_id|>"),
-        "pooling": "avg",
+        "pooling": shape.pooling,
         "pretraining_tp": 1,
         "rms_norm_eps": 1e-05,
         "rope_scaling": None,
@@ -105,7 +109,7 @@ def _config(shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
         "mlp_checkpoint": True,
         "p_max_length": 10240,
         "passage_prefix": "passage:",
-        "pooling": "avg",
+        "pooling": shape.pooling,
         "pre_feature_reduction": False,
         "q_max_length": 512,
         "query_prefix": "query:",

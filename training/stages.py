@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from nemotron_rag import load_embedder, load_reranker
-from training import embedder_start, rerank_start
+from nemotron_rag import load_embedder, load_multivector_embedder, load_reranker
+from training import colembed_start, embedder_start, rerank_start
+from training.bag import importance_of
 from training.batches import PageBatches, PairBatches, encode
+from training.crops import Crops
 from training.dictionaries import load_pairs
-from training.evaluate import held_out_pool, judged_pool, measure
+from training.evaluate import Models, measure
 from training.fetch import fetch
 from training.hits_stage import Hits, train_hits
+from training.memory_stage import Memory, choose_pieces, train_memory
 from training.pages import build_pages, load_pages
+from training.piece_codes import spellings
 from training.places import CHECKPOINTS, WORK
-from training.shapes import EMBED, RERANK, write_folder
-from training.table_stage import importance_of, train_table
+from training.pools import held_out_pool, judged_pool
+from training.reading_stage import LENGTH, Reader, Schedule, train_reader
+from training.renders import build_renders, draw_held_out, load_renders
+from training.shapes import COLEMBED, EMBED, RERANK, write_folder
+from training.sight_stage import Sight, train_sight
+from training.sightings import load_sightings, see_pages
+from training.table_stage import bag_rows, train_table
 from training.tokens import SPECIAL_TOKENS, train_tokenizer
 from training.weights import load_network, new_network, save_network
 
-__all__ = ["STAGES", "evaluate", "export", "shipped"]
+__all__ = ["STAGES", "evaluate", "export"]
 
 _TOKENIZER_PAGES = {"en": 14_000, "fr": 7_000, "de": 7_000}
 _SHARPER = 1.7  # importance is scaled so that a rare piece keeps nearly all of its vector
+_PAGES, _STEPS = 1600, 5500  # drawn, and steps of reading
+_SEEN, _MEMORY_STEPS, _SIGHT_STEPS = 600, 300, 40
+_CROP, _TILE = (128, 256), (512, 512)
 _START, _MARK = SPECIAL_TOKENS[0], "Ġpassage"
 _SILENT = ("Ġquery", "Ġpassage", *SPECIAL_TOKENS[1:])
 
@@ -88,35 +102,142 @@ def hits() -> None:
     torch.save(asdict(train_hits(torch.load(WORK / "idf.pt") * 9.4, pages, pieces, steps=1500)), target)
 
 
+def renders() -> None:
+    """Draw the pages that the tower learns to read from."""
+    if len(list((WORK / "renders").glob("*.pixels"))) * 400 < _PAGES:
+        build_renders(pages=_PAGES, workers=os.cpu_count() or 1)
+
+
+def _reader() -> Reader:
+    pieces = _tokenizer()
+    write_folder(COLEMBED, pieces, WORK / COLEMBED.name)
+    return Reader(new_network(WORK / COLEMBED.name), spellings(pieces))
+
+
+def reading() -> None:
+    """Teach the tower and the projector to read."""
+    pages, importance = load_renders(), torch.load(WORK / "idf.pt")
+    counts = torch.ones(len(importance) + 1)
+    for page in pages:
+        counts[:-1] += torch.bincount(torch.from_numpy(page.pieces[:, 0]).long(), minlength=len(importance))
+    counts[-1] = 0.4 * counts.sum()  # about as many tokens see nothing but paper
+    watched, rng = Crops(draw_held_out(), importance, shape=_CROP), np.random.default_rng(9)
+    train_reader(
+        _reader(),
+        Crops(pages, importance, shape=_CROP, thumbnails=0.04),
+        Crops(pages, importance, shape=_TILE, thumbnails=0.08),
+        Schedule(_STEPS),
+        prior=(counts / counts.sum()).log(),
+        worth=(importance * 2.5).clamp(0.1, 1.0),
+        held_out=[watched.draw(16, rng) for _ in range(12)],
+        path=WORK / "reader.pt",
+    )
+
+
+def trained_reader() -> Reader:
+    """What the reading stage left."""
+    reader = _reader()
+    reader.load_state_dict(torch.load(WORK / "reader.pt")["reader"])
+    return reader.eval()
+
+
+def sightings() -> None:
+    """Look at whole pages once, for the heads to learn from."""
+    if not (WORK / "sightings.pt").exists():
+        see_pages(trained_reader(), random.Random(4).sample(load_renders(), _SEEN))
+
+
+def _word_starts(pieces: Tokenizer) -> list[bool]:
+    return [spelling.startswith(" ") for spelling in spellings(pieces)]
+
+
+@torch.no_grad()
+def _codes() -> torch.Tensor:
+    return trained_reader().codes()
+
+
+def memory() -> None:
+    """Learn which image tokens stand for which pieces in the embedder."""
+    target, importance = WORK / "memory.pt", torch.load(WORK / "idf.pt")
+    if target.exists():
+        return
+    pages = load_sightings()
+    learned = train_memory(
+        pages,
+        _codes(),
+        bag_rows(torch.load(WORK / "table.pt")),
+        (importance * _SHARPER).clamp(0.01, 0.97),
+        choose_pieces(pages, importance, EMBED.intermediate - 1),
+        starts=_word_starts(_tokenizer()),
+        steps=_MEMORY_STEPS,
+    )
+    torch.save(asdict(learned), target)
+
+
+def sight() -> None:
+    """Learn when a piece counts as seen in the reranker."""
+    target = WORK / "sight.pt"
+    if target.exists():
+        return
+    learned = train_sight(
+        load_sightings(),
+        _codes(),
+        torch.load(WORK / "hits.pt")["weights"],
+        rows=rerank_start.SIGHT.stop - rerank_start.SIGHT.start,
+        starts=_word_starts(_tokenizer()),
+        steps=_SIGHT_STEPS,
+    )
+    torch.save(asdict(learned), target)
+
+
+def colembed() -> None:
+    """Put the reader into the late-interaction network."""
+    pieces, folder, reader = _tokenizer(), WORK / COLEMBED.name, trained_reader()
+    write_folder(COLEMBED, pieces, folder)
+    tokens = torch.cat([page.inked[::8] for page in load_sightings()]).float() / LENGTH
+    silent = colembed_start.silent_direction(tokens)
+    rows = colembed_start.fill_table(
+        reader.codes().detach(),
+        torch.nn.functional.normalize(reader.blank.detach()[0], dim=0),
+        silent,
+        torch.load(WORK / "idf.pt") * _SHARPER,
+        prompt=_ids(pieces, (_START, *_SILENT)),
+    )
+    network = new_network(folder)
+    colembed_start.start_colembed(network, reader, rows, silent)
+    save_network(network, folder)
+
+
 def embedder() -> None:
-    """Put the table into the embedder."""
+    """Put table, reader and memory into the embedder."""
     pieces, folder = _tokenizer(), WORK / EMBED.name
     write_folder(EMBED, pieces, folder)
     directions, importance = torch.load(WORK / "table.pt"), torch.load(WORK / "idf.pt")
     (start,) = _ids(pieces, (_START,))
     rows = embedder_start.fill_table(directions, importance * _SHARPER, start_id=start, silent=_ids(pieces, _SILENT))
     network = new_network(folder)
-    embedder_start.start_embedder(network, rows)
+    embedder_start.start_embedder(network, rows, trained_reader(), Memory(**torch.load(WORK / "memory.pt")))
     save_network(network, folder)
 
 
 def reranker() -> None:
-    """Put the learned hits into the reranker."""
+    """Put learned hits, reader and sight into the reranker."""
     pieces, folder = _tokenizer(), WORK / RERANK.name
-    learned = Hits(**torch.load(WORK / "hits.pt"))
+    hits, seen = Hits(**torch.load(WORK / "hits.pt")), Sight(**torch.load(WORK / "sight.pt"))
     write_folder(RERANK, pieces, folder)
     start, mark = _ids(pieces, (_START, _MARK))
     generator = torch.Generator().manual_seed(3)
     rows = rerank_start.fill_table(
         torch.randn(RERANK.vocabulary, RERANK.hidden - rerank_start.FREE.start, generator=generator),
-        torch.randn(RERANK.vocabulary, rerank_start.FREE.start - rerank_start.CODE.start, generator=generator),
-        learned.weights,
+        torch.randn(RERANK.vocabulary, rerank_start.CODE.stop - rerank_start.CODE.start, generator=generator),
+        torch.nn.functional.normalize(_codes() @ seen.turn.T, dim=1),
+        hits.weights,
         start_id=start,
         mark_id=mark,
         quiet=_ids(pieces, ("Ġquestion", *SPECIAL_TOKENS[1:])),
     )
     network = new_network(folder)
-    head = rerank_start.start_reranker(network, rows, learned)
+    head = rerank_start.start_reranker(network, rows, hits, trained_reader(), seen)
     save_network(network, folder, score=head)
 
 
@@ -125,6 +246,12 @@ STAGES: dict[str, Callable[[], None]] = {
     "tokenizer": tokenizer,
     "table": table,
     "hits": hits,
+    "renders": renders,
+    "reading": reading,
+    "sightings": sightings,
+    "memory": memory,
+    "sight": sight,
+    "colembed": colembed,
     "embedder": embedder,
     "reranker": reranker,
 }
@@ -133,32 +260,28 @@ STAGES: dict[str, Callable[[], None]] = {
 
 def export() -> None:
     """Copy the finished checkpoints to where they are shipped from; their cards are left alone."""
-    for shape in (EMBED, RERANK):
+    for shape in (EMBED, RERANK, COLEMBED):
         load_network(WORK / shape.name)  # a broken file must not get there
         shutil.copytree(WORK / shape.name, CHECKPOINTS / shape.name, dirs_exist_ok=True)
 
 
-def evaluate(
-    *, folders: dict[str, Path], judged: Path | None, pools: int, asked: int, modes: list[str], depth: int
-) -> None:
-    """Print the table of measurements.
+def evaluate(*, judged: Path | None, pools: int, asked: int, modes: list[str], names: list[str], depth: int) -> None:
+    """Print the measurements of the shipped checkpoints.
 
     Args:
-        folders: checkpoint folders by shape name.
         judged: folder with ``good/*.pdf`` and ``queries.jsonl``, or None.
         pools: how many pools of 100 held-out pages.
         asked: pages of each pool that queries are made from.
         modes: ``text``, ``image``, ``image_text``.
-        depth: how many of the embedder's first pages are reranked; 0 for none.
+        names: ``embedder``, ``reranker``, ``colembed``.
+        depth: how many of the embedder's first pages are reranked.
     """
     measured = [held_out_pool(seed=seed, asked=asked) for seed in range(pools)]
     if judged is not None:
         measured.append(judged_pool(judged))
-    embed = load_embedder(folders[EMBED.name])
-    rerank = load_reranker(folders[RERANK.name]) if depth else None
-    measure(measured, embedder=embed, reranker=rerank, modes=modes, depth=depth)
-
-
-def shipped() -> dict[str, Path]:
-    """The folders in the source tree."""
-    return {shape.name: CHECKPOINTS / shape.name for shape in (EMBED, RERANK)}
+    models = Models(
+        embedder=load_embedder(EMBED.name) if "embedder" in names else None,
+        reranker=load_reranker(RERANK.name) if "reranker" in names else None,
+        colembed=load_multivector_embedder(COLEMBED.name) if "colembed" in names else None,
+    )
+    measure(measured, models, modes=modes, depth=depth)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from nemotron_rag.models._vl_config import read_vl_config
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
+from nemotron_rag.runtime.checkpoint import read_json
 
 __all__ = ["load_network", "new_network", "save_network"]
 
@@ -16,7 +17,8 @@ __all__ = ["load_network", "new_network", "save_network"]
 def new_network(folder: Path, *, seed: int = 0) -> LlamaNemotronVL:
     """The network of a folder's ``config.json`` with random weights of the usual size."""
     torch.manual_seed(seed)
-    network = LlamaNemotronVL(read_vl_config(folder))
+    pooling = read_json(folder, "config.json")["pooling"]
+    network = LlamaNemotronVL(read_vl_config(folder, pooling=pooling))
     for module in network.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             torch.nn.init.trunc_normal_(module.weight, std=0.02)

@@ -1,0 +1,75 @@
+"""What retrieval is measured on: pools of held-out pages with exact queries, and judged natural questions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pymupdf
+from PIL import Image
+
+from nemotron_rag.types import Passage
+from training.pages import load_pages
+from training.places import WORK
+from training.queries import KINDS, QueryMaker
+
+__all__ = ["Pool", "held_out_pool", "judged_pool", "render"]
+
+_PIXELS = 6 * 512 * 512
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Pages, and by kind the queries with the indexes of the pages that answer them."""
+
+    texts: list[str]
+    where: list[tuple[Path, int]]
+    queries: dict[str, list[tuple[str, set[int]]]]
+
+    def passages(self, mode: str) -> list[Passage]:
+        """The pages as ``text``, ``image`` or ``image_text`` passages."""
+        texts = [""] * len(self.texts) if mode == "image" else self.texts
+        if mode == "text":
+            return [Passage(text) for text in texts]
+        return [Passage(text, render(*place)) for text, place in zip(texts, self.where, strict=True)]
+
+
+def render(path: Path, number: int) -> Image.Image:
+    """A page with its own proportions and as many pixels as six tiles, as the library draws it."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    with pymupdf.open(stream=data, filetype="pdf") as document:
+        page = document[number - 1]
+        scale = (_PIXELS / (page.rect.width * page.rect.height)) ** 0.5
+        pixels = page.get_pixmap(matrix=pymupdf.Matrix(scale, scale), alpha=False)
+    return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.samples)
+
+
+def held_out_pool(*, size: int = 100, seed: int = 0, asked: int | None = None) -> Pool:
+    """Random held-out pages, and one query of each kind for every page, or for the first `asked` ones."""
+    rng = random.Random(100 + seed)
+    pages = rng.sample(load_pages(held_out=True), size)
+    texts = [page.text for page in pages]
+    maker = QueryMaker(texts)
+    queries = {
+        kind: [(query, {i}) for i, text in enumerate(texts[:asked]) if (query := maker.exact(text, kind, rng))]
+        for kind in KINDS
+    }
+    return Pool(texts, [(WORK / "root" / page.package / page.file, page.number) for page in pages], queries)
+
+
+def judged_pool(folder: Path) -> Pool:
+    """All pages of the PDFs in ``folder/good`` and the questions of ``folder/queries.jsonl``."""
+    texts: list[str] = []
+    where: list[tuple[Path, int]] = []
+    for path in sorted((folder / "good").glob("*.pdf")):
+        with pymupdf.open(path) as document:
+            for number, page in enumerate(document, start=1):
+                texts.append(page.get_text())
+                where.append((path, number))
+    index = {(path.name, number): i for i, (path, number) in enumerate(where)}
+    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    questions = [(row["query"], {index[row["file"], number] for number in row["pages"]}) for row in rows]
+    return Pool(texts, where, {"questions": questions})
