@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
-from training.reading_stage import Reader
+from training.reader import Reader
 from training.sight import give_sight
 
 __all__ = ["fill_table", "silent_direction", "start_colembed"]

@@ -12,8 +12,8 @@ import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
 from training.memory_stage import Memory
-from training.reading_stage import LENGTH as READ
-from training.reading_stage import Reader
+from training.reader import LENGTH as READ
+from training.reader import Reader
 from training.sight import give_sight
 
 __all__ = ["CODE", "CODE_LENGTH", "LENGTH", "fill_table", "lean", "piece_codes", "start_embedder"]

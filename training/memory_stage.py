@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy, embedding_bag, normalize, silu
 
 from training.bag import Bag
-from training.reading_stage import LENGTH
+from training.reader import LENGTH
 from training.sightings import Sighting, draw_queries
 
 __all__ = ["Memory", "choose_pieces", "train_memory"]

@@ -13,90 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, log_softmax, normalize
+from torch.utils.data import DataLoader, Dataset
 
-from nemotron_rag.models._vl_stack import LlamaNemotronVL
-from training.crops import CELLS, PATCH, Batch, Crops
+from training.crops import PATCH, Batch, Crops
 from training.muon import Muon
-from training.piece_codes import PieceCodes
-from training.renders import ALPHABET
+from training.reader import Reader, character_loss, piece_loss
 
-__all__ = ["LENGTH", "Reader", "Schedule", "train_reader"]
+__all__ = ["Schedule", "train_reader"]
 
-_CLASSES = len(ALPHABET) + 2
 _MUON, _ADAM = 0.02, 2e-3
-_BLANK_CELLS, _BLANK_TOKENS = 0.2, 0.15  # weight of paper in the losses
-_SHARPNESS = 16.0
 _SHOW, _KEEP = 20, 250  # steps between two lines, and two checkpoints
-LENGTH = 100.0
-"""Of an image token: directions are compared, but what reads them later wants them equally long."""
-
-
-class Reader(torch.nn.Module):
-    """Tower and projector of a network, with the heads that only training needs.
-
-    Args:
-        network: whose tower and projector are trained; the tower takes one channel of ink until `store_ink`.
-        pieces: spellings.
-    """
-
-    def __init__(self, network: LlamaNemotronVL, pieces: list[str]) -> None:
-        super().__init__()
-        hidden = network.config.vision.hidden_size
-        self.tower, self.projector = network.vision_model, network.mlp1
-        self.ink = torch.nn.Conv2d(1, hidden, kernel_size=PATCH, stride=PATCH)
-        self.characters = torch.nn.Linear(hidden, CELLS[0] * CELLS[1] * _CLASSES)
-        self.codes = PieceCodes(pieces, network.config.llm.hidden_size)
-        self.blank = torch.nn.Parameter(torch.randn(1, network.config.llm.hidden_size))
-        self.sharpness = torch.nn.Parameter(torch.tensor(_SHARPNESS).log())
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        """Weights that keep the size of what passes through; positions as waves over rows and columns."""
-        for name, module in self.tower.encoder.named_modules():
-            if isinstance(module, torch.nn.Linear):
-                torch.nn.init.normal_(module.weight, std=0.7 * module.in_features**-0.5)
-                if name.endswith(("out_proj", "fc2")):
-                    module.weight.mul_(0.3)
-        for module in (self.projector[1], self.projector[3], self.characters):
-            torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        torch.nn.init.normal_(self.ink.weight, std=1.5 / PATCH)
-        self.tower.embeddings.position_embedding.weight.copy_(
-            _waves(*self.tower.embeddings.position_embedding.weight.shape)
-        )
-
-    def forward(self, pixels: torch.Tensor, corner: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read crops.
-
-        Args:
-            pixels: (crops, height, width), ink.
-            corner: row and column of the tile's patch where the crop begins.
-
-        Returns:
-            Patches (crops, rows, columns, hidden) and image tokens (crops * tokens, size).
-        """
-        patches = self.ink(pixels.unsqueeze(1)).permute(0, 2, 3, 1)  # (crops, rows, columns, hidden)
-        crops, rows, columns, hidden = patches.shape
-        positions = self.tower.embeddings.position_embedding.weight
-        side = round(len(positions) ** 0.5)
-        window = positions.view(side, side, -1)[corner[0] : corner[0] + rows, corner[1] : corner[1] + columns]
-        states = self.tower.encoder(inputs_embeds=(patches + window).flatten(1, 2)).last_hidden_state
-        states = self.tower.post_layernorm(states).view(crops, rows, columns, hidden)
-        squares = states.view(crops, rows // 2, 2, columns // 2, 2, hidden).permute(0, 1, 3, 2, 4, 5)
-        return states, self.projector(squares.reshape(-1, 4 * hidden))
-
-    def classes(self) -> torch.Tensor:
-        """(pieces + 1, size): the vectors that tokens are compared with, the last for paper."""
-        return torch.cat([self.codes(), normalize(self.blank, dim=1)])
-
-
-def _waves(places: int, size: int) -> torch.Tensor:
-    side, quarter = round(places**0.5), size // 4
-    turns = torch.arange(side).unsqueeze(1) * 100.0 ** (-torch.arange(quarter) / quarter)
-    wave = torch.cat([turns.sin(), turns.cos()], dim=1) * 0.5  # (side, size / 2)
-    rows, columns = wave.unsqueeze(1).expand(-1, side, -1), wave.unsqueeze(0).expand(side, -1, -1)
-    return torch.nn.functional.pad(torch.cat([rows, columns], dim=2).flatten(0, 1), (0, size - 4 * quarter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,50 +50,6 @@ class Schedule:
         return self.pieces * min(1.0, max(0.0, (step - self.pieces_from) / self.pieces_ramp))
 
 
-def character_loss(reader: Reader, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of the cells, and the share of inked cells that are right."""
-    crops, rows, columns, _ = states.shape
-    logits = reader.characters(states).view(crops, rows, columns, *CELLS, _CLASSES)
-    logits = logits.permute(0, 1, 3, 2, 4, 5).reshape(-1, _CLASSES)
-    wanted = batch.cells.reshape(-1)
-    weights = torch.ones(_CLASSES)
-    weights[0] = _BLANK_CELLS
-    inked = wanted > 0
-    right = (logits.detach().argmax(dim=1) == wanted)[inked].float().mean()
-    return cross_entropy(logits, wanted, weights), right
-
-
-def piece_loss(
-    reader: Reader, tokens: torch.Tensor, batch: Batch, prior: torch.Tensor, worth: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cross-entropy of the pieces in each token's square.
-
-    The logarithm of how common a piece is is added in training and left out in use (Menon et al., "Long-tail learning
-    via logit adjustment", 2021): the cosine then says how much likelier the picture makes the piece, and rare pieces,
-    which retrieval lives on, are named as readily as common ones.
-
-    Returns:
-        The loss; whether each labelled token's nearest piece is one of its own; and those tokens' rarest piece's worth.
-    """
-    classes = reader.classes()
-    paper = len(classes) - 1
-    labelled, rows = batch.places[:, 0].unique(return_inverse=True)
-    blank = batch.blank.nonzero()[:, 0]
-    cosines = normalize(tokens[torch.cat([labelled, blank])], dim=1) @ classes.T
-    chances = log_softmax(cosines * reader.sharpness.exp() + prior, dim=1)
-    own = worth[batch.places[:, 1]]
-    weight = torch.zeros(len(labelled)).index_reduce(0, rows, own, "amax", include_self=False)
-    share = batch.shares * own
-    share = share / torch.zeros(len(labelled)).index_add(0, rows, share)[rows]
-    inked = -(chances[rows, batch.places[:, 1]] * share * weight[rows]).sum() / weight.sum().clamp(min=1)
-    total = inked - _BLANK_TOKENS * chances[len(labelled) :, paper].sum() / max(1, len(blank))
-    nearest = cosines[: len(labelled)].detach().argmax(dim=1)
-    hits = torch.zeros(len(labelled), dtype=torch.bool)
-    hits[rows[nearest[rows] == batch.places[:, 1]]] = True
-    uneven = (tokens.norm(dim=1) / LENGTH).log().square().mean()
-    return total + uneven, hits, weight
-
-
 def _optimizers(reader: Reader) -> list[torch.optim.Optimizer]:
     matrices = [*reader.tower.encoder.parameters(), *reader.projector.parameters(), reader.ink.weight]
     chosen = {id(parameter) for parameter in matrices if parameter.dim() >= 2}
@@ -188,9 +70,10 @@ def train_reader(
     worth: torch.Tensor,
     held_out: list[Batch],
     path: Path,
+    workers: int = 0,
     seed: int = 0,
 ) -> None:
-    """Train, and keep a checkpoint; goes on where an earlier run stopped.
+    """Train on the device that the reader is on, and keep a checkpoint; goes on where an earlier run stopped.
 
     Args:
         reader: trained in place.
@@ -201,15 +84,18 @@ def train_reader(
         worth: (pieces,) how much a token with this piece counts.
         held_out: crops of other documents, to watch.
         path: of the checkpoint.
+        workers: processes that draw crops; on a CPU the training's own is enough.
         seed: of the draws.
     """
+    device = reader.blank.device
+    prior, worth, held_out = prior.to(device), worth.to(device), [batch.to(device) for batch in held_out]
     optimizers = _optimizers(reader)
     first = _resume(path, reader, optimizers)
+    drawn = DataLoader(_Steps(crops, tiles, schedule, first, seed), batch_size=None, num_workers=workers)
     began, seen = time.monotonic(), list[list[float]]()
-    for step in range(first, schedule.steps):
-        rng = np.random.default_rng((seed, step))
-        batch = tiles.draw(schedule.size // 8, rng) if schedule.sees_tiles(step) else crops.draw(schedule.size, rng)
-        loss, shown = _losses(reader, batch, _corner(reader, batch, rng), schedule.pieces_weight(step), prior, worth)
+    for step, batch in enumerate(drawn, start=first):
+        corner = _corner(reader, batch, np.random.default_rng((seed, step, 1)))
+        loss, shown = _losses(reader, batch.to(device), corner, schedule.pieces_weight(step), prior, worth)
         _change(reader, optimizers, loss, schedule.rate(step))
         seen.append(shown)
         if (step + 1) % _SHOW == 0:
@@ -221,6 +107,21 @@ def train_reader(
                 watched = [_losses(reader, batch, (0, 0), 1.0, prior, worth)[1] for batch in held_out]
             print(f"  held out: {_row(watched)}", flush=True)
             _keep(path, reader, optimizers, step + 1)
+
+
+class _Steps(Dataset[Batch]):
+    """The batch of every step from `first` on; the same whoever draws it."""
+
+    def __init__(self, crops: Crops, tiles: Crops, schedule: Schedule, first: int, seed: int) -> None:
+        self._crops, self._tiles, self._schedule, self._first, self._seed = crops, tiles, schedule, first, seed
+
+    def __len__(self) -> int:
+        return self._schedule.steps - self._first
+
+    def __getitem__(self, index: int) -> Batch:
+        step, size = self._first + index, self._schedule.size
+        rng = np.random.default_rng((self._seed, step))
+        return self._tiles.draw(size // 8, rng) if self._schedule.sees_tiles(step) else self._crops.draw(size, rng)
 
 
 def _corner(reader: Reader, batch: Batch, rng: np.random.Generator) -> tuple[int, int]:
@@ -245,7 +146,7 @@ def _resume(path: Path, reader: Reader, optimizers: list[torch.optim.Optimizer])
     """Load what an earlier run kept; the step to go on with."""
     if not path.exists():
         return 0
-    kept = torch.load(path)
+    kept = torch.load(path, map_location=reader.blank.device)
     reader.load_state_dict(kept["reader"])
     for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
         optimizer.load_state_dict(state)

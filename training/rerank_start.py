@@ -14,8 +14,8 @@ import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
 from training.hits_stage import USUAL, Hits
-from training.reading_stage import LENGTH as READ
-from training.reading_stage import Reader
+from training.reader import LENGTH as READ
+from training.reader import Reader
 from training.sight import give_sight
 from training.sight_stage import Sight
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
-from training.reading_stage import Reader
+from training.reader import Reader
 
 __all__ = ["give_sight"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from training.reading_stage import LENGTH
+from training.reader import LENGTH
 from training.sightings import Sighting, draw_queries
 
 __all__ = ["Sight", "main_directions", "train_sight"]

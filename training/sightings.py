@@ -11,7 +11,7 @@ import torch
 
 from training.crops import cut
 from training.places import WORK
-from training.reading_stage import Reader
+from training.reader import Reader
 from training.renders import Render
 
 __all__ = ["Sighting", "draw_queries", "load_sightings", "see_pages"]

@@ -27,7 +27,8 @@ from training.pages import build_pages, load_pages
 from training.piece_codes import spellings
 from training.places import CHECKPOINTS, WORK
 from training.pools import held_out_pool, judged_pool
-from training.reading_stage import LENGTH, Reader, Schedule, train_reader
+from training.reader import LENGTH, Reader
+from training.reading_stage import Schedule, train_reader
 from training.renders import build_renders, draw_held_out, load_renders
 from training.shapes import COLEMBED, EMBED, RERANK, write_folder
 from training.sight_stage import Sight, train_sight
@@ -40,7 +41,8 @@ __all__ = ["STAGES", "evaluate", "export"]
 
 _TOKENIZER_PAGES = {"en": 14_000, "fr": 7_000, "de": 7_000}
 _SHARPER = 1.7  # importance is scaled so that a rare piece keeps nearly all of its vector
-_PAGES, _STEPS = 1600, 5500  # drawn, and steps of reading
+_PAGES = 1600
+_SCHEDULES = {"cpu": Schedule(5500), "cuda": Schedule(40_000, size=128)}
 _SEEN, _MEMORY_STEPS, _SIGHT_STEPS = 600, 300, 40
 _CROP, _TILE = (128, 256), (512, 512)
 _START, _MARK = SPECIAL_TOKENS[0], "Ġpassage"
@@ -121,23 +123,25 @@ def reading() -> None:
     for page in pages:
         counts[:-1] += torch.bincount(torch.from_numpy(page.pieces[:, 0]).long(), minlength=len(importance))
     counts[-1] = 0.4 * counts.sum()  # about as many tokens see nothing but paper
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     watched, rng = Crops(draw_held_out(), importance, shape=_CROP), np.random.default_rng(9)
     train_reader(
-        _reader(),
+        _reader().to(device),
         Crops(pages, importance, shape=_CROP, thumbnails=0.04),
         Crops(pages, importance, shape=_TILE, thumbnails=0.08),
-        Schedule(_STEPS),
+        _SCHEDULES[device.type],
         prior=(counts / counts.sum()).log(),
         worth=(importance * 2.5).clamp(0.1, 1.0),
         held_out=[watched.draw(16, rng) for _ in range(12)],
         path=WORK / "reader.pt",
+        workers=0 if device.type == "cpu" else (os.cpu_count() or 1),
     )
 
 
 def trained_reader() -> Reader:
     """What the reading stage left."""
     reader = _reader()
-    reader.load_state_dict(torch.load(WORK / "reader.pt")["reader"])
+    reader.load_state_dict(torch.load(WORK / "reader.pt", map_location="cpu")["reader"])
     return reader.eval()
 
 
