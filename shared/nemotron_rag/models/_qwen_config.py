@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import torch
 from transformers import Qwen2Config, Qwen3Config
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
@@ -18,6 +19,7 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionCon
 from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._qwen_pixels import PixelSettings, read_pixel_settings
 from nemotron_rag.runtime.attention import PACKED_ATTENTION, PACKED_CAUSAL_ATTENTION
+from nemotron_rag.runtime.budget import layer_bytes
 from nemotron_rag.runtime.checkpoint import read_json
 
 __all__ = ["QwenConfig", "QwenGeneration", "read_qwen_config"]
@@ -77,6 +79,14 @@ class QwenConfig:
         """Width of an attention head of the language model."""
         given = getattr(self.text, "head_dim", None)
         return int(given or self.text.hidden_size // self.text.num_attention_heads)
+
+    def patch_bytes(self, dtype: torch.dtype) -> int:
+        """Activations of the tower for each patch; see `layer_bytes`. It rotates in float32 whatever the dtype."""
+        vision = self.vision
+        width = vision.embed_dim if self.generation == 2 else vision.hidden_size
+        mlp = int(width * vision.mlp_ratio) if self.generation == 2 else vision.intermediate_size
+        rotated = width * torch.float32.itemsize // dtype.itemsize
+        return layer_bytes(hidden=width, mlp=mlp, queries=rotated, keys=rotated, dtype=dtype)
 
 
 def read_qwen_config(folder: Path, *, generation: QwenGeneration, causal: bool) -> QwenConfig:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._packed import PackedModel, token_bytes
 from nemotron_rag.models._pooling import token_vectors
 from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
 from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image
 from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
 from nemotron_rag.models._qwen_stack import load_qwen_stack, mrope_positions
+from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
@@ -32,8 +33,6 @@ __all__ = ["QwenInput", "QwenModel", "QwenPooling", "load_qwen_model"]
 QwenPooling: TypeAlias = Literal["colbert", "last"]
 """What each sequence gives: (tokens, hidden), each token before the final norm, at length 1, from attention in both
 directions; or (hidden,), the last token behind the final norm, from causal attention."""
-
-_PATCHES_AT_ONCE = 32_768  # per pass through the tower: bounds its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,8 @@ class QwenModel(PackedModel[QwenInput]):
         self._stack = load_qwen_stack(folder, self.config, device=device, dtype=dtype)
         self._pooling = pooling
         self._tower_key = weights_key(self._stack.visual)
-        super().__init__(folder, device=device)
+        self._patches_at_once = tokens_at_once(device, token_bytes=self.config.patch_bytes(dtype))
+        super().__init__(folder, device=device, token_bytes=token_bytes(self.config.text, dtype))
 
     def embedding_rows(self, ids: Sequence[int]) -> torch.Tensor:
         """Rows of the embedding table: (ids, hidden) float32 on the CPU."""
@@ -136,7 +136,8 @@ class QwenModel(PackedModel[QwenInput]):
             return None
         distinct = {picture.key: picture for picture in pictures}
         features = {key: found for key in distinct if (found := vision_features.get(key)) is not None}
-        for group in _groups([picture for key, picture in distinct.items() if key not in features], self.config.pixels):
+        room = self._patches_at_once // self.config.pixels.merge_size**2
+        for group in _groups([picture for key, picture in distinct.items() if key not in features], room):
             features |= self._encode(group)
         return torch.cat([features[picture.key].to(self._device) for picture in pictures])
 
@@ -154,9 +155,8 @@ class QwenModel(PackedModel[QwenInput]):
         return encoded
 
 
-def _groups(pictures: Sequence[Picture], settings: PixelSettings) -> Iterator[list[Picture]]:
-    """Pictures in groups that the tower takes at once; a larger one stands alone."""
-    room = _PATCHES_AT_ONCE // settings.merge_size**2
+def _groups(pictures: Sequence[Picture], room: int) -> Iterator[list[Picture]]:
+    """Pictures in groups of at most `room` image tokens, that the tower takes at once; a larger one stands alone."""
     group: list[Picture] = []
     for picture in pictures:
         if group and sum(other.tokens for other in group) + picture.tokens > room:

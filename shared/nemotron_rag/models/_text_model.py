@@ -13,7 +13,7 @@ import torch
 
 from nemotron_rag.errors import CheckpointError, InputError
 from nemotron_rag.models._llama import BidirectionalLlama, llama_config
-from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._packed import PackedModel, token_bytes
 from nemotron_rag.models._pooling import mean_pool
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.runtime.checkpoint import load_weights, read_json
@@ -66,7 +66,7 @@ class TextModel(PackedModel[TextInput]):
         self._tokenizer = PromptTokenizer(folder)
         load_weights(self._llama, folder, rename=_rename_weight, device=device, dtype=dtype)
         self._llama.rotary_emb.to(device)
-        super().__init__(folder, device=device)
+        super().__init__(folder, device=device, token_bytes=token_bytes(llm, dtype))
 
     def encode(self, prompt: Prompt, *, max_length: int, index: int) -> TextInput:
         """Token ids of a prompt; see `PromptTokenizer.encode`."""

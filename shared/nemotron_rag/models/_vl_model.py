@@ -15,22 +15,21 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._packed import PackedModel
+from nemotron_rag.models._packed import PackedModel, token_bytes
 from nemotron_rag.models._pixels import cut_tiles, normalise
 from nemotron_rag.models._pooling import mean_pool, token_vectors
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.models._vl_config import Pooling, read_vl_config
 from nemotron_rag.models._vl_settings import VLSettings
-from nemotron_rag.models._vl_stack import load_vl_stack
+from nemotron_rag.models._vl_stack import load_vl_stack, tower_patch_bytes
 from nemotron_rag.models._wording import embed_prompt
+from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.types import Passage
 
 __all__ = ["VLInput", "VLModel", "load_vl_model"]
-
-_TILES_AT_ONCE = 32  # tiles per pass through the tower: bounds its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,10 @@ class VLModel(PackedModel[VLInput]):
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1)
-        super().__init__(folder, device=device)
+        tile = (self.config.tile_size // self.config.patch_size) ** 2  # patches
+        patches = tokens_at_once(device, token_bytes=tower_patch_bytes(self.config.vision, dtype))
+        self._tiles_at_once = max(1, patches // tile)
+        super().__init__(folder, device=device, token_bytes=token_bytes(self.config.llm, dtype))
 
     def encode_query(self, query: str, settings: VLSettings, *, index: int) -> VLInput:
         """An embedder's query, ready for the device."""
@@ -147,7 +149,7 @@ class VLModel(PackedModel[VLInput]):
         """Run pictures through the tower, tiles of all of them together, and keep their (tokens, hidden)."""
         if not images:
             return {}
-        chunks = torch.from_numpy(np.concatenate(list(images.values()))).split(_TILES_AT_ONCE)
+        chunks = torch.from_numpy(np.concatenate(list(images.values()))).split(self._tiles_at_once)
         mean, std = self.config.mean, self.config.std
         tokens = torch.cat(
             [self._stack.encode_tiles(normalise(chunk, mean=mean, std=std, device=self._device)) for chunk in chunks]

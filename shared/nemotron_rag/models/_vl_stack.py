@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from nemotron_rag.models._llama import BidirectionalLlama
 from nemotron_rag.models._vl_config import VLConfig
+from nemotron_rag.runtime.budget import layer_bytes
 from nemotron_rag.runtime.checkpoint import load_weights
 
-__all__ = ["LlamaNemotronVL", "VisionTower", "load_vl_stack", "pixel_shuffle"]
+__all__ = ["LlamaNemotronVL", "VisionTower", "load_vl_stack", "pixel_shuffle", "tower_patch_bytes"]
 
 
 class _Embeddings(nn.Module):
@@ -108,6 +110,12 @@ def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
     half = round(count**0.5) // 2
     squares = patches.view(tiles, half, 2, half, 2, channels).permute(0, 1, 3, 2, 4, 5)
     return squares.reshape(tiles, half * half, 4 * channels)
+
+
+def tower_patch_bytes(vision: SiglipVisionConfig, dtype: torch.dtype) -> int:
+    """Activations for each patch; see `layer_bytes`."""
+    width = vision.hidden_size
+    return layer_bytes(hidden=width, mlp=vision.intermediate_size, queries=width, keys=width, dtype=dtype)
 
 
 def load_vl_stack(folder: Path, config: VLConfig, *, device: torch.device, dtype: torch.dtype) -> LlamaNemotronVL:

@@ -24,9 +24,19 @@ S = TypeVar("S", bound=Sized)
 Compute = Callable[[Sequence[S]], Sequence[torch.Tensor]]
 """From prepared inputs to one float32 tensor each, on the CPU; their shapes may differ."""
 
+# Devices other than CUDA have no exception class of their own for it, and neither has cuBLAS.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
-def compute_batch(items: Sequence[S], compute: Compute[S]) -> Iterator[torch.Tensor]:
+
+def compute_batch(
+    items: Sequence[S], compute: Compute[S], *, too_many: Callable[[int], None] = lambda tokens: None
+) -> Iterator[torch.Tensor]:
     """Compute a batch; where the device's memory does not hold it, its halves.
+
+    Args:
+        items: at least one.
+        compute: of the model.
+        too_many: told of a number of tokens that did not fit.
 
     Yields:
         One tensor for each item, in order, on the CPU.
@@ -36,7 +46,9 @@ def compute_batch(items: Sequence[S], compute: Compute[S]) -> Iterator[torch.Ten
     """
     try:
         rows = compute(items)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _OUT_OF_MEMORY) and not isinstance(error, torch.OutOfMemoryError):
+            raise
         if len(items) == 1:
             raise ItemTooLargeError(
                 f"an input of {items[0].tokens} tokens alone does not fit into device memory; "
@@ -47,6 +59,7 @@ def compute_batch(items: Sequence[S], compute: Compute[S]) -> Iterator[torch.Ten
         return
     # Outside the handler: the exception's frames would keep the tensors alive that are to be freed.
     torch.cuda.empty_cache()
+    too_many(sum(item.tokens for item in items))
     middle = len(items) // 2
-    yield from compute_batch(items[:middle], compute)
-    yield from compute_batch(items[middle:], compute)
+    yield from compute_batch(items[:middle], compute, too_many=too_many)
+    yield from compute_batch(items[middle:], compute, too_many=too_many)

@@ -92,6 +92,11 @@ class _Waiting(Generic[S]):
             self._changed.notify_all()
             return batch
 
+    def lower_budget(self, too_many: int) -> None:
+        """Batches of so many tokens do not fit into memory: make them half as large from now on."""
+        with self._changed:
+            self._budget = min(self._budget, too_many // 2)
+
     def done(self) -> bool:
         """Whether nothing can come any more."""
         return self._closed and not self._jobs
@@ -108,7 +113,7 @@ class Worker(Generic[S]):
     Args:
         name: shown as the thread's name.
         compute: a bound method; when its object is gone, the thread ends.
-        budget: tokens a batch may hold.
+        budget: tokens a batch may hold; lowered when one did not fit into memory.
     """
 
     def __init__(self, name: str, compute: Compute[S], *, budget: int) -> None:
@@ -134,17 +139,17 @@ class Worker(Generic[S]):
 
 def _work(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> None:
     while not waiting.done():
-        _run_batch(waiting.next_batch(), method())
+        _run_batch(waiting.next_batch(), method(), waiting)
 
 
-def _run_batch(places: Sequence[tuple[_Job[S], int]], compute: Compute[S] | None) -> None:
+def _run_batch(places: Sequence[tuple[_Job[S], int]], compute: Compute[S] | None, waiting: _Waiting[S]) -> None:
     """Compute items of one or several jobs; a job that makes its batch fail fails alone."""
     if not places:
         return
     try:
         if compute is None:
             raise ClosedError("the model was closed; load it again")
-        rows = list(compute_batch([job.items[i] for job, i in places], compute))
+        rows = list(compute_batch([job.items[i] for job, i in places], compute, too_many=waiting.lower_budget))
     except Exception as error:
         jobs = list({id(job): job for job, _ in places}.values())
         if len(jobs) == 1:
@@ -156,4 +161,4 @@ def _run_batch(places: Sequence[tuple[_Job[S], int]], compute: Compute[S] | None
             job.put(i, row)
         return
     for alone in jobs:
-        _run_batch([(job, i) for job, i in places if job is alone], compute)
+        _run_batch([(job, i) for job, i in places if job is alone], compute, waiting)

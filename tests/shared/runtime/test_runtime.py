@@ -107,6 +107,25 @@ def test_out_of_memory_halves_and_loses_nothing():
     model = Model(compute=compute)
     assert model.run([1] * 9) == [float(i) for i in range(9)]
     assert max(map(len, model.batches)) == 9
+    model.batches.clear()
+    assert model.run([1] * 9) == [float(i) for i in range(9)]
+    assert max(map(len, model.batches)) < 3  # what did not fit is not tried again
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "MPS backend out of memory (MPS allocated: 5.44 GB)",
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+    ],
+)
+def test_out_of_memory_off_cuda_halves_too(message):
+    def compute(batch):
+        if len(batch) > 2:
+            raise RuntimeError(message)
+        return _values(batch)
+
+    assert Model(compute=compute).run([1] * 5) == [float(i) for i in range(5)]
 
 
 def test_one_item_too_large_says_its_size():
