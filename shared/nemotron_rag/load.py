@@ -22,7 +22,7 @@ from nemotron_rag.types import Kind, ModelSpec
 if TYPE_CHECKING:
     from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 
-__all__ = ["load_embedder", "load_multivector_embedder", "load_reranker"]
+__all__ = ["load_embedder", "load_multivector_embedder", "load_reranker", "load_row", "model_kind"]
 
 _log = logging.getLogger("nemotron_rag")
 _SHIPPED = Path(__file__).parent / "checkpoints"
@@ -120,6 +120,50 @@ def load_reranker(
     return cast("Reranker", _load(name_or_folder, "reranker", device, dtype, revision, options))
 
 
+def load_row(
+    spec: ModelSpec,
+    *,
+    folder: Path | None = None,
+    download: bool = True,
+    device: str | None = None,
+    dtype: str | None = None,
+    max_input_tiles: int | None = None,
+) -> object:
+    """Load the model of a catalog row, of whatever kind it is.
+
+    Args:
+        spec: the row; it decides the family, whatever the config.json says.
+        folder: with the weights; None for the package or the model hub.
+        download: whether the hub may be asked for weights that are not in its cache.
+        device: as for `load_embedder`.
+        dtype: as for `load_embedder`.
+        max_input_tiles: as for `load_embedder`.
+
+    Raises:
+        CheckpointError: the weights are broken or not at hand.
+        InputError: an argument means nothing to this model.
+    """
+    place = folder or _folder(spec.id, spec, None, download=download)
+    revision = None if folder else spec.revision
+    options = {"max_input_tiles": max_input_tiles}
+    return _build(place, spec.family, spec.id, spec, revision, device, dtype, options)
+
+
+def model_kind(name_or_folder: str | os.PathLike[str]) -> Kind:
+    """What a model is, and so which of the above loads it; nothing is loaded here.
+
+    Raises:
+        UnknownModelError: no such id or folder.
+        CheckpointError: the folder's config.json is missing, or of no supported family.
+
+    Example:
+        >>> model_kind("starter-embed-vl")
+        'embedder'
+    """
+    spec = _spec(name_or_folder)
+    return spec.kind if spec else _family(Path(name_or_folder))[1]
+
+
 def _load(
     name_or_folder: str | os.PathLike[str],
     kind: Kind,
@@ -135,6 +179,20 @@ def _load(
     family, found = (spec.family, spec.kind) if spec else _family(folder)
     if found != kind:
         raise CheckpointError(f"{name} is of kind {found}, wanted {kind}; load it with load_{found}")
+    pinned = (revision or spec.revision) if spec and spec.repo else None
+    return _build(folder, family, name, spec, pinned, device, dtype, options)
+
+
+def _build(
+    folder: Path,
+    family: str,
+    name: str,
+    spec: ModelSpec | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> object:
     if spec and spec.shipped:
         _log.info("%s is a tiny model of the nemotron-rag project for trying things out, not one of NVIDIA's", name)
     if spec and not spec.commercial:
@@ -144,8 +202,7 @@ def _load(
     module = _import_family(family)
     given = {key: value for key, value in options.items() if value is not None}
     _check_understood(name, given, module.load)
-    pinned = (revision or spec.revision) if spec and spec.repo else None
-    return module.load(folder, name=name, revision=pinned, device=device, dtype=dtype, **given)
+    return module.load(folder, name=name, revision=revision, device=device, dtype=dtype, **given)
 
 
 def _spec(name_or_folder: str | os.PathLike[str]) -> ModelSpec | None:
@@ -168,7 +225,9 @@ def _check_options(name: str, spec: ModelSpec | None, revision: str | None, opti
         raise InputError(f"{name} has vectors of {known} dimensions, got dimensions={dimensions}")
 
 
-def _folder(name_or_folder: str | os.PathLike[str], spec: ModelSpec | None, revision: str | None) -> Path:
+def _folder(
+    name_or_folder: str | os.PathLike[str], spec: ModelSpec | None, revision: str | None, *, download: bool = True
+) -> Path:
     if spec is None:
         return Path(name_or_folder).resolve()
     if spec.shipped:
@@ -177,7 +236,7 @@ def _folder(name_or_folder: str | os.PathLike[str], spec: ModelSpec | None, revi
         raise CheckpointError(f"the weights of {spec.id} are not on the model hub; give a local folder that holds them")
     wanted = revision or spec.revision
     assert wanted is not None  # a test holds every hub row to a pinned revision
-    return cast("Path", _import_runtime("hub").download(spec.repo, revision=wanted))
+    return cast("Path", _import_runtime("hub").download(spec.repo, revision=wanted, only_cached=not download))
 
 
 def _family(folder: Path) -> tuple[str, Kind]:

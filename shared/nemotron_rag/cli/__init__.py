@@ -21,6 +21,7 @@ import typer
 from nemotron_rag.catalog import CATALOG
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
+from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.types import Hit
 
@@ -155,6 +156,9 @@ def models(as_json: options.Json = False) -> int:
     else:
         output.show(output.models_table(CATALOG))
     return 0
+
+
+app.command()(verify)
 
 
 @app.command()

@@ -29,6 +29,7 @@ __all__ = [
     "model_json",
     "model_row",
     "models_table",
+    "plain_table",
     "say",
     "say_lines",
     "show",
@@ -207,6 +208,16 @@ def model_json(spec: ModelSpec) -> dict[str, Any]:
         "status": status(spec),
         "note": spec.note,
     }
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Text in columns."""
+    table = _table()
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
 
 
 def _table() -> Table:

@@ -13,15 +13,25 @@ __all__ = ["download"]
 _FILES = ["*.json", "*.safetensors"]
 
 
-def download(repo: str, *, revision: str) -> Path:
+def download(repo: str, *, revision: str, only_cached: bool = False) -> Path:
     """The local folder of a repository at a revision, downloaded unless it is in the cache.
+
+    Args:
+        repo: ``owner/name``.
+        revision: a commit, branch or tag.
+        only_cached: ask no one, take what is in the cache.
 
     Raises:
         CheckpointError: neither the hub nor a cached copy is in reach.
     """
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES, local_files_only=only_cached))
     except Exception as error:  # network, authentication, disk and cache errors share no base class
+        if only_cached:
+            raise CheckpointError(
+                f"{repo} at revision {revision[:8]} is not in the cache of the model hub; "
+                "allow its download, or give a local folder with its files"
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"cannot get {repo} at revision {revision[:8]} from the model hub ({reason}); "
