@@ -1,0 +1,154 @@
+"""Ourselves without each technique, on a load that the technique is made for. It reaches into the package's inside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from benchmarks.loads import OURS, pages_in_short, run
+from benchmarks.measure import Contender
+from benchmarks.report import Section
+from benchmarks.setup import Setup
+from benchmarks.workloads import QUERIES, mixed_texts, page_pictures
+from nemotron_rag.models._llama import BidirectionalLlama
+from nemotron_rag.runtime import attention, windows
+from nemotron_rag.runtime.features import vision_features
+
+__all__ = ["ablation", "no_kept_features", "no_packing", "no_read_ahead"]
+
+Work: TypeAlias = Callable[[], NDArray[Any]]
+
+_CALLERS = 16
+_FIXED = 8  # inputs a batch, where their tokens are not counted
+
+
+def ablation(setup: Setup) -> list[Section]:
+    """Five techniques, each beside its absence."""
+    return [_packing(setup), _budget(setup), _merging(setup), _features(setup), _read_ahead(setup)]
+
+
+@contextmanager
+def no_packing() -> Iterator[None]:
+    """Sequences of a batch are padded to the longest, and the padding is masked."""
+    name = attention.PACKED_ATTENTION
+    packed = AttentionInterface()[name]  # type: ignore[no-untyped-call]
+    AttentionInterface.register(name, sdpa_attention_forward)
+    try:
+        with patch.object(BidirectionalLlama, "forward", _padded_forward):
+            yield
+    finally:
+        AttentionInterface.register(name, packed)
+
+
+@contextmanager
+def no_kept_features() -> Iterator[None]:
+    """Every picture goes through the tower each time it is asked about."""
+    with patch.object(vision_features, "max_bytes", 0):
+        vision_features.clear()
+        yield
+
+
+def no_read_ahead() -> AbstractContextManager[object]:
+    """All inputs of a call are prepared before the first is computed."""
+    return patch.object(windows, "WINDOW", 1 << 30)
+
+
+def _packing(setup: Setup) -> Section:
+    embedder = setup.embedder("embed_text")
+    texts = _texts(setup)
+    work = lambda: embedder.embed_passages(texts)  # noqa: E731
+    return _pair(setup, f"packing: {len(texts)} texts, few of them long", work, _under(no_packing, work), len(texts))
+
+
+def _budget(setup: Setup) -> Section:
+    embedder = setup.embedder("embed_text")
+    texts = _texts(setup)
+
+    def fixed() -> NDArray[Any]:
+        return _joined([embedder.embed_passages(texts[i : i + _FIXED]) for i in range(0, len(texts), _FIXED)])
+
+    title = f"batches by token budget, instead of {_FIXED} at a time: {len(texts)} texts, few of them long"
+    return _pair(setup, title, lambda: embedder.embed_passages(texts), fixed, len(texts))
+
+
+def _merging(setup: Setup) -> Section:
+    embedder = setup.embedder("embed_text")
+    calls = [f"{QUERIES[i % len(QUERIES)]} {i}" for i in range(16 * _CALLERS)]
+    one_at_a_time = threading.Lock()
+
+    def alone(query: str) -> NDArray[Any]:
+        with one_at_a_time:
+            return embedder.embed_queries([query])
+
+    def threads(call: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+        with ThreadPoolExecutor(_CALLERS) as pool:
+            return _joined(list(pool.map(call, calls)))
+
+    title = f"merging: {len(calls)} questions from {_CALLERS} threads"
+    return _pair(
+        setup, title, lambda: threads(lambda q: embedder.embed_queries([q])), lambda: threads(alone), len(calls)
+    )
+
+
+def _features(setup: Setup) -> Section:
+    reranker, padded = setup.reranker(), setup.padded("rerank_vl")
+    pages = page_pictures(min(setup.pages, 25))
+    work = lambda: reranker.score(QUERIES[0], pages)  # noqa: E731
+    title = f"kept vision features: another question over {pages_in_short(padded, pages)}"
+    kept = lambda: reranker.score(QUERIES[1], pages)  # noqa: E731
+    return _pair(setup, title, work, _under(no_kept_features, work), len(pages), before=kept)
+
+
+def _read_ahead(setup: Setup) -> Section:
+    embedder, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
+    pages = page_pictures(windows.WINDOW + 8)
+    embedder.embed_passages(pages)  # with their features kept, preparing them weighs most
+    work = lambda: embedder.embed_passages(pages)  # noqa: E731
+    title = f"preparing while computing: {pages_in_short(padded, pages)}, features kept"
+    return _pair(setup, title, work, _under(no_read_ahead, work), len(pages))
+
+
+def _pair(
+    setup: Setup, title: str, on: Work, off: Work, items: int, *, before: Callable[[], object] = lambda: None
+) -> Section:
+    contenders = [Contender(OURS, on, before=before), Contender("without", off, before=before)]
+    return run(setup, title, contenders, items=items, unit="items")
+
+
+def _under(switch: Callable[[], AbstractContextManager[object]], work: Work) -> Work:
+    def switched() -> NDArray[Any]:
+        with switch():
+            return work()
+
+    return switched
+
+
+def _texts(setup: Setup) -> list[Any]:
+    return mixed_texts(512, 16) if setup.full else mixed_texts(64, 2)
+
+
+def _joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(rows)
+
+
+def _padded_forward(self: BidirectionalLlama, embeddings: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    hidden = pad_sequence(list(embeddings.split(list(lengths))), batch_first=True)  # (sequences, longest, hidden)
+    longest = hidden.shape[1]
+    places = torch.arange(longest, device=hidden.device).unsqueeze(0)  # (1, longest)
+    real = places < torch.tensor(lengths, device=hidden.device).unsqueeze(1)  # (sequences, longest)
+    mask = None if real.all() else real[:, None, None, :].expand(-1, 1, longest, -1)
+    rotary = self.rotary_emb(hidden, places)
+    for layer in self.layers:
+        hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, is_causal=False)
+    return self.norm(hidden)[real]  # type: ignore[no-any-return]  # (tokens, hidden)

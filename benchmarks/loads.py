@@ -1,0 +1,131 @@
+"""The loads of the commands ``embed``, ``rerank`` and ``mixed``: ours beside the peers, on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.measure import Contender, measure
+from benchmarks.padded import PaddedLoop
+from benchmarks.report import Section, compare
+from benchmarks.setup import Setup
+from benchmarks.work import sequence_operations, tile_operations
+from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_pictures
+from nemotron_rag import Passage
+from nemotron_rag.runtime.features import vision_features
+
+__all__ = ["OURS", "embed", "mixed", "pages_in_short", "rerank", "run"]
+
+OURS = "nemotron-rag"
+_RERANKED = 25  # pages: a usual first stage
+_QUESTIONS = 20  # asked one after the other, since one alone is too quick to be timed well
+
+
+def embed(setup: Setup) -> list[Section]:
+    """Page pictures never seen before, and one question at a time."""
+    ours, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
+    pages = page_pictures(setup.pages)
+    work = sum(_operations(setup.checkpoint("embed_vl"), padded, pages))
+    contenders = [
+        Contender(OURS, lambda: ours.embed_passages(pages), before=vision_features.clear, operations=work),
+        Contender("padded loop", lambda: padded.embed_passages(pages), operations=work),
+    ]
+    return [
+        run(setup, f"embed {pages_in_short(padded, pages)}", contenders, items=len(pages), unit="pages"),
+        _questions(setup, padded),
+    ]
+
+
+def rerank(setup: Setup) -> list[Section]:
+    """One question over 25 pages that nobody has seen, and another question over the same pages."""
+    ours, padded = setup.reranker(), setup.padded("rerank_vl")
+    pages = page_pictures(_RERANKED)
+    vision, llama = _operations(setup.checkpoint("rerank_vl"), padded, pages, query=QUERIES[0])
+    contenders = [
+        Contender(
+            f"{OURS}, first question",
+            lambda: ours.score(QUERIES[0], pages),
+            before=vision_features.clear,
+            operations=vision + llama,
+        ),
+        Contender(
+            f"{OURS}, second question",  # over the pages that the first one left behind
+            lambda: ours.score(QUERIES[0], pages),
+            before=lambda: ours.score(QUERIES[1], pages),
+            operations=llama,
+        ),
+        Contender("padded loop, any question", lambda: padded.score(QUERIES[0], pages), operations=vision + llama),
+    ]
+    title = f"rerank {pages_in_short(padded, pages)}"
+    return [run(setup, title, contenders, items=len(pages), unit="pairs")]
+
+
+def mixed(setup: Setup) -> list[Section]:
+    """Inputs of very different lengths together."""
+    return [_mixed_texts(setup), _mixed_pages(setup)]
+
+
+def run(setup: Setup, title: str, contenders: Sequence[Contender], *, items: int, unit: str) -> Section:
+    """Time contenders on one load."""
+    timings = measure(contenders, rounds=setup.rounds, device=setup.device)
+    return compare(title, timings, items=items, unit=unit, peak=setup.peak)
+
+
+def pages_in_short(padded: PaddedLoop, pages: Sequence[Passage]) -> str:
+    """How many pages of how many tiles and tokens."""
+    tiles = sorted({padded.count_tiles(page) for page in pages})
+    return f"{len(pages)} page pictures of {' or '.join(map(str, tiles))} tiles, {max(padded.tokens(pages))} tokens"
+
+
+def _mixed_texts(setup: Setup) -> Section:
+    texts = mixed_texts(512, 16) if setup.full else mixed_texts(64, 2)
+    ours, padded = setup.embedder("embed_text"), setup.padded("embed_text")
+    folder = setup.checkpoint("embed_text")
+    work = sum(_operations(folder, padded, texts))
+    contenders = [
+        Contender(OURS, lambda: ours.embed_passages(texts), operations=work),
+        Contender("padded loop", lambda: padded.embed_passages(texts), operations=work),
+    ]
+    if peers.installed():
+        batch = setup.padded_batch(pictures=False)
+        peer = peers.SentenceTransformersLoop(folder, device=setup.device, dtype=setup.dtype, batch=batch)
+        contenders.append(Contender("sentence-transformers", lambda: peer.embed_passages(texts), operations=work))
+    lengths = padded.tokens(texts)
+    title = f"embed {len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, shuffled"
+    return run(setup, title, contenders, items=len(texts), unit="texts")
+
+
+def _mixed_pages(setup: Setup) -> Section:
+    passages = mixed_passages(32, 32, 192) if setup.full else mixed_passages(4, 4, 24)
+    ours, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
+    work = sum(_operations(setup.checkpoint("embed_vl"), padded, passages))
+    contenders = [
+        Contender(OURS, lambda: ours.embed_passages(passages), before=vision_features.clear, operations=work),
+        Contender("padded loop", lambda: padded.embed_passages(passages), operations=work),
+    ]
+    modalities = [passage.modality for passage in passages]
+    counts = ", ".join(f"{modalities.count(each)} of {each}" for each in dict.fromkeys(modalities))
+    title = f"embed {len(passages)} passages, shuffled: {counts}"
+    return run(setup, title, contenders, items=len(passages), unit="passages")
+
+
+def _questions(setup: Setup, padded: PaddedLoop) -> Section:
+    ours = setup.embedder("embed_vl")
+    asked = [QUERIES[i % len(QUERIES)] for i in range(_QUESTIONS)]
+    contenders = [
+        Contender(OURS, lambda: np.concatenate([ours.embed_queries([query]) for query in asked])),
+        Contender("padded loop", lambda: np.concatenate([padded.embed_queries([query]) for query in asked])),
+    ]
+    return run(setup, f"embed {len(asked)} questions, one after the other", contenders, items=len(asked), unit="calls")
+
+
+def _operations(
+    folder: Path, padded: PaddedLoop, passages: Sequence[Passage], *, query: str | None = None
+) -> tuple[int, int]:
+    """Of the tower and of the Llama."""
+    tiles = sum(padded.count_tiles(passage) for passage in passages)
+    vision = tiles * tile_operations(folder) if tiles else 0
+    return vision, sum(sequence_operations(folder, tokens) for tokens in padded.tokens(passages, query=query))

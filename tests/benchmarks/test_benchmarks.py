@@ -1,0 +1,132 @@
+"""The benchmarks measure what they say: the padded loop is the published one, and all contenders agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from benchmarks import ablation, checkpoints, loads, measure, workloads
+from benchmarks.__main__ import LOADS, main
+from benchmarks.measure import Contender
+from benchmarks.padded import PaddedLoop
+from benchmarks.work import sequence_operations, tile_operations
+from nemotron_rag import Passage
+from nemotron_rag.runtime import windows
+
+DATA = Path(__file__).parents[1] / "data" / "reference"
+TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # stated by the cases' meta.json
+CPU = torch.device("cpu")
+
+
+def _calls(case: str) -> list:
+    calls = json.loads((DATA / case / "inputs.json").read_text())["calls"]
+    left_out = ("docs_tiles2_nothumb", "docs_static", "texts_raw", "trunc")  # other settings than the loop's
+    return [pytest.param(case, call, id=f"{case}-{call['name']}") for call in calls if call["name"] not in left_out]
+
+
+def _padded(case: str) -> PaddedLoop:
+    return PaddedLoop(DATA / case, device=CPU, dtype=torch.float32, batch=3)
+
+
+def _expected(case: str, name: str) -> np.ndarray:
+    tensors = load_file(DATA / case / "expected.safetensors")
+    return tensors.get(f"{name}.pil", tensors.get(name)).numpy()
+
+
+def _passage(case: str, text: str, image: str | None) -> Passage:
+    return Passage(text, Image.open(DATA / case / "images" / image) if image else None)
+
+
+@pytest.mark.parametrize(("case", "call"), [*_calls("embed_vl_open_1"), *_calls("embed_text_open_1")])
+def test_the_padded_loop_embeds_as_the_reference(case, call):
+    images = call.get("images", [None] * len(call["texts"]))
+    if "query" in call.get("prefix", "") or call.get("kind") == "queries":
+        found = _padded(case).embed_queries(call["texts"])
+    else:
+        passages = [_passage(case, text, image) for text, image in zip(call["texts"], images or [], strict=False)]
+        found = _padded(case).embed_passages(passages)
+    np.testing.assert_allclose(found, _expected(case, f"{call['name']}.embeddings_l2"), **TOLERANCE)
+
+
+@pytest.mark.parametrize(("case", "call"), _calls("rerank_vl_open_1"))
+def test_the_padded_loop_scores_as_the_reference(case, call):
+    loop = _padded(case)
+    found = [loop.score(query, [_passage(case, text, image)])[0] for query, text, image in call["pairs"]]
+    np.testing.assert_allclose(found, _expected(case, f"{call['name']}.logits")[:, 0], **TOLERANCE)
+
+
+def test_operations_of_the_1_7_b_geometry(tmp_path):
+    """Figures of the geometry, worked out by hand: 981.1 GFLOP a tile, 3947 GFLOP for 1808 tokens."""
+    (tmp_path / "config.json").write_text(json.dumps(checkpoints._config("embed_vl", full=True)))
+    assert tile_operations(tmp_path) == pytest.approx(981.12e9, rel=1e-4)
+    assert sequence_operations(tmp_path, 1808) == pytest.approx(3947.1e9, rel=1e-4)
+
+
+@pytest.fixture
+def _tiny(monkeypatch, tmp_path):
+    """Three pages, tiles of 64 pixels and one layer each: everything is run, nothing takes long."""
+    shutil.copy(workloads._PDFS / "census-disability-us001.pdf", tmp_path)
+    monkeypatch.setattr(workloads, "_PDFS", tmp_path)
+    monkeypatch.setattr(checkpoints, "_TOWER", checkpoints._TOWER | {"image_size": 64})
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    monkeypatch.setattr(checkpoints, "_SMALL_TOWER", tower)
+    llama = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    monkeypatch.setattr(checkpoints, "_SMALL_LLAMA", checkpoints._SMALL_LLAMA | llama)
+    for module, name, small in [
+        (loads, "_QUESTIONS", 2),
+        (loads, "_RERANKED", 3),
+        (ablation, "_CALLERS", 2),
+        (windows, "WINDOW", 4),
+        (workloads, "_LONG", 90),
+        (measure, "_MATRIX", {"cpu": 64}),
+    ]:
+        monkeypatch.setattr(module, name, small)
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize("command", LOADS)
+def test_every_contender_computes_the_same(command, capsys):
+    main([command, "--rounds", "1", "--pages", "3", "--device", "cpu"])
+    printed = capsys.readouterr().out
+    found = json.loads(printed.splitlines()[-1])
+    assert found["command"].startswith(f"python -m benchmarks {command}")
+    assert found["sections"]
+    for section in found["sections"]:
+        assert section["title"].split()[0] in printed
+        assert len(section["rows"]) > 1
+        for row in section["rows"]:
+            assert row["runs"] == 1
+            assert row["p50"] > 0
+            assert row["difference"] < 1e-4, (section["title"], row["name"])
+
+
+def test_contenders_take_turns_and_are_compared_with_the_first():
+    order = []
+
+    def work(name, seconds, answer):
+        def run():
+            order.append(name)
+            time.sleep(seconds)
+            return np.array([answer])
+
+        return Contender(name, run, before=lambda: order.append(f"before {name}"))
+
+    slow, fast = measure.measure([work("a", 0.03, 1.0), work("b", 0.01, 1.5)], rounds=3, device=CPU)
+    assert order == ["before a", "a", "before b", "b"] * 4
+    assert len(slow.seconds) == len(fast.seconds) == 3
+    assert fast.ratio(slow) < 1 < slow.ratio(fast)
+    assert fast.difference(slow) == 0.5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_full_size_is_refused_in_one_line():
+    with pytest.raises(SystemExit, match="^--full needs a GPU, and torch finds no CUDA device here; .*$"):
+        main(["all", "--full"])
