@@ -11,7 +11,9 @@ from nemotron_rag.catalog import CATALOG
 from nemotron_rag.errors import NemotronRagError
 from nemotron_rag.load import load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
+from nemotron_rag.token_vectors import TokenVectors
 from nemotron_rag.types import AddReport, Failure, Hit, ModelSpec, Page, Passage, Ranked
+from nemotron_rag.vision_cache import VisionCacheInfo, configure_vision_cache, vision_cache_info
 
 if TYPE_CHECKING:
     from nemotron_rag.index import PageIndex
@@ -30,9 +32,13 @@ __all__ = [
     "Passage",
     "Ranked",
     "Reranker",
+    "TokenVectors",
+    "VisionCacheInfo",
+    "configure_vision_cache",
     "load_embedder",
     "load_multivector_embedder",
     "load_reranker",
+    "vision_cache_info",
 ]
 
 

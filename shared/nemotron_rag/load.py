@@ -236,7 +236,7 @@ def _folder(
         raise CheckpointError(f"the weights of {spec.id} are not on the model hub; give a local folder that holds them")
     wanted = revision or spec.revision
     assert wanted is not None  # a test holds every hub row to a pinned revision
-    return cast("Path", _import_runtime("hub").download(spec.repo, revision=wanted, only_cached=not download))
+    return cast("Path", import_runtime("hub").download(spec.repo, revision=wanted, only_cached=not download))
 
 
 def _family(folder: Path) -> tuple[str, Kind]:
@@ -268,7 +268,12 @@ def _import_family(family: str) -> Any:
     return _import_local(f"nemotron_rag.models.{family}")
 
 
-def _import_runtime(module: str) -> Any:
+def import_runtime(module: str) -> Any:
+    """A module of `runtime`, which needs torch.
+
+    Raises:
+        MissingExtraError: torch or what comes with it is not installed.
+    """
     return _import_local(f"nemotron_rag.runtime.{module}")
 
 

@@ -80,6 +80,13 @@ class QwenConfig:
         given = getattr(self.text, "head_dim", None)
         return int(given or self.text.hidden_size // self.text.num_attention_heads)
 
+    @property
+    def tower_settings(self) -> str:
+        """What decides the tower's output besides its weights and pixels."""
+        vision = self.vision
+        taps = getattr(vision, "deepstack_visual_indexes", ())
+        return f"qwen {self.generation} {vision.num_heads} {vision.hidden_act} {taps} {self.pixels}"
+
     def patch_bytes(self, dtype: torch.dtype) -> int:
         """Activations of the tower for each patch; see `layer_bytes`. It rotates in float32 whatever the dtype."""
         vision = self.vision

@@ -5,7 +5,7 @@ It knows neither wordings nor scores; one object holds the weights that all user
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,13 +19,14 @@ from nemotron_rag.images import load_image, to_rgb
 from nemotron_rag.models._packed import PackedModel, token_bytes
 from nemotron_rag.models._pooling import token_vectors
 from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
-from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image
+from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image, smart_size
 from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
 from nemotron_rag.models._qwen_stack import load_qwen_stack, mrope_positions
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
-from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
+from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
+from nemotron_rag.runtime.transfer import staged
 from nemotron_rag.types import Passage
 
 __all__ = ["QwenInput", "QwenModel", "QwenPooling", "load_qwen_model"]
@@ -79,7 +80,7 @@ class QwenModel(PackedModel[QwenInput]):
         self.tokenizer = QwenTokenizer(folder, image_token_id=self.config.image_token_id)
         self._stack = load_qwen_stack(folder, self.config, device=device, dtype=dtype)
         self._pooling = pooling
-        self._tower_key = weights_key(self._stack.visual)
+        self._tower_key = weights_key(self._stack.visual, settings=self.config.tower_settings)
         self._patches_at_once = tokens_at_once(device, token_bytes=self.config.patch_bytes(dtype))
         super().__init__(folder, device=device, token_bytes=token_bytes(self.config.text, dtype))
 
@@ -102,12 +103,17 @@ class QwenModel(PackedModel[QwenInput]):
             return None
         settings = pixels or self.config.pixels
         try:
-            resized = resize_image(to_rgb(load_image(passage.image)), settings)
+            image = to_rgb(load_image(passage.image))
+            width, height = smart_size(image.width, image.height, settings)
         except ImageError as error:
             raise type(error)(f"passage {index}: {error}") from error
-        height, width, _ = resized.shape
-        key = self._tower_key + tiles_key(resized) + width.to_bytes(4, "little")  # equal bytes may have other shapes
-        return Picture(resized, (height // settings.token_side, width // settings.token_side), key)
+        grid = (height // settings.token_side, width // settings.token_side)
+        key = self._tower_key + picture_key(image, f"{width}x{height}")
+        features = vision_features.find(key)
+        if features is not None:
+            return Picture(grid, key, features=staged(features, self._device))
+        resized = torch.from_numpy(resize_image(image, settings))
+        return Picture(grid, key, pixels=staged(resized, self._device))
 
     def prepare(self, parts: Sequence[Part], *, ending: Sequence[Part] = (), max_length: int, index: int) -> QwenInput:
         """Token ids and positions of a prompt; see `QwenTokenizer.encode`."""
@@ -134,25 +140,21 @@ class QwenModel(PackedModel[QwenInput]):
         pictures = [picture for item in batch for picture in item.pictures]
         if not pictures:
             return None
-        distinct = {picture.key: picture for picture in pictures}
-        features = {key: found for key in distinct if (found := vision_features.get(key)) is not None}
-        room = self._patches_at_once // self.config.pixels.merge_size**2
-        for group in _groups([picture for key, picture in distinct.items() if key not in features], room):
-            features |= self._encode(group)
-        return torch.cat([features[picture.key].to(self._device) for picture in pictures])
+        features = image_features(pictures, self._encode, device=self._device)
+        return torch.cat([features[picture.key] for picture in pictures])
 
-    def _encode(self, pictures: Sequence[Picture]) -> Mapping[bytes, torch.Tensor]:
-        """Run pictures through the tower together and keep their (image tokens, 1 + taps, hidden)."""
+    def _encode(self, pictures: Sequence[Picture]) -> list[torch.Tensor]:
+        """Run pictures through the tower, many at once: (image tokens, 1 + taps, hidden) each."""
         settings = self.config.pixels
         merge = settings.merge_size
-        patches = [patchify(torch.from_numpy(picture.pixels).to(self._device), settings) for picture in pictures]
-        grids = [(picture.grid[0] * merge, picture.grid[1] * merge) for picture in pictures]
-        tokens = self._stack.visual(torch.cat(patches), grids)
-        parts = tokens.split([picture.tokens for picture in pictures])
-        encoded = {picture.key: part for picture, part in zip(pictures, parts, strict=True)}
-        for key, part in encoded.items():
-            vision_features.put(key, part)
-        return encoded
+        features: list[torch.Tensor] = []
+        for group in _groups(pictures, self._patches_at_once // merge**2):
+            pixels = [picture.pixels for picture in group if picture.pixels is not None]
+            patches = [patchify(part.to(self._device, non_blocking=True), settings) for part in pixels]
+            grids = [(picture.grid[0] * merge, picture.grid[1] * merge) for picture in group]
+            tokens = self._stack.visual(torch.cat(patches), grids)
+            features += tokens.split([picture.tokens for picture in group])
+        return features
 
 
 def _groups(pictures: Sequence[Picture], room: int) -> Iterator[list[Picture]]:

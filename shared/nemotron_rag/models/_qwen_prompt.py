@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Encoding, Tokenizer
 
@@ -39,14 +40,16 @@ class Picture:
     """An image in a prompt.
 
     Args:
-        pixels: (height, width, 3) uint8, resized.
         grid: rows and columns of its image tokens.
-        key: of its kept vision features.
+        key: of its vision features.
+        pixels: (height, width, 3) uint8, resized; None if there are features.
+        features: kept from an earlier call, or None.
     """
 
-    pixels: NDArray[np.uint8]
     grid: tuple[int, int]
     key: bytes = b""
+    pixels: torch.Tensor | None = None
+    features: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:

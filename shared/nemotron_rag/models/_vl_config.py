@@ -73,6 +73,12 @@ class VLConfig:
     temperature: float
 
     @property
+    def tower_settings(self) -> str:
+        """What decides the tower's output besides its weights and pixels."""
+        vision = self.vision
+        return f"siglip {vision.num_attention_heads} {vision.hidden_act} {vision.layer_norm_eps} {self.mean} {self.std}"
+
+    @property
     def tokens_per_tile(self) -> int:
         """Image tokens of one tile: the patches, four of them joined into one by the pixel shuffle."""
         return (self.tile_size // self.patch_size // 2) ** 2

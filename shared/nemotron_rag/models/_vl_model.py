@@ -5,7 +5,7 @@ It knows no scores; one object holds the weights that all users of a checkpoint 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,30 @@ from nemotron_rag.models._vl_stack import load_vl_stack, tower_patch_bytes
 from nemotron_rag.models._wording import embed_prompt
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
-from nemotron_rag.runtime.features import tiles_key, vision_features, weights_key
+from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
 from nemotron_rag.runtime.sharing import shared
+from nemotron_rag.runtime.transfer import staged
+from nemotron_rag.tiling import choose_grid, count_tiles
 from nemotron_rag.types import Passage
 
 __all__ = ["VLInput", "VLModel", "load_vl_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class VLPicture:
+    """A page image, ready for the tower or past it.
+
+    Args:
+        tokens: image tokens it takes.
+        key: of its vision features.
+        tiles: (tiles, side, side, 3) uint8; None if there are features.
+        features: (tokens, hidden) kept from an earlier call, or None.
+    """
+
+    tokens: int
+    key: bytes
+    tiles: torch.Tensor | None
+    features: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +57,11 @@ class VLInput:
 
     Args:
         ids: token ids.
-        tiles: (tiles, side, side, 3) uint8, or None.
-        key: of the picture's kept vision features; empty without tiles.
+        picture: whose tokens are among them, or None.
     """
 
     ids: list[int]
-    tiles: NDArray[np.uint8] | None = None
-    key: bytes = b""
+    picture: VLPicture | None = None
 
     @property
     def tokens(self) -> int:
@@ -67,7 +84,7 @@ class VLModel(PackedModel[VLInput]):
         self._pooling = pooling
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
-        self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1)
+        self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1, settings=self.config.tower_settings)
         tile = (self.config.tile_size // self.config.patch_size) ** 2  # patches
         patches = tokens_at_once(device, token_bytes=tower_patch_bytes(self.config.vision, dtype))
         self._tiles_at_once = max(1, patches // tile)
@@ -85,19 +102,16 @@ class VLModel(PackedModel[VLInput]):
 
     def encode_passage(self, passage: Passage, settings: VLSettings, *, index: int) -> VLInput:
         """An embedder's passage, ready for the device; its image is converted to RGB before it is resized."""
-        tiles, image_tokens = self.cut(passage, settings, index=index, keep_mode=False)
-        prompt = embed_prompt(self.config.passage_prefix, passage.text, image_tokens=image_tokens)
-        return self.encode(prompt, tiles, max_length=settings.max_length[passage.modality], index=index)
+        picture = self.picture(passage, settings, index=index, keep_mode=False)
+        prompt = embed_prompt(self.config.passage_prefix, passage.text, image_tokens=picture.tokens if picture else 0)
+        return self.encode(prompt, picture, max_length=settings.max_length[passage.modality], index=index)
 
-    def encode(self, prompt: Prompt, tiles: NDArray[np.uint8] | None, *, max_length: int, index: int) -> VLInput:
-        """Token ids of a prompt beside its tiles; see `PromptTokenizer.encode`."""
-        ids = self._tokenizer.encode(prompt, max_length=max_length, index=index)
-        return VLInput(ids) if tiles is None else VLInput(ids, tiles, self._tower_key + tiles_key(tiles))
+    def encode(self, prompt: Prompt, picture: VLPicture | None, *, max_length: int, index: int) -> VLInput:
+        """Token ids of a prompt beside its picture; see `PromptTokenizer.encode`."""
+        return VLInput(self._tokenizer.encode(prompt, max_length=max_length, index=index), picture)
 
-    def cut(
-        self, passage: Passage, settings: VLSettings, *, index: int, keep_mode: bool
-    ) -> tuple[NDArray[np.uint8] | None, int]:
-        """Read and tile a passage's image.
+    def picture(self, passage: Passage, settings: VLSettings, *, index: int, keep_mode: bool) -> VLPicture | None:
+        """Read a passage's image, and tile it unless its vision features are kept.
 
         Args:
             passage: what the caller gave.
@@ -106,24 +120,26 @@ class VLModel(PackedModel[VLInput]):
             keep_mode: resize in the image's own mode instead of converting to RGB first.
 
         Returns:
-            (tiles, side, side, 3) uint8 and the number of its image tokens; None and 0 for a text.
+            None for a text.
 
         Raises:
             ImageError: the image cannot be read.
         """
         if passage.image is None:
-            return None, 0
+            return None
         try:
-            image = load_image(passage.image)
+            image = load_image(passage.image) if keep_mode else to_rgb(load_image(passage.image))
         except ImageError as error:
             raise type(error)(f"passage {index}: {error}") from error
-        tiles = cut_tiles(
-            image if keep_mode else to_rgb(image),
-            max_tiles=settings.max_input_tiles,
-            tile_size=self.config.tile_size,
-            use_thumbnail=settings.use_thumbnail,
-        )
-        return tiles, len(tiles) * self.config.tokens_per_tile
+        max_tiles, side, thumbnail = settings.max_input_tiles, self.config.tile_size, settings.use_thumbnail
+        grid = choose_grid(image.width, image.height, max_tiles=max_tiles, tile_size=side)
+        count = count_tiles(grid, use_thumbnail=thumbnail)
+        key = self._tower_key + picture_key(image, f"{grid} of {side}, {count} tiles")
+        tokens, features = count * self.config.tokens_per_tile, vision_features.find(key)
+        if features is not None:
+            return VLPicture(tokens, key, tiles=None, features=staged(features, self._device))
+        tiles = torch.from_numpy(cut_tiles(image, max_tiles=max_tiles, tile_size=side, use_thumbnail=thumbnail))
+        return VLPicture(tokens, key, tiles=staged(tiles, self._device), features=None)
 
     @torch.inference_mode()
     def _compute(self, batch: Sequence[VLInput]) -> list[torch.Tensor]:
@@ -137,28 +153,24 @@ class VLModel(PackedModel[VLInput]):
 
     def _image_tokens(self, batch: Sequence[VLInput]) -> torch.Tensor | None:
         """Image tokens of a batch in document order, (image tokens, hidden); None if it has no image."""
-        images = {item.key: item.tiles for item in batch if item.tiles is not None}
-        if not images:
+        pictures = [item.picture for item in batch if item.picture is not None]
+        if not pictures:
             return None
-        features = {key: found for key in images if (found := vision_features.get(key)) is not None}
-        features |= self._encode({key: tiles for key, tiles in images.items() if key not in features})
-        ordered = [features[item.key].to(self._device) for item in batch if item.key]  # each (tokens, hidden)
-        return torch.cat(ordered)
+        features = image_features(pictures, self._encode, device=self._device)
+        return torch.cat([features[picture.key] for picture in pictures])
 
-    def _encode(self, images: Mapping[bytes, NDArray[np.uint8]]) -> dict[bytes, torch.Tensor]:
-        """Run pictures through the tower, tiles of all of them together, and keep their (tokens, hidden)."""
-        if not images:
-            return {}
-        chunks = torch.from_numpy(np.concatenate(list(images.values()))).split(self._tiles_at_once)
+    def _encode(self, pictures: Sequence[VLPicture]) -> list[torch.Tensor]:
+        """Run pictures through the tower, tiles of all of them together: (tokens, hidden) each."""
+        cut = [picture.tiles for picture in pictures if picture.tiles is not None]
+        tiles = torch.cat([part.to(self._device, non_blocking=True) for part in cut])  # (tiles, side, side, 3) uint8
         mean, std = self.config.mean, self.config.std
         tokens = torch.cat(
-            [self._stack.encode_tiles(normalise(chunk, mean=mean, std=std, device=self._device)) for chunk in chunks]
+            [
+                self._stack.encode_tiles(normalise(chunk, mean=mean, std=std, device=self._device))
+                for chunk in tiles.split(self._tiles_at_once)
+            ]
         )  # (tiles, tokens_per_tile, hidden)
-        parts = tokens.split([len(tiles) for tiles in images.values()])
-        encoded = {key: part.flatten(0, 1) for key, part in zip(images, parts, strict=True)}
-        for key, part in encoded.items():
-            vision_features.put(key, part)
-        return encoded
+        return [part.flatten(0, 1) for part in tokens.split([len(part) for part in cut])]
 
 
 def load_vl_model(folder: Path, *, device: str | None, dtype: str | None, pooling: Pooling = "avg") -> VLModel:

@@ -74,13 +74,13 @@ class LlamaNemotronColEmbedVL(ManyVectors[VLModel]):
     def _passage_boxes(self, model: VLModel, passage: Passage, index: int) -> FloatArray:
         item = self._prepare_passage(model, passage, index)
         in_picture = np.array(item.ids) == model.config.image_context_id
-        if passage.image is None or item.tiles is None:
+        if passage.image is None:
             return place_boxes(in_picture, np.empty((0, 4), np.float32))
         width, height = load_image(passage.image).size
         tile_size, max_tiles = model.config.tile_size, self._settings.max_input_tiles
         columns, rows = choose_grid(width, height, max_tiles=max_tiles, tile_size=tile_size)
         side = math.isqrt(model.config.tokens_per_tile)
-        boxes = tile_boxes(columns, rows, side=side, thumbnail=len(item.tiles) > columns * rows)
+        boxes = tile_boxes(columns, rows, side=side, thumbnail=self._settings.use_thumbnail and columns * rows > 1)
         return place_boxes(in_picture, boxes)
 
 

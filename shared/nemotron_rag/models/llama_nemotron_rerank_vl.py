@@ -49,10 +49,11 @@ class LlamaNemotronRerankVL(LinearCrossEncoder[VLModel]):
         return {"family": "llama_nemotron_rerank_vl", "revision": self._revision, **self._settings.identity}
 
     def _prepare(self, model: VLModel, query: str, passage: Passage, index: int) -> VLInput:
-        tiles, image_tokens = model.cut(passage, self._settings, index=index, keep_mode=True)
+        picture = model.picture(passage, self._settings, index=index, keep_mode=True)
+        image_tokens = picture.tokens if picture else 0
         template = model.config.prompt_template
         prompt = rerank_prompt(query, passage.text, template=template, image_tokens=image_tokens)
-        return model.encode(prompt, tiles, max_length=self._settings.max_length[passage.modality], index=index)
+        return model.encode(prompt, picture, max_length=self._settings.max_length[passage.modality], index=index)
 
 
 def load(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -39,7 +38,7 @@ SETTINGS = PixelSettings(
 
 
 def _picture(rows: int = 2, columns: int = 2) -> Picture:
-    return Picture(np.zeros((1, 1, 3), np.uint8), (rows, columns))
+    return Picture((rows, columns))
 
 
 @pytest.fixture(scope="module")
