@@ -455,5 +455,5 @@ async def test_hybrid_search_finds_words_that_the_vectors_miss():
         assert ranks.index(order[-1]) < 3  # the vectors alone have it last
         assert all(hit.score == hit.retrieval_score > 0 for hit in hits)
         assert [hit.page.number for hit in await index.asearch(last, mode="hybrid")] == ranks
-        with pytest.raises(InputError, match="no search mode 'sparse'; give one of: dense, hybrid"):
+        with pytest.raises(InputError, match="no search mode 'sparse'; give one of: dense, multi, hybrid"):
             index.search("a", mode="sparse")

@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.index._core import Images, IndexCore, open_images, reranked
 from nemotron_rag.index._documents import Sources, clean_source
 from nemotron_rag.index._ingest import Ingest
 from nemotron_rag.index._ingest_plan import OnError, Plan
-from nemotron_rag.index._models import IndexModels, Named, Rerank
+from nemotron_rag.index._models import AnyEmbedder, IndexModels, Named, Rerank
+from nemotron_rag.index._modes import Mode, Request
 from nemotron_rag.index._removal import remove_document, remove_pages
 from nemotron_rag.pdf import Ocr, Pages
-from nemotron_rag.protocols import Embedder, Reranker
+from nemotron_rag.protocols import Reranker
 from nemotron_rag.stores.qdrant import Filter, IndexedType, QdrantStore
+from nemotron_rag.token_vectors import TokenVectors
 from nemotron_rag.types import AddReport, Hit, ImageSource, Passage
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-__all__ = ["PageIndex"]
-
-
-Mode: TypeAlias = Literal["dense", "hybrid"]
-"""How pages are found; see `PageIndex.search`."""
+__all__ = ["Mode", "PageIndex"]
 
 
 class PageIndex:
@@ -38,7 +36,8 @@ class PageIndex:
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
-        embedder: a catalog id, a local folder, or a loaded `Embedder`; None for the one that wrote the index.
+        embedder: a catalog id, a local folder, or a loaded `Embedder` or `MultiVectorEmbedder`; None for the one that
+            wrote the index.
         reranker: for `search`; a catalog id, a local folder, or a loaded `Reranker`.
         collection: one location may hold several.
         client: an open `qdrant_client.QdrantClient` instead of `location`; it stays open when the index is closed.
@@ -49,6 +48,7 @@ class PageIndex:
         device: where models that are named are loaded.
         dtype: in which number format.
         max_input_tiles: tiles per picture, for models that are named; None for the model's own, or the index's.
+        token_vectors: how many vectors a page are pooled and stored; None for what fits, or as the index has it.
 
     Raises:
         IndexMismatchError: the index was written with another model or other settings.
@@ -70,7 +70,7 @@ class PageIndex:
         self,
         location: str | os.PathLike[str] | None = None,
         *,
-        embedder: Named | Embedder | None = None,
+        embedder: Named | AnyEmbedder | None = None,
         reranker: Named | Reranker | None = None,
         collection: str = "pages",
         client: QdrantClient | None = None,
@@ -80,6 +80,7 @@ class PageIndex:
         device: str | None = None,
         dtype: str | None = None,
         max_input_tiles: int | None = None,
+        token_vectors: TokenVectors | None = None,
     ) -> None:
         place = None if location is None else os.fspath(location)
         kept, self._scratch = open_images(images, location=place, collection=collection, client=client)
@@ -88,7 +89,7 @@ class PageIndex:
             models = IndexModels(
                 str(store), embedder, reranker, device=device, dtype=dtype, max_input_tiles=max_input_tiles
             )
-            self._core = IndexCore(store, kept, models, dpi=dpi, max_pixels=max_pixels)
+            self._core = IndexCore(store, kept, models, dpi=dpi, max_pixels=max_pixels, tokens=token_vectors)
         except BaseException:
             store.close()
             raise
@@ -148,7 +149,8 @@ class PageIndex:
         rerank: Rerank = None,
         top_n: int | None = None,
         filter: Filter | None = None,
-        mode: Mode = "dense",
+        mode: Mode | None = None,
+        candidates: int | None = None,
     ) -> list[Hit]:
         """Find the pages that answer a question.
 
@@ -160,8 +162,12 @@ class PageIndex:
             top_n: how many of them to return; None for all.
             filter: which pages to look at: ``{"source": "a.pdf", "number": [1, 2], "year": {"gte": 2020}}`` over
                 id, source, number, content_hash and metadata keys (see `compile_filter`), or a qdrant Filter.
-            mode: "dense" finds by the model's vectors; "hybrid" also by the words of the pages' text layers (BM25), and
-                joins the two by their ranks. Retrieval scores are cosines, or in hybrid mode fusion scores.
+            mode: "dense" finds by one vector a page, "multi" by many: sketches of them find candidates, and exact
+                MaxSim puts these in order. "hybrid" also finds by the words of the pages' text layers (BM25), and joins
+                the two orders by their ranks. None is what the embedder gives: one or many. Where it gives many,
+                "dense" looks at their mean: quick in the largest of indexes, and rough. Retrieval scores are cosines,
+                MaxSim, or in hybrid mode fusion scores.
+            candidates: pages whose many vectors are compared; None for 100. More find more, and take longer.
 
         Returns:
             Best first. An index without pages gives none. A page whose picture is missing or broken comes without.
@@ -170,12 +176,12 @@ class PageIndex:
             InputError: an argument cannot be used.
             NemotronRagError: a model or the store failed.
         """
-        embedder, reranker = self._core.ready(rerank, k, top_n)
+        request = Request(k=k, mode=mode, candidates=candidates, filter=filter)
+        embedder, reranker = self._core.ready(request, rerank=rerank, top_n=top_n)
         if embedder is None:
             return []
         rows = embedder.embed_queries([query])
-        keep = None if reranker else top_n
-        hits = self._core.nearest(rows[0], k=k, keep=keep, words=_words(query, mode), wanted=filter)
+        hits = self._core.nearest(rows[0], request, query=query, keep=None if reranker else top_n)
         if reranker is None or not hits:
             return hits
         return reranked(hits, reranker.score(query, [hit.page for hit in hits]), top_n)
@@ -188,16 +194,17 @@ class PageIndex:
         rerank: Rerank = None,
         top_n: int | None = None,
         filter: Filter | None = None,
-        mode: Mode = "dense",
+        mode: Mode | None = None,
+        candidates: int | None = None,
     ) -> list[Hit]:
         """The same as `search`, without blocking the event loop."""
-        embedder, reranker = await asyncio.to_thread(self._core.ready, rerank, k, top_n)
+        request = Request(k=k, mode=mode, candidates=candidates, filter=filter)
+        embedder, reranker = await asyncio.to_thread(self._core.ready, request, rerank=rerank, top_n=top_n)
         if embedder is None:
             return []
         rows = await embedder.aembed_queries([query])
         keep = None if reranker else top_n
-        words = _words(query, mode)
-        hits = await asyncio.to_thread(self._core.nearest, rows[0], k=k, keep=keep, words=words, wanted=filter)
+        hits = await asyncio.to_thread(self._core.nearest, rows[0], request, query=query, keep=keep)
         if reranker is None or not hits:
             return hits
         return reranked(hits, await reranker.ascore(query, [hit.page for hit in hits]), top_n)
@@ -208,19 +215,21 @@ class PageIndex:
         Raises:
             ImageError: the picture cannot be read; or as from `search`.
         """
-        embedder, _ = self._core.ready(False, k, None)
+        request = Request(k=k, filter=filter)
+        embedder, _ = self._core.ready(request)
         if embedder is None:
             return []
         rows = embedder.embed_passages([Passage(image=image)])
-        return self._core.nearest(rows[0], k=k, keep=None, wanted=filter)
+        return self._core.nearest(rows[0], request)
 
     async def asearch_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
         """The same as `search_image`, without blocking the event loop."""
-        embedder, _ = await asyncio.to_thread(self._core.ready, False, k, None)
+        request = Request(k=k, filter=filter)
+        embedder, _ = await asyncio.to_thread(self._core.ready, request)
         if embedder is None:
             return []
         rows = await embedder.aembed_passages([Passage(image=image)])
-        return await asyncio.to_thread(self._core.nearest, rows[0], k=k, keep=None, wanted=filter)
+        return await asyncio.to_thread(self._core.nearest, rows[0], request)
 
     def delete(
         self,
@@ -308,9 +317,3 @@ class PageIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _words(query: str, mode: Mode) -> str:
-    if mode not in get_args(Mode):
-        raise InputError(f"no search mode {mode!r}; give one of: {', '.join(get_args(Mode))}")
-    return query if mode == "hybrid" else ""

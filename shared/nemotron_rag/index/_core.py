@@ -11,13 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
+
 from nemotron_rag.errors import ClosedError, ImageError, InputError
-from nemotron_rag.index._models import IndexModels, Named, Rerank
+from nemotron_rag.index._models import AnyEmbedder, IndexModels, Named, Rerank
+from nemotron_rag.index._modes import Request
 from nemotron_rag.index._record import IndexRecord
 from nemotron_rag.pdf import DEFAULT_BUDGET, PAGE_PIXELS
-from nemotron_rag.protocols import Embedder, FloatArray, Reranker
+from nemotron_rag.protocols import FloatArray, LocatingEmbedder, Reranker
 from nemotron_rag.stores.page_images import PageImages
-from nemotron_rag.stores.qdrant import Filter, QdrantStore, StoredPage
+from nemotron_rag.stores.qdrant import Filter, PageVectors, QdrantStore, StoredPage
+from nemotron_rag.token_vectors import TokenVectors
 from nemotron_rag.types import Hit, Page
 
 if TYPE_CHECKING:
@@ -41,11 +45,12 @@ class IndexCore:
         models: see `IndexModels`.
         dpi: as given by the caller.
         max_pixels: as given by the caller.
+        tokens: as given by the caller.
 
     Raises:
         IndexMismatchError: the index was written with another model or other settings.
         StoreError: the collection is not one of ours, or cannot be reached.
-        InputError: the index is new and there is no embedder.
+        InputError: the index is new and there is no embedder, or `tokens` is given for one vector a page.
     """
 
     def __init__(
@@ -56,14 +61,17 @@ class IndexCore:
         *,
         dpi: float | None,
         max_pixels: int | None,
+        tokens: TokenVectors | None,
     ) -> None:
         self._store, self._images, self._models = store, images, models
         self._given = {"dpi": dpi, "max_pixels": max_pixels}
+        self._given_tokens = tokens
         self._preparing = threading.Lock()
         self._closed = False
         self._record = self._read_record()
         if self._record is None:
             models.check(None)
+            self._check_kind()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="nemotron-rag pictures")
 
     @property
@@ -95,33 +103,65 @@ class IndexCore:
         default = PAGE_PIXELS if self._given["dpi"] is None else DEFAULT_BUDGET.max_pixels
         return {"dpi": self._given["dpi"], "max_pixels": self._given["max_pixels"] or default}
 
-    def embed(self, pages: Sequence[Page]) -> FloatArray:
-        """(pages, dimensions) float32."""
-        return self._models.embedder(self._record).embed_passages(pages)
+    def embed(self, pages: Sequence[Page]) -> list[PageVectors]:
+        """For each page what is stored of it: (dimensions,) or (rows, dimensions).
+
+        Raises:
+            InputError: the embedder gave what cannot be stored.
+        """
+        embedder = self._models.embedder(self._record)
+        vectors: list[FloatArray] = list(embedder.embed_passages(pages))
+        if len(vectors) != len(pages):
+            raise InputError(f"the embedder gave {len(vectors)} results for {len(pages)} pages")
+        if not all(np.isfinite(each).all() for each in vectors):
+            raise InputError("the embedder gave a vector with NaN or infinity")
+        tokens = self._record.tokens if self._record else None
+        if tokens is None:
+            return list(vectors)
+        boxes: Sequence[FloatArray | None] = [None] * len(pages)
+        if tokens.pooling == "grid" and isinstance(embedder, LocatingEmbedder):
+            boxes = embedder.locate_passages(pages)
+        return [tokens.fit(each, where) for each, where in zip(vectors, boxes, strict=True)]
 
     def prepare(self) -> None:
         """Make the collection if it is not there."""
         embedder = self._models.embedder(self._record)
         with self._preparing:
             if not self.exists():
-                record = IndexRecord.of(embedder, **self.render_settings())
-                self.store.create(dimensions=embedder.dimensions, record=record.to_json())
+                tokens = self._new_tokens(embedder)
+                record = IndexRecord.of(embedder, tokens=tokens, **self.render_settings())
+                self.store.create(dimensions=embedder.dimensions, record=record.to_json(), tokens=tokens)
                 self._record = record
 
-    def ready(self, rerank: Rerank, k: int, top_n: int | None) -> tuple[Embedder | None, Reranker | None]:
+    def ready(
+        self, request: Request, *, rerank: Rerank = False, top_n: int | None = None
+    ) -> tuple[AnyEmbedder | None, Reranker | None]:
         """Check a search's arguments and load its models; no embedder if there is nothing to search."""
         _ = self.store
-        for name, value in (("k", k), ("top_n", top_n)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} must be a whole number from 1 on, got {value!r}")
+        there = self.exists()
+        request.check(many=self._models.gives_many(self._record))
+        if top_n is not None and (not isinstance(top_n, int) or top_n < 1):
+            raise InputError(f"top_n must be a whole number from 1 on, got {top_n!r}")
         reranker = self._models.reranker(rerank)
-        return (self._models.embedder(self._record) if self.exists() else None), reranker
+        return (self._models.embedder(self._record) if there else None), reranker
 
-    def nearest(
-        self, vector: FloatArray, *, k: int, keep: int | None, words: str = "", wanted: Filter | None
-    ) -> list[Hit]:
-        """The first `keep` of the k pages nearest to a vector (dimensions,), and to words, with their pictures."""
-        found = self.store.query(vector, k=k, words=words, wanted=wanted)[:keep]
+    def nearest(self, vectors: PageVectors, request: Request, *, query: str = "", keep: int | None = None) -> list[Hit]:
+        """The pages that a request finds, with their pictures.
+
+        Args:
+            vectors: of the question, (dimensions,) or (tokens, dimensions).
+            request: checked before.
+            query: the question, whose words hybrid mode looks for.
+            keep: how many of the pages come back; None for all.
+        """
+        wanted = request.filter
+        found = self.store.query(
+            request.vectors(vectors),
+            k=request.k,
+            candidates=request.first_stage,
+            words=request.words(query),
+            wanted=wanted,
+        )[:keep]
         pictures = self._readers.map(self._picture, [stored for stored, _ in found])
         return [
             Hit(
@@ -149,8 +189,22 @@ class IndexCore:
             return None
         record = IndexRecord.from_json(stored, where=str(self._store))
         record.check_settings(str(self._store), **self._given)
+        record.check_tokens(str(self._store), self._given_tokens)
         self._models.check(record)
         return record
+
+    def _check_kind(self) -> None:
+        if self._given_tokens is not None and not self._models.gives_many(None):
+            raise InputError("token_vectors= is for models that give many vectors a page; leave it out, or choose one")
+
+    def _new_tokens(self, embedder: AnyEmbedder) -> TokenVectors | None:
+        """How a new index stores its many vectors; None for one vector a page."""
+        if not self._models.gives_many(None):
+            return None
+        tokens = (self._given_tokens or TokenVectors()).resolved(embedder.dimensions)
+        if tokens.pooling == "grid" and not isinstance(embedder, LocatingEmbedder):
+            raise InputError(f"{embedder.name} does not say where its vectors stand; choose pooling='similar'")
+        return tokens
 
     def _picture(self, stored: StoredPage) -> Image.Image | None:
         if self._images is None or stored.image_key is None:

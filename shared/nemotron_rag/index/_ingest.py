@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -18,9 +17,8 @@ from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
 from nemotron_rag.index._ingest_plan import Finished, Fresh, Known, Plan, Step
 from nemotron_rag.index._read_ahead import read_ahead
 from nemotron_rag.index._removal import remove_pages
-from nemotron_rag.protocols import FloatArray
 from nemotron_rag.stores.page_images import PageImages
-from nemotron_rag.stores.qdrant import QdrantStore, StoredPage, point_id
+from nemotron_rag.stores.qdrant import PageVectors, QdrantStore, StoredPage, point_id
 from nemotron_rag.types import AddReport, Failure, Page
 
 __all__ = ["BATCH", "Ingest"]
@@ -52,11 +50,8 @@ class _Batch:
 @dataclass
 class _Embedded:
     good: list[Fresh]
-    rows: FloatArray
+    vectors: list[PageVectors]
     failures: list[Failure] = field(default_factory=list)
-
-
-_NO_ROWS: FloatArray = np.empty((0, 0), dtype=np.float32)
 
 
 class Ingest:
@@ -64,7 +59,7 @@ class Ingest:
 
     Args:
         plan: what to read.
-        embed: (pages) -> (n, dimensions) float32.
+        embed: (n pages) -> n arrays, of (dimensions,) or (tokens, dimensions).
         store: where the pages go; `prepare` has made its collection before anything is written.
         images: where their pictures go; None to keep none.
         prepare: called before each batch with pages to embed.
@@ -75,7 +70,7 @@ class Ingest:
         self,
         plan: Plan,
         *,
-        embed: Callable[[Sequence[Page]], FloatArray],
+        embed: Callable[[Sequence[Page]], list[PageVectors]],
         store: QdrantStore,
         images: PageImages | None,
         prepare: Callable[[], None],
@@ -142,10 +137,10 @@ class Ingest:
 
     def _embed(self, batch: _Batch) -> _Embedded:
         if not batch.fresh:
-            return _Embedded([], _NO_ROWS)
+            return _Embedded([], [])
         with self._clocks["embed"]:
             try:
-                return _Embedded(batch.fresh, self._rows(batch.fresh))
+                return _Embedded(batch.fresh, self._vectors_of(batch.fresh))
             except ClosedError:
                 raise
             except Exception as error:  # an embedder may raise anything about one page; the others must not suffer
@@ -154,10 +149,10 @@ class Ingest:
                 return self._embed_one_by_one(batch.fresh, error)
 
     def _embed_one_by_one(self, pages: Sequence[Fresh], last: Exception) -> _Embedded:
-        good, rows, failures = [], [], []
+        good, vectors, failures = list[Fresh](), list[PageVectors](), list[Failure]()
         for fresh in pages:
             try:
-                rows.append(self._rows([fresh]))
+                vectors += self._vectors_of([fresh])
                 good.append(fresh)
             except ClosedError:
                 raise
@@ -166,15 +161,10 @@ class Ingest:
                 last = error
         if len(pages) > 1 and not good and not isinstance(last, InputError | ItemTooLargeError):
             raise last  # no page got through: the model is at fault, not the pages
-        return _Embedded(good, np.concatenate(rows) if rows else _NO_ROWS, failures)
+        return _Embedded(good, vectors, failures)
 
-    def _rows(self, pages: Sequence[Fresh]) -> FloatArray:
-        rows = self._embed_pages([fresh.page for fresh in pages])
-        if rows.ndim != 2 or len(rows) != len(pages):
-            raise InputError(f"the embedder gave an array of shape {rows.shape} for {len(pages)} pages")
-        if not np.isfinite(rows).all():
-            raise InputError("the embedder gave a vector with NaN or infinity")
-        return rows
+    def _vectors_of(self, pages: Sequence[Fresh]) -> list[PageVectors]:
+        return self._embed_pages([fresh.page for fresh in pages])
 
     def _settle(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
         """Write one batch; batches are settled one after the other, and none after one that failed."""
@@ -200,7 +190,7 @@ class Ingest:
             StoredPage.of(fresh.page, content_hash=fresh.content_hash, image_key=key)
             for fresh, key in zip(embedded.good, keys, strict=True)
         ]
-        self._store.put(pages, embedded.rows)
+        self._store.put(pages, embedded.vectors)
         self._added += len(pages)
 
     def _write_picture(self, fresh: Fresh) -> str | None:

@@ -11,12 +11,17 @@ from typing import Any, TypeAlias, TypeVar, cast
 from nemotron_rag import catalog
 from nemotron_rag.errors import IndexMismatchError, InputError, UnknownModelError
 from nemotron_rag.index._record import IndexRecord
-from nemotron_rag.load import load_embedder, load_reranker
-from nemotron_rag.protocols import Embedder, Reranker
+from nemotron_rag.load import load_embedder, load_multivector_embedder, load_reranker, model_kind
+from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
+from nemotron_rag.types import Kind
 
-__all__ = ["IndexModels", "Named", "Rerank"]
+__all__ = ["AnyEmbedder", "IndexModels", "Named", "Rerank"]
 
-_M = TypeVar("_M", Embedder, Reranker)
+AnyEmbedder: TypeAlias = Embedder | MultiVectorEmbedder
+"""Of one vector a page, or of many."""
+
+_M = TypeVar("_M", AnyEmbedder, Reranker)
+_EMBEDDERS: tuple[Kind, ...] = ("embedder", "multivector_embedder")
 
 Named: TypeAlias = "str | os.PathLike[str]"
 """A catalog id, its hub repository, or a local folder."""
@@ -37,14 +42,14 @@ class IndexModels:
         max_input_tiles: for models loaded here; None for what the index or else the model says.
 
     Raises:
-        InputError: the embedder gives many vectors for each page, or is none.
+        InputError: the embedder is none.
         UnknownModelError: a name is neither in the catalog nor a folder.
     """
 
     def __init__(
         self,
         where: str,
-        embedder: Named | Embedder | None,
+        embedder: Named | AnyEmbedder | None,
         reranker: Named | Reranker | None,
         *,
         device: str | None,
@@ -58,9 +63,9 @@ class IndexModels:
         self._loaded: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         if isinstance(embedder, str | os.PathLike):
-            _check_name(embedder, "embedder")
-        elif embedder is not None and (hasattr(embedder, "score") or not isinstance(embedder, Embedder)):
-            raise InputError(f"embedder must give one vector for each page, got {type(embedder).__name__}")
+            _check_name(embedder, *_EMBEDDERS)
+        elif embedder is not None and not isinstance(embedder, Embedder | MultiVectorEmbedder):
+            raise InputError(f"embedder must give one vector for each page, or many, got {type(embedder).__name__}")
         if isinstance(reranker, str | os.PathLike):
             _check_name(reranker, "reranker")
 
@@ -80,7 +85,19 @@ class IndexModels:
         elif self._embedder is not None:
             record.check_embedder(self._where, self._embedder)
 
-    def embedder(self, record: IndexRecord | None) -> Embedder:
+    def gives_many(self, record: IndexRecord | None) -> bool:
+        """Whether the embedder gives many vectors for a page; nothing is loaded to know.
+
+        Raises:
+            NemotronRagError: it cannot be known.
+        """
+        if record is not None:
+            return record.token_vectors is not None
+        if self._embedder is None or isinstance(self._embedder, str | os.PathLike):
+            return model_kind(self._name(record)) == "multivector_embedder"
+        return hasattr(self._embedder, "score")
+
+    def embedder(self, record: IndexRecord | None) -> AnyEmbedder:
         """The embedder, loaded if need be.
 
         Raises:
@@ -94,8 +111,9 @@ class IndexModels:
             options = record.load_options(name) if record is not None else {}
             if self._max_input_tiles is not None:
                 options["max_input_tiles"] = self._max_input_tiles
+            load: Callable[..., AnyEmbedder] = load_multivector_embedder if self.gives_many(record) else load_embedder
             try:
-                embedder = self._load(load_embedder, name, options)
+                embedder = self._load(load, name, options)
             except InputError as error:  # the name was accepted before: the settings of the record do not fit it
                 raise IndexMismatchError(
                     f"{self._where} was written by {record.name if record else 'nobody yet'}, and {name} cannot be "
@@ -145,14 +163,14 @@ class IndexModels:
             return cast("_M", self._loaded[key])
 
 
-def _check_name(name: Named, kind: str) -> None:
+def _check_name(name: Named, *kinds: Kind) -> None:
     try:
         spec = catalog.find(os.fspath(name))
     except UnknownModelError:
         if not Path(name).is_dir():
             raise
         return
-    if spec.kind != kind:
+    if spec.kind not in kinds:
         raise InputError(
-            f"{spec.id} is a {spec.kind}, wanted {kind}=; see nemotron_rag.CATALOG for models of that kind"
+            f"{spec.id} is a {spec.kind}, wanted {kinds[0]}=; see nemotron_rag.CATALOG for models of that kind"
         )

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_rag.catalog import CATALOG
-from nemotron_rag.errors import IndexMismatchError, StoreError
-from nemotron_rag.protocols import Embedder
+from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
+from nemotron_rag.protocols import Embedder, MultiVectorEmbedder
+from nemotron_rag.token_vectors import TokenVectors
 from nemotron_rag.types import ModelSpec
 
 __all__ = ["IndexRecord", "compare"]
@@ -27,19 +28,29 @@ class IndexRecord:
         identity: `Embedder.identity`.
         dpi: resolution at which PDF pages were drawn; None for scaling all to `max_pixels`.
         max_pixels: most pixels of a drawn page.
+        token_vectors: `TokenVectors.to_json` of one with nothing left open; None for one vector a page.
     """
 
     name: str
     identity: Mapping[str, str | int | bool | None]
     dpi: float | None
     max_pixels: int
+    token_vectors: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, embedder: Embedder, *, dpi: float | None, max_pixels: int) -> IndexRecord:
+    def of(
+        cls,
+        embedder: Embedder | MultiVectorEmbedder,
+        *,
+        dpi: float | None,
+        max_pixels: int,
+        tokens: TokenVectors | None = None,
+    ) -> IndexRecord:
         """The record of a new index; a relative folder is noted as an absolute one, to be found from anywhere."""
         is_folder = _catalog_row(embedder.name) is None and Path(embedder.name).is_dir()
         name = str(Path(embedder.name).absolute()) if is_folder else embedder.name
-        return cls(name=name, identity=dict(embedder.identity), dpi=dpi, max_pixels=max_pixels)
+        many = None if tokens is None else tokens.to_json()
+        return cls(name=name, identity=dict(embedder.identity), dpi=dpi, max_pixels=max_pixels, token_vectors=many)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], *, where: str) -> IndexRecord:
@@ -53,17 +64,25 @@ class IndexRecord:
         if form != _FORMAT:
             raise StoreError(f"{where} has format {form}, this version reads format {_FORMAT}; update nemotron-rag")
         try:
-            return cls(**fields)
-        except TypeError as error:
+            found = cls(**fields)
+            _ = found.tokens
+        except (TypeError, InputError) as error:
             raise StoreError(f"{where} has a damaged record: {error}; delete the collection and add again") from error
+        return found
+
+    @property
+    def tokens(self) -> TokenVectors | None:
+        """How the many vectors of a page are stored; None for one vector a page."""
+        return None if self.token_vectors is None else TokenVectors(**self.token_vectors)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON."""
         return {"format": _FORMAT, **asdict(self)}
 
     def load_options(self, name: str) -> dict[str, Any]:
-        """What `load_embedder` must be given besides `name` to get the embedder of this record."""
-        known = ("dimensions", "max_input_tiles", "use_thumbnail")
+        """What the embedder of this record must be loaded with besides `name`."""
+        shorter = () if self.token_vectors else ("dimensions",)  # token vectors have one length
+        known = (*shorter, "max_input_tiles", "use_thumbnail")
         options: dict[str, Any] = {key: self.identity[key] for key in known if key in self.identity}
         lengths = {k.removeprefix(_LENGTH): v for k, v in self.identity.items() if k.startswith(_LENGTH)}
         if lengths:
@@ -87,6 +106,20 @@ class IndexRecord:
         named = {key: value for key, value in given.items() if value is not None}
         compare(where, has={key: mine.get(key) for key in named}, given=named)
 
+    def check_tokens(self, where: str, given: TokenVectors | None) -> None:
+        """Compare how token vectors are stored; what `given` leaves open is as the index has it.
+
+        Raises:
+            IndexMismatchError: a setting that was given is not the index's.
+            InputError: the index has one vector a page.
+        """
+        if given is None:
+            return
+        if self.token_vectors is None:
+            raise InputError(f"{where} has one vector a page, so token_vectors= means nothing to it; leave it out")
+        named = {key: value for key, value in given.to_json().items() if value is not None}
+        compare(where, has={key: self.token_vectors.get(key) for key in named}, given=named)
+
     def check_name(self, where: str, name: str) -> None:
         """Compare a catalog id with the one that wrote the index; folders are compared once they are loaded.
 
@@ -100,7 +133,7 @@ class IndexRecord:
         if theirs.revision is not None:
             compare(where, has={"revision": self.identity.get("revision")}, given={"revision": theirs.revision})
 
-    def check_embedder(self, where: str, embedder: Embedder) -> None:
+    def check_embedder(self, where: str, embedder: Embedder | MultiVectorEmbedder) -> None:
         """Compare everything.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The collection itself: whether it is there and ours, its vector, its indexes, its record. It knows no pages."""
+"""The collection itself: whether it is there and ours, its vectors, its indexes, its record. It knows no pages."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from nemotron_rag.errors import MissingExtraError, StoreError
 from nemotron_rag.stores._connection import Connection
 from nemotron_rag.stores._filters import field_path
 from nemotron_rag.stores._points import RECORD_ID
+from nemotron_rag.stores._vectors import TERMS, TOKENS, VECTOR, vectors_config
+from nemotron_rag.token_vectors import TokenVectors
 
 try:
     from qdrant_client import models
 except ImportError as error:  # pragma: no cover - covered in a subprocess
     raise MissingExtraError("qdrant_client", "qdrant") from error
 
-__all__ = ["TERMS", "VECTOR", "Collection", "IndexedType"]
+__all__ = ["Collection", "IndexedType"]
 
 IndexedType: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
 """What a field holds, for a server's payload index."""
-
-VECTOR = "dense"
-"""Name of the vector."""
-
-TERMS = "bm25"
-"""Name of the sparse vector of the page's words."""
 
 _RECORD_KEY = "nemotron_rag_index"
 _FIELDS: dict[str, IndexedType] = {"source": "keyword", "number": "integer", "content_hash": "keyword"}
@@ -60,14 +56,19 @@ class Collection:
         if not self.exists():
             return None
         record = self._stored_record()
-        if record is None and not (self._vector_size() is not None and self._is_empty()):
+        if record is None and not (self._shape() is not None and self._is_empty()):
             record = self._stored_record()  # another thread or process may have written it, and pages, just now
             if record is None:
                 raise StoreError(f"{self} has no record of nemotron-rag and is not touched; give another collection")
         return record  # None for an empty one: ours, interrupted between its making and that of its record
 
-    def create(self, *, dimensions: int, record: Mapping[str, Any]) -> None:
+    def create(self, *, dimensions: int, record: Mapping[str, Any], tokens: TokenVectors | None) -> None:
         """Make the collection, its payload indexes, and the record; pages that are there already stay.
+
+        Args:
+            dimensions: of a vector.
+            record: plain JSON.
+            tokens: see `vectors_config`.
 
         Raises:
             StoreError: there is a collection with other vectors, or Qdrant refused.
@@ -77,11 +78,12 @@ class Collection:
                 "make a collection",
                 self._client.create_collection,
                 self.name,
-                vectors_config={VECTOR: models.VectorParams(size=dimensions, distance=models.Distance.COSINE)},
+                vectors_config=vectors_config(dimensions, tokens),
                 sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             )
-        if self._vector_size() != dimensions:
-            raise StoreError(f"{self} has no {dimensions}-d vector {VECTOR!r}; give another collection name")
+        if self._shape() != (dimensions, tokens is not None):
+            many = "" if tokens is None else f" and {TOKENS!r}"
+            raise StoreError(f"{self} has other vectors than {dimensions}-d {VECTOR!r}{many}; give another collection")
         for field, kind in _FIELDS.items():
             self.index_field(field, kind)
         point = models.PointStruct(id=RECORD_ID, vector={}, payload={_RECORD_KEY: dict(record)})
@@ -104,14 +106,16 @@ class Collection:
         record = (points[0].payload or {}).get(_RECORD_KEY) if points else None
         return record if isinstance(record, dict) else None
 
-    def _vector_size(self) -> int | None:
-        """Length of our vector; None if the collection has none that we could have made."""
+    def _shape(self) -> tuple[int, bool] | None:
+        """Length of our vectors, and whether a page has many; None if there are none that we could have made."""
         info = self.connection.read("describe a collection", self._client.get_collection, self.name)
         vectors = info.config.params.vectors
-        params = vectors.get(VECTOR) if isinstance(vectors, dict) else None
+        if not isinstance(vectors, dict):
+            return None
+        params = vectors.get(VECTOR)
         if params is None or params.distance != models.Distance.COSINE or params.multivector_config is not None:
             return None
-        return params.size
+        return params.size, TOKENS in vectors
 
     def _is_empty(self) -> bool:
         return self.connection.read("count", self._client.count, self.name).count == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from nemotron_rag._inputs import one_line
 from nemotron_rag.errors import InputError, MissingExtraError, StoreError
+from nemotron_rag.stores._grpc import GRPC_PORT, answers_grpc, is_transient
 
 try:
     import grpc
@@ -41,6 +43,9 @@ _TIMEOUT = 60  # seconds; a write that waits for its acknowledgement takes longe
 _PAUSES = (0.5, 2.0)  # seconds before the second and the third try of a write
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _MESSAGE_LENGTH = 300
+_JSON_BYTES = 20  # of a float32, at most
+_GRPC_BYTES = 4
+_log = logging.getLogger("nemotron_rag")
 
 # Embedded Qdrant is plain Python objects without locks: all users of one client must share one lock.
 _locks: weakref.WeakKeyDictionary[QdrantClient, threading.RLock] = weakref.WeakKeyDictionary()
@@ -53,19 +58,27 @@ class Connection:
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a server.
         client: an open client to use instead; it is not closed with the connection.
+        prefer_grpc: send to a server by gRPC, if it answers at that port.
 
     Raises:
         InputError: the location is a url of another kind.
         StoreError: the folder is in use, or is not one that Qdrant can read.
     """
 
-    def __init__(self, location: str | Path | None = None, *, client: QdrantClient | None = None) -> None:
-        self.client = client if client is not None else _open(location)
+    def __init__(
+        self,
+        location: str | Path | None = None,
+        *,
+        client: QdrantClient | None = None,
+        prefer_grpc: bool = False,
+    ) -> None:
+        self.client = client if client is not None else _open(location, prefer_grpc)
         # Also for those who never close: the client's own __del__ fails noisily when the interpreter shuts down.
         self._close = weakref.finalize(self, self.client.close) if client is None else None
         options = self.client.init_options
         self.embedded: bool = options.get("location") == ":memory:" or options.get("path") is not None
         self.name = str(options.get("path") or options.get("url") or options.get("host") or options.get("location"))
+        self.bytes_per_number = _GRPC_BYTES if options.get("prefer_grpc") else _JSON_BYTES
         self._lock: AbstractContextManager[object] = nullcontext()
         if self.embedded:
             with _locks_guard:
@@ -118,12 +131,11 @@ class Connection:
                 self._close()
 
 
-def _open(location: str | Path | None) -> QdrantClient:
+def _open(location: str | Path | None, prefer_grpc: bool) -> QdrantClient:
     if location is None:
         return QdrantClient(location=":memory:")
     if str(location).startswith(("http://", "https://")):
-        # The version check runs in a thread of its own that can only warn.
-        return QdrantClient(url=str(location), timeout=_TIMEOUT, check_compatibility=False)
+        return _connect(str(location), prefer_grpc)
     if "://" in str(location):
         raise InputError(f"a location is a folder or an http(s):// url, got {str(location)!r}")
     folder = Path(location)
@@ -136,6 +148,14 @@ def _open(location: str | Path | None) -> QdrantClient:
         return QdrantClient(path=str(folder), force_disable_check_same_thread=True)
     except Exception as error:  # whatever a damaged folder makes Qdrant raise
         raise StoreError(f"could not open the index folder {folder}: {_reason(error)}; give another folder") from error
+
+
+def _connect(url: str, prefer_grpc: bool) -> QdrantClient:
+    by_grpc = prefer_grpc and answers_grpc(url)
+    if prefer_grpc and not by_grpc:
+        _log.info("%s does not answer gRPC at port %d; REST is used, which sends vectors more slowly", url, GRPC_PORT)
+    # The version check runs in a thread of its own that can only warn.
+    return QdrantClient(url=url, timeout=_TIMEOUT, check_compatibility=False, prefer_grpc=by_grpc, grpc_port=GRPC_PORT)
 
 
 def _refuse_if_locked(folder: Path) -> None:
@@ -157,6 +177,8 @@ def _refuse_if_locked(folder: Path) -> None:
 def _is_transient(error: BaseException | None) -> bool:
     if isinstance(error, UnexpectedResponse):
         return error.status_code in _TRANSIENT
+    if isinstance(error, grpc.RpcError):
+        return is_transient(error)
     return not isinstance(error, ValueError)
 
 
@@ -164,6 +186,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnexpectedResponse):
         content = error.content.decode("utf-8", "replace") if isinstance(error.content, bytes) else str(error.content)
         return one_line(f"HTTP {error.status_code} {content}", limit=_MESSAGE_LENGTH)
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return one_line(f"gRPC {error.code().name} {error.details()}", limit=_MESSAGE_LENGTH)
     return one_line(str(error) or type(error).__name__, limit=_MESSAGE_LENGTH)
 
 

@@ -23,9 +23,6 @@ MAX_POINTS = 256
 _MAX_BYTES = 16 * 2**20
 """Bytes per request, half of a server's default limit of 32 MiB."""
 
-_BYTES_PER_FLOAT = 20
-"""What a float32 takes at most when it is written as JSON."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPage:
@@ -106,11 +103,11 @@ def from_payload(payload: Mapping[str, Any] | None) -> StoredPage:
     )
 
 
-def batches(payloads: Sequence[Mapping[str, Any]], *, dimensions: int) -> Iterator[slice]:
+def batches(payloads: Sequence[Mapping[str, Any]], vector_bytes: Sequence[int]) -> Iterator[slice]:
     """Cut points into requests of at most `MAX_POINTS` points and about 16 MiB; one large point stands alone."""
     start, size = 0, 0
-    for end, payload in enumerate(payloads):
-        more = dimensions * _BYTES_PER_FLOAT + len(json.dumps(payload))
+    for end, (payload, more) in enumerate(zip(payloads, vector_bytes, strict=True)):
+        more += len(json.dumps(payload))
         if end > start and (size + more > _MAX_BYTES or end - start == MAX_POINTS):
             yield slice(start, end)
             start, size = end, 0

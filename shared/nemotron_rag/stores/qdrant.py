@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_rag.errors import InputError, MissingExtraError
-from nemotron_rag.protocols import FloatArray
-from nemotron_rag.stores._bm25 import passage_terms, query_terms
-from nemotron_rag.stores._collection import TERMS, VECTOR, Collection, IndexedType
+from nemotron_rag.stores._collection import Collection, IndexedType
 from nemotron_rag.stores._connection import Connection
 from nemotron_rag.stores._filters import Filter, compile_filter
 from nemotron_rag.stores._points import (
@@ -25,22 +23,39 @@ from nemotron_rag.stores._points import (
     point_id,
     to_payload,
 )
+from nemotron_rag.stores._requests import Search
+from nemotron_rag.stores._two_stages import search_in_stages
+from nemotron_rag.stores._vectors import VECTOR, PageVectors, check_size, named_vectors, number_count
+from nemotron_rag.token_vectors import TokenVectors
 
 try:
     from qdrant_client import QdrantClient, models
 except ImportError as error:  # pragma: no cover - covered in a subprocess
     raise MissingExtraError("qdrant_client", "qdrant") from error
 
-__all__ = ["VECTOR", "Filter", "IndexedType", "QdrantStore", "StoredPage", "from_payload", "point_id"]
+__all__ = [
+    "CANDIDATES",
+    "VECTOR",
+    "Filter",
+    "IndexedType",
+    "PageVectors",
+    "QdrantStore",
+    "StoredPage",
+    "from_payload",
+    "point_id",
+]
+
+CANDIDATES = 100
+"""Pages that the first stage of a search by many vectors hands to the second, unless the caller says otherwise."""
 
 _SCROLL = 1000  # points per request of a listing
 _SCROLL_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request
-_FUSED = 50  # pages of each order that are fused at least
+_EMBEDDED_STORAGE = ("float16", "float32")
 _NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
 
 
 class QdrantStore:
-    """One collection: a named cosine vector, page payloads, and the record of what wrote them.
+    """One collection: a vector or many for each page, page payloads, and the record of what wrote them.
 
     Every method may be called from any thread. Several processes may share a server; an embedded folder has one user.
 
@@ -75,7 +90,7 @@ class QdrantStore:
     ) -> None:
         if location is not None and client is not None:
             raise InputError("give a location or an open client, not both; a client brings its own location")
-        self._connection = Connection(location, client=client)
+        self._connection = Connection(location, client=client, prefer_grpc=True)
         self._collection = Collection(self._connection, collection)
         self._name = collection
         self._client = self._connection.client
@@ -102,18 +117,25 @@ class QdrantStore:
         """
         return self._collection.read_record()
 
-    def create(self, *, dimensions: int, record: Mapping[str, Any]) -> None:
+    def create(self, *, dimensions: int, record: Mapping[str, Any], tokens: TokenVectors | None = None) -> None:
         """Make the collection, its payload indexes, and the record; pages that are there already stay.
 
         Args:
             dimensions: length of the vectors.
             record: plain JSON, given back by `read_record`.
+            tokens: how many vectors a page are stored; None for one.
 
         Raises:
+            InputError: an embedded Qdrant has no such number format.
             StoreError: there is a collection with other vectors, or the server refused.
         """
+        if tokens is not None and self._connection.embedded and tokens.storage not in (None, *_EMBEDDED_STORAGE):
+            raise InputError(
+                f"an embedded Qdrant stores {' or '.join(_EMBEDDED_STORAGE)}, not {tokens.storage}; "
+                "choose one of these, or run a Qdrant server and give its url"
+            )
         with self._writing:
-            self._collection.create(dimensions=dimensions, record=record)
+            self._collection.create(dimensions=dimensions, record=record, tokens=tokens)
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
         """Make filters on a metadata key fast on a server; embedded collections have no such index and need none.
@@ -124,33 +146,38 @@ class QdrantStore:
         """
         self._collection.index_field(key, kind)
 
-    def put(self, pages: Sequence[StoredPage], vectors: FloatArray) -> None:
+    def put(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors] | PageVectors) -> None:
         """Write pages and wait until they are stored; a page of the same id and content keeps its other sources.
 
         Args:
             pages: n pages.
-            vectors: (n, dimensions) float32; row i belongs to page i.
+            vectors: n arrays of (dimensions,) or of (tokens, dimensions), as the collection was made for; the i-th
+                belongs to page i.
 
         Raises:
-            InputError: not one vector for each page.
+            InputError: not one array for each page, or a page has more vectors than Qdrant takes; nothing is written.
             StoreError: a write was not acknowledged.
         """
-        if vectors.ndim != 2 or len(pages) != len(vectors):
-            raise InputError(f"{len(pages)} pages need as many vectors, got an array of shape {vectors.shape}")
+        if len(pages) != len(vectors):
+            raise InputError(f"{len(pages)} pages need as many vectors or arrays of them, got {len(vectors)}")
+        for stored, rows in zip(pages, vectors, strict=True):
+            check_size(stored.page, rows)
         with self._writing:
             known = self.get([stored.page.id for stored in pages])
             merged = [stored.replacing(known.get(stored.page.id)) for stored in pages]
             payloads = [to_payload(stored) for stored in merged]
-            for part in batches(payloads, dimensions=vectors.shape[1]):
-                batch = models.Batch(
-                    ids=[point_id(stored.page.id) for stored in merged[part]],
-                    vectors={
-                        VECTOR: vectors[part].tolist(),
-                        TERMS: [passage_terms(stored.page.text) for stored in merged[part]],
-                    },
-                    payloads=payloads[part],
-                )
-                self._connection.write(self._client.upsert, self._name, points=batch, wait=True)
+            sizes = [number_count(rows) * self._connection.bytes_per_number for rows in vectors]
+            for part in batches(payloads, sizes):
+                points = [
+                    # not validated: a page may have a million numbers, and embedded ones come as arrays
+                    models.PointStruct.model_construct(
+                        id=point_id(stored.page.id),
+                        vector=named_vectors(stored.page, rows, arrays=self._connection.embedded),
+                        payload=payload,
+                    )
+                    for stored, rows, payload in zip(merged[part], vectors[part], payloads[part], strict=True)
+                ]
+                self._connection.write(self._client.upsert, self._name, points=points, wait=True)
 
     def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
         """Note that pages already stored belong to `source` too, and lay `metadata` over theirs; no change, no write.
@@ -250,38 +277,39 @@ class QdrantStore:
         return sorted({source for stored in self.pages() for source in stored.sources})
 
     def query(
-        self, vector: FloatArray, *, k: int, words: str = "", wanted: Filter | None = None
+        self,
+        vectors: PageVectors,
+        *,
+        k: int,
+        candidates: int = CANDIDATES,
+        words: str = "",
+        wanted: Filter | None = None,
     ) -> list[tuple[StoredPage, float]]:
-        """The k pages nearest to a vector, best first.
+        """The k pages nearest to a question's vector or vectors, best first.
 
         Args:
-            vector: (dimensions,) float32.
+            vectors: (dimensions,); or (tokens, dimensions), where pages have many: sketches of the vectors find
+                candidates, and exact MaxSim puts these in order, in one request.
             k: at most so many.
+            candidates: of the first stage of a search by many vectors; `k` if that is more.
             words: a question whose words are looked for in the pages' texts too (BM25); the two orders are joined by
                 reciprocal rank fusion, in the same request.
             wanted: see `compile_filter`.
 
         Returns:
-            Each page with its cosine similarity, or with words its fusion score, which only tells an order.
+            Each page with its cosine similarity, or MaxSim, or with words its fusion score, which only tells an order.
 
         Raises:
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached, or refused.
         """
         conditions = compile_filter(wanted)
-        terms = query_terms(words)
-        request: dict[str, Any] = {"query": vector.tolist(), "using": VECTOR, "query_filter": conditions}
-        if terms.indices:
-            branches = ((VECTOR, vector.tolist()), (TERMS, terms))
-            request = {
-                "prefetch": [
-                    models.Prefetch(query=query, using=name, filter=conditions, limit=max(_FUSED, 2 * k))
-                    for name, query in branches
-                ],
-                "query": models.FusionQuery(fusion=models.Fusion.RRF),
-            }
-        answer = self._connection.read("search", self._client.query_points, self._name, limit=k, **request)
-        return [(from_payload(point.payload), float(point.score)) for point in answer.points]
+        search = Search(vectors=vectors, k=k, candidates=candidates, words=words, conditions=conditions)
+        if search.by_tokens and self._connection.embedded:
+            points = self._connection.read("search", search_in_stages, self._client, self._name, search)
+        else:
+            points = self._connection.read("search", self._client.query_points, self._name, **search.request()).points
+        return [(from_payload(point.payload), float(point.score)) for point in points]
 
     def count(self, wanted: Filter | None = None) -> int:
         """How many pages a filter matches.

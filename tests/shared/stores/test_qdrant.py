@@ -195,9 +195,10 @@ def test_embedded_collections_leak_no_warning(tmp_path):
 
 def test_requests_are_cut_by_count_and_by_size():
     small, large = {"text": "x"}, {"text": "x" * 9_000_000}
-    assert [len(range(600)[part]) for part in batches([small] * 600, dimensions=4)] == [256, 256, 88]
-    assert [len(range(5)[part]) for part in batches([small, large, large, small, large], dimensions=4)] == [2, 2, 1]
-    assert list(batches([], dimensions=4)) == []
+    assert [len(range(600)[part]) for part in batches([small] * 600, [80] * 600)] == [256, 256, 88]
+    assert [len(range(5)[part]) for part in batches([small, large, large, small, large], [80] * 5)] == [2, 2, 1]
+    assert [len(range(5)[part]) for part in batches([small] * 5, [80, 2**24, 2**24, 80, 80])] == [1, 1, 1, 2]
+    assert list(batches([], [])) == []
     with pytest.raises(InputError, match="2 pages"):
         QdrantStore().put([stored("a"), stored("b")], np.zeros((1, 4), np.float32))
 

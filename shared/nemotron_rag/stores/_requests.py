@@ -1,0 +1,91 @@
+"""A search as Qdrant's request: by one vector, by many in two stages, and joined with words. It knows no client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nemotron_rag.errors import MissingExtraError
+from nemotron_rag.stores._bm25 import query_terms
+from nemotron_rag.stores._vectors import SKETCHES, TERMS, TOKENS, VECTOR, PageVectors, short_lists
+from nemotron_rag.token_vectors.sketch import sketch
+
+try:
+    from qdrant_client import models
+except ImportError as error:  # pragma: no cover - covered in a subprocess
+    raise MissingExtraError("qdrant_client", "qdrant") from error
+
+__all__ = ["Search"]
+
+_FUSED = 50  # pages of each order that are fused at least
+# Where quantized copies are compared, twice as many pages as wanted are compared once more by their originals.
+_RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What is looked for.
+
+    Args:
+        vectors: (dimensions,) or (tokens, dimensions) of a question.
+        k: pages wanted.
+        candidates: pages that the first stage of a search by many vectors hands to the second.
+        words: also looked for in the pages' texts; empty for none.
+        conditions: which pages count.
+    """
+
+    vectors: PageVectors
+    k: int
+    candidates: int
+    words: str = ""
+    conditions: models.Filter | None = None
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether it takes two stages."""
+        return self.vectors.ndim == 2
+
+    @property
+    def terms(self) -> models.SparseVector | None:
+        """Of the words; None if there are none."""
+        terms = query_terms(self.words)
+        return terms if terms.indices else None
+
+    @property
+    def depth(self) -> int:
+        """How many pages of each order are fused."""
+        return max(_FUSED, 2 * self.k)
+
+    def request(self) -> dict[str, Any]:
+        """Arguments of ``query_points``: all in one request."""
+        if self.terms is None:
+            return {**self._by_vectors(), "limit": self.k}
+        branch = self._by_vectors()
+        ordered = models.Prefetch(
+            query=branch["query"],
+            using=branch["using"],
+            prefetch=branch.get("prefetch"),
+            params=branch.get("search_params"),
+            filter=self.conditions,
+            limit=self.depth,
+        )
+        fusion = models.FusionQuery(fusion=models.Fusion.RRF)
+        return {"prefetch": [ordered, self.prefetch(TERMS, self.terms, self.depth)], "query": fusion, "limit": self.k}
+
+    def first_stage(self) -> models.Prefetch:
+        """Which pages' tokens are worth comparing, by their sketches."""
+        return self.prefetch(SKETCHES, short_lists(sketch(self.vectors)), max(self.candidates, self.k))
+
+    def prefetch(self, using: str, query: Any, limit: int) -> models.Prefetch:
+        """One order of pages."""
+        return models.Prefetch(query=query, using=using, filter=self.conditions, limit=limit)
+
+    def _by_vectors(self) -> dict[str, Any]:
+        if not self.by_tokens:
+            return {"query": self.vectors.tolist(), "using": VECTOR, "query_filter": self.conditions}
+        return {
+            "prefetch": [self.first_stage()],
+            "query": short_lists(self.vectors),
+            "using": TOKENS,
+            "search_params": _RESCORED,
+        }

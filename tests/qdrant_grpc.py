@@ -1,0 +1,101 @@
+"""A Qdrant server that speaks gRPC on a port of this machine, answered by qdrant-client's embedded mode."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from qdrant_client import QdrantClient
+from qdrant_client import grpc as messages
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
+from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
+
+UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class GrpcServer:
+    """In a ``with`` block, its `port` answers; `called` tells what was asked, with the bytes of each message."""
+
+    def __init__(self) -> None:
+        self.local = QdrantClient(":memory:")
+        self.called: list[tuple[str, int]] = []
+        self.failures: list[grpc.StatusCode] = []  # of the next calls
+        self._server = grpc.server(ThreadPoolExecutor(2), interceptors=[_Watch(self)], options=UNLIMITED)
+        add_CollectionsServicer_to_server(_Collections(self.local), self._server)
+        add_PointsServicer_to_server(_Points(self), self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+
+    def __enter__(self) -> GrpcServer:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait()
+
+
+class _Watch(grpc.ServerInterceptor):
+    def __init__(self, server: GrpcServer) -> None:
+        self.server = server
+
+    def intercept_service(self, continuation, details):
+        self.server.called.append((details.method.rpartition("/")[2], 0))
+        return continuation(details)
+
+
+class _Collections(CollectionsServicer):
+    def __init__(self, local: QdrantClient) -> None:
+        self.local = local
+
+    def CollectionExists(self, request, context):  # noqa: N802
+        exists = self.local.collection_exists(request.collection_name)
+        return messages.CollectionExistsResponse(result=messages.CollectionExists(exists=exists))
+
+    def Create(self, request, context):  # noqa: N802
+        self.local.create_collection(
+            request.collection_name,
+            GrpcToRest.convert_vectors_config(request.vectors_config),
+            sparse_vectors_config=GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config),
+        )
+        return messages.CollectionOperationResponse(result=True)
+
+    def Get(self, request, context):  # noqa: N802
+        info = self.local.get_collection(request.collection_name)
+        return messages.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+
+
+class _Points(PointsServicer):
+    def __init__(self, server: GrpcServer) -> None:
+        self.server, self.local = server, server.local
+
+    def Upsert(self, request, context):  # noqa: N802
+        if self.server.failures:
+            context.abort(self.server.failures.pop(0), "no,\nnot now")
+        self.server.called[-1] = ("Upsert", request.ByteSize())
+        points = [GrpcToRest.convert_point_struct(point) for point in request.points]
+        return _done(self.local.upsert(request.collection_name, points))
+
+    def CreateFieldIndex(self, request, context):  # noqa: N802
+        return messages.PointsOperationResponse(result=messages.UpdateResult(status=messages.UpdateStatus.Completed))
+
+    def Get(self, request, context):  # noqa: N802
+        ids = [GrpcToRest.convert_point_id(each) for each in request.ids]
+        wanted = GrpcToRest.convert_with_payload_selector(request.with_payload)
+        records = self.local.retrieve(request.collection_name, ids, wanted)
+        return messages.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
+
+    def Query(self, request, context):  # noqa: N802
+        asked = GrpcToRest.convert_query_points(request)
+        found = self.local.query_points(
+            request.collection_name,
+            asked.query,
+            using=asked.using,
+            prefetch=asked.prefetch,
+            query_filter=asked.filter,
+            limit=asked.limit,
+        )
+        return messages.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in found.points])
+
+
+def _done(result):
+    return messages.PointsOperationResponse(result=RestToGrpc.convert_update_result(result))

@@ -1,0 +1,89 @@
+"""gRPC with a server: found where it is, left where it is not, its failures in our words."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+import numpy as np
+import pytest
+
+from nemotron_rag.errors import StoreError
+from nemotron_rag.stores import _connection
+from nemotron_rag.stores._grpc import answers_grpc
+from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
+from nemotron_rag.token_vectors import TokenVectors
+from nemotron_rag.types import Page
+from qdrant_grpc import GrpcServer
+
+URL = "http://127.0.0.1:6333"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with GrpcServer() as running:
+        monkeypatch.setattr(_connection, "answers_grpc", lambda url: answers_grpc(url, port=running.port))
+        monkeypatch.setattr(_connection, "GRPC_PORT", running.port)
+        yield running
+
+
+def pages(count: int, text: str = "red apples") -> list[StoredPage]:
+    return [
+        StoredPage.of(Page(id=f"p{n}", source="a.pdf", number=n, text=text), content_hash="c") for n in range(count)
+    ]
+
+
+def test_pages_are_written_and_found_by_grpc(server):
+    store = QdrantStore(URL)
+    store.create(dimensions=8, record={"model": "m"}, tokens=TokenVectors())
+    assert store.read_record() == {"model": "m"}
+    rows = np.random.default_rng(0).standard_normal((3, 5, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=2, keepdims=True)
+    store.put(pages(3), list(rows))
+    assert [(found.page.number, round(score, 4)) for found, score in store.query(rows[1], k=1)] == [(1, 5.0)]
+    assert len(store.query(rows[1], k=3, words="apples")) == 3
+    assert {method for method, _ in server.called} == {
+        *("CollectionExists", "Create", "CreateFieldIndex", "Get", "Upsert", "Query")
+    }
+    store.close()
+
+
+def test_a_number_takes_four_bytes_and_requests_are_cut_by_bytes(server):
+    store = QdrantStore(URL)
+    store.create(dimensions=1024, record={}, tokens=TokenVectors())
+    rows = np.full((1000, 1024), 1 / 32, dtype=np.float16)
+    store.put(pages(5), [rows] * 5)
+    sizes = [size for method, size in server.called if method == "Upsert"][1:]  # the first is the record
+    assert len(sizes) == 2
+    assert max(sizes) < 16 * 2**20
+    assert sum(sizes) < 5 * 1000 * (1024 + 128) * 4.1
+    store.close()
+
+
+def test_failures_are_one_line_and_tried_again_only_if_that_may_help(server, monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr("nemotron_rag.stores._connection.time.sleep", pauses.append)
+    store = QdrantStore(URL)
+    store.create(dimensions=4, record={})
+    server.failures = [grpc.StatusCode.UNAVAILABLE]
+    store.put(pages(1), np.eye(1, 4, dtype=np.float32))
+    assert len(pauses) == 1
+    server.failures = [grpc.StatusCode.INVALID_ARGUMENT]
+    with pytest.raises(StoreError, match="gRPC INVALID_ARGUMENT no, not now"):
+        store.put(pages(1), np.eye(1, 4, dtype=np.float32))
+    assert len(pauses) == 1
+    store.close()
+
+
+def test_a_closed_port_leaves_rest(caplog):
+    with caplog.at_level(logging.INFO, logger="nemotron_rag"):
+        store = QdrantStore("http://127.0.0.1:1")
+    assert "does not answer gRPC at port 6334; REST is used" in caplog.text
+    assert store._connection.bytes_per_number == 20
+    store.close()
+
+
+def test_a_port_that_speaks_something_else_is_no_grpc(server):
+    assert answers_grpc("http://127.0.0.1", port=server.port)
+    assert not answers_grpc("https://127.0.0.1", port=server.port)
+    assert not answers_grpc("http://[::1]:6333", port=1)

@@ -1,0 +1,158 @@
+"""Pooling against SciPy's Ward clustering (stored labels), the limit, sketches; what MaxSim loses by each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.heatmap.boxes import tile_boxes
+from nemotron_rag.runtime.maxsim import maxsim
+from nemotron_rag.token_vectors import MAX_VALUES, TokenVectors, fit_query
+from nemotron_rag.token_vectors import _pooling as pooling
+from nemotron_rag.token_vectors.sketch import mean_vector, sketch, sketch_dimensions
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def random_rows(n, dimensions, seed=0):
+    return unit(np.random.default_rng(seed).standard_normal((n, dimensions)))
+
+
+def blobs(centres, each, *, dimensions=16, spread=0.1, seed=0):
+    """Vectors around some centres, in mixed order, and which centre each belongs to."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.repeat(np.arange(centres), each))
+    middle = unit(generator.standard_normal((centres, dimensions)))
+    return unit(middle[labels] + spread * generator.standard_normal((len(labels), dimensions))), labels
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dimensions", "rows"), [(4096, 255), (2560, 409), (3072, 341), (128, 8191)])
+def test_pages_are_cut_to_what_qdrant_takes(dimensions, rows):
+    settings = TokenVectors().resolved(dimensions)
+    assert settings == TokenVectors(pooling="similar", max_rows=rows, storage="float16")
+    assert rows * dimensions < 1_048_576 <= (rows + 1) * dimensions
+    assert TokenVectors(**settings.to_json()) == settings
+
+
+def test_what_does_not_fit_is_refused_with_what_would():
+    with pytest.raises(InputError, match=r"300 vectors of 4096 numbers are 1,228,800 .* give max_rows=255 or less"):
+        TokenVectors(max_rows=300).resolved(4096)
+    page = random_rows(12, 8)
+    with pytest.raises(InputError, match="12 vectors of 8 numbers, 10 may be stored; pool them"):
+        TokenVectors(pooling="none", max_rows=10).fit(page)
+    assert TokenVectors(pooling="none", max_rows=12).fit(page).shape == (12, 8)
+
+
+@pytest.mark.parametrize("wrong", [{"pooling": "mean"}, {"storage": "int4"}, {"max_rows": 0}, {"max_rows": "9"}])
+def test_settings_that_do_not_exist_are_refused(wrong):
+    with pytest.raises(InputError, match=r"must be .*got"):
+        TokenVectors(**wrong)
+
+
+def test_short_pages_are_stored_as_they_are_but_for_repetitions():
+    page = random_rows(20, 8)
+    twice = np.concatenate([page[:5], page])
+    assert np.array_equal(TokenVectors(storage="float32").fit(twice), page)
+    assert np.array_equal(TokenVectors().fit(twice), page.astype(np.float16))
+
+
+# ---- similar ----------------------------------------------------------------------------------------------------
+
+
+def test_alike_tokens_are_averaged():
+    page, labels = blobs(12, 5)
+    rows = TokenVectors(max_rows=12, storage="float32").fit(page)
+    first = [np.flatnonzero(labels == label)[0] for label in range(12)]
+    means = unit(np.stack([page[labels == label].mean(0) for label in np.argsort(first)]))
+    np.testing.assert_allclose(rows, means, atol=1e-5)
+
+
+def test_the_tree_is_that_of_scipy():
+    rows = unit(np.sin(np.arange(150.0) ** 2).reshape(30, 5))
+    # scipy 1.17.1: fcluster(linkage(rows, "ward"), 9, "maxclust"), clusters named in the order of their first rows
+    wanted = [0, 1, 2, 3, 4, 5, 6, 2, 1, 5, 7, 8, 0, 0, 4, 6, 4, 0, 8, 5, 1, 4, 7, 1, 2, 3, 4, 3, 8, 8]
+    labels = pooling._ward_labels(rows, 9)
+    names = list(dict.fromkeys(labels.tolist()))
+    assert [names.index(label) for label in labels] == wanted
+
+
+def test_long_passages_are_clustered_piece_by_piece(monkeypatch):
+    monkeypatch.setattr(pooling, "_BLOCK", 100)
+    rows = TokenVectors(max_rows=7).fit(random_rows(250, 8))
+    assert rows.shape == (7, 8)
+    np.testing.assert_allclose(np.linalg.norm(rows.astype(np.float32), axis=1), 1, atol=1e-3)
+
+
+def test_blank_paper_goes_before_words():
+    words = random_rows(40, 64)
+    blank = unit(words[:1] * 0 + 1 + 0.05 * np.random.default_rng(1).standard_normal((160, 64)))
+    page = np.concatenate([blank[:80], words, blank[80:]])
+    rows = TokenVectors(max_rows=50, storage="float32").fit(page)
+    assert maxsim([words], [rows])[0, 0] > 39.9  # of 40
+
+
+# ---- grid -------------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_becomes_its_rows_and_columns():
+    boxes = tile_boxes(2, 1, side=2, thumbnail=True)  # 2 rows of 4 in the tiles, 2 of 2 in the thumbnail
+    tokens = random_rows(3 + len(boxes), 32)
+    places = np.concatenate([np.full((3, 4), np.nan, dtype=np.float32), boxes])
+    rows = TokenVectors(pooling="grid", storage="float32").fit(tokens, places)
+    assert len(rows) == 3 + (2 + 2) + (4 + 2)
+    assert np.array_equal(rows[:3], tokens[:3])
+    top = (boxes[:, 1] == 0) & (boxes[:, 2] - boxes[:, 0] < 0.3)
+    assert np.abs(rows - unit(tokens[3:][top].mean(0))).max(axis=1).min() < 1e-6
+
+
+# ---- questions --------------------------------------------------------------------------------------------------
+
+
+def test_a_question_too_long_for_a_request_keeps_its_weights():
+    rows = MAX_VALUES // 4096
+    question, _ = blobs(rows, 2, dimensions=4096, spread=0.001)
+    short = fit_query(question)
+    assert short.shape == (rows, 4096)
+    page = random_rows(50, 4096, seed=7)
+    np.testing.assert_allclose(maxsim([short], [page]), maxsim([question], [page]), rtol=0.02)
+    assert fit_query(page) is page
+
+
+# ---- sketches ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dimensions", "columns"), [(4096, 128), (256, 128), (64, 32), (1, 1)])
+def test_sketches_are_short(dimensions, columns):
+    assert sketch_dimensions(dimensions) == columns
+    assert sketch(random_rows(3, dimensions)).shape == (3, columns)
+
+
+def test_sketches_keep_similarities():
+    one, other = random_rows(200, 1024), random_rows(200, 1024, seed=1)
+    near = unit(one + 0.5 * other)
+    exact, rough = (one * near).sum(1), (sketch(one) * sketch(near)).sum(1)
+    assert np.abs(exact - rough).max() < 0.15
+    assert np.abs((sketch(one) * sketch(other)).sum(1)).max() < 4 / np.sqrt(128)
+
+
+def test_sketches_are_the_same_everywhere():
+    found = sketch(np.eye(256, dtype=np.float32)[:2])
+    np.testing.assert_allclose(found[0, :4], [-0.0903592, 0.0917823, -0.0875598, -0.0898521], atol=1e-5)
+
+
+def test_a_sketch_has_the_length_of_its_vector():
+    rows = random_rows(4, 300) * np.array([[1.0], [2.0], [0.0], [5.0]], dtype=np.float32)
+    np.testing.assert_allclose(np.linalg.norm(sketch(rows), axis=1), [1, 2, 0, 5], atol=1e-4)
+
+
+def test_the_mean_has_length_one():
+    page = random_rows(9, 16).astype(np.float16)
+    mean = mean_vector(page)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, unit(page.astype(np.float32).mean(0)), atol=1e-3)
