@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +11,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 from tqdm import tqdm
 
+from nemotron_rag._stages import Clock, watched
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
 from nemotron_rag.index._ingest_plan import Finished, Fresh, Known, Plan, Step
 from nemotron_rag.index._read_ahead import read_ahead
@@ -82,7 +81,7 @@ class Ingest:
         self._images = images
         self._prepare = prepare
         self._progress = progress
-        self._clocks = {stage: _Clock() for stage in ("render", "embed", "store", "total")}
+        self._clocks = {stage: Clock() for stage in ("render", "preprocess", "embed", "store", "total")}
         self._added = self._unchanged = self._removed = 0
         self._failures: list[Failure] = []
         self._broken = False
@@ -138,7 +137,7 @@ class Ingest:
     def _embed(self, batch: _Batch) -> _Embedded:
         if not batch.fresh:
             return _Embedded([], [])
-        with self._clocks["embed"]:
+        with self._clocks["embed"], watched(self._clocks):
             try:
                 return _Embedded(batch.fresh, self._vectors_of(batch.fresh))
             except ClosedError:
@@ -212,28 +211,6 @@ class Ingest:
             stale = [page_id for page_id in mine if page_id not in ids]
             if stale and len(stale) < len(mine):
                 self._removed += remove_pages(self._store, self._images, stale, source=source)
-
-
-class _Clock:
-    """Adds up the time during which at least one thread is inside."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._inside = 0
-        self._since = 0.0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._since = time.perf_counter()
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self.seconds += time.perf_counter() - self._since
 
 
 def _cut(steps: Iterable[Step]) -> Iterator[_Batch]:

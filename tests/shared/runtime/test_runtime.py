@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from nemotron_rag import Passage
+from nemotron_rag._stages import Clock, watched
 from nemotron_rag.errors import InputError, ItemTooLargeError, NonFiniteError
 from nemotron_rag.runtime import worker as worker_module
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
@@ -238,3 +240,45 @@ def test_device_and_dtype():
     assert resolve_dtype("bf16", torch.device("cpu")) == torch.bfloat16
     with pytest.raises(InputError, match="device 'tpu9'"):
         resolve_device("tpu9")
+
+
+def test_pictures_are_prepared_side_by_side_and_texts_are_not():
+    """Two pictures wait for each other: prepared one after the other, they would do so in vain."""
+    meeting = threading.Barrier(2, timeout=10)
+    caller = threading.get_ident()
+
+    def prepare(passage, index):
+        if passage.image is None:
+            assert threading.get_ident() == caller
+        else:
+            meeting.wait()
+        return Item(float(index), 1)
+
+    model = Model()
+    for passages in ([Passage(image="a"), Passage(image="b")], [Passage("a"), Passage("b")]):
+        rows = run_windows(passages, prepare=prepare, worker=model.worker)
+        assert [row.item() for row in rows] == [0.0, 1.0]
+
+
+def test_of_several_bad_pictures_the_first_is_named():
+    def prepare(passage, index):
+        time.sleep(0.01 * (5 - index))
+        if index >= 2:
+            raise InputError(f"passage {index}")
+        return Item(0.0, 1)
+
+    with pytest.raises(InputError, match="passage 2"):
+        run_windows([Passage(image="x")] * 5, prepare=prepare, worker=Model().worker)
+
+
+async def test_preparing_is_timed_for_who_watches():
+    clocks = {"preprocess": Clock()}
+    model = Model()
+    with watched(clocks):
+        model.run([1] * 3)
+        once = clocks["preprocess"].seconds
+        await model.arun([1] * 3)
+    assert 0 < once < clocks["preprocess"].seconds
+    twice = clocks["preprocess"].seconds
+    model.run([1] * 3)
+    assert clocks["preprocess"].seconds == twice
