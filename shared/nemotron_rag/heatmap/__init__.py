@@ -16,7 +16,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.heatmap._overlay import overlay
 from nemotron_rag.heatmap._words import telling_places, word_tokens
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.protocols import FloatArray, LocatingEmbedder, MultiVectorEmbedder
+from nemotron_rag.protocols import Embedder, FloatArray, LocatingEmbedder, MultiVectorEmbedder
 from nemotron_rag.types import Passage
 
 __all__ = ["Heatmap", "compute_heatmap"]
@@ -74,7 +74,7 @@ class Heatmap:
         return found
 
 
-def compute_heatmap(embedder: MultiVectorEmbedder, page: Passage, query: str) -> Heatmap:
+def compute_heatmap(embedder: Embedder | MultiVectorEmbedder, page: Passage, query: str) -> Heatmap:
     """Compute where on a page a query's words match. The page's vectors are computed anew, whatever an index keeps.
 
     Where tokens of several sizes cover a place, the smallest count: a thumbnail beside tiles is left out, since it sees

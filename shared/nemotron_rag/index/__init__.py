@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from nemotron_rag.errors import InputError
+from nemotron_rag.heatmap import Heatmap
 from nemotron_rag.index._core import Images, IndexCore, open_images, reranked
 from nemotron_rag.index._documents import Sources, clean_source
 from nemotron_rag.index._ingest import Ingest
@@ -230,6 +231,25 @@ class PageIndex:
             return []
         rows = await embedder.aembed_passages([Passage(image=image)])
         return await asyncio.to_thread(self._core.nearest, rows[0], request)
+
+    def heatmap(self, page: Passage, query: str) -> Heatmap:
+        """Compute where on a page the words of a query match, by the late-interaction model of this index.
+
+        The page's vectors are computed anew from its picture, so pooled ones do no harm. `Hit.heatmap` is the picture.
+
+        Args:
+            page: of a hit, or any passage with a picture.
+            query: the question.
+
+        Raises:
+            InputError: the index has one vector a page, the page no picture, or the query no word.
+            NemotronRagError: the index was closed, or the model failed.
+        """
+        return self._core.heatmap(page, query)
+
+    async def aheatmap(self, page: Passage, query: str) -> Heatmap:
+        """The same as `heatmap`, without blocking the event loop."""
+        return await asyncio.to_thread(self.heatmap, page, query)
 
     def delete(
         self,

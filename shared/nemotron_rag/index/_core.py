@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from nemotron_rag.errors import ClosedError, ImageError, InputError
+from nemotron_rag.heatmap import Heatmap, compute_heatmap
+from nemotron_rag.index._locate import Locate
 from nemotron_rag.index._models import AnyEmbedder, IndexModels, Named, Rerank
 from nemotron_rag.index._modes import Request
 from nemotron_rag.index._record import IndexRecord
@@ -22,7 +24,7 @@ from nemotron_rag.protocols import FloatArray, LocatingEmbedder, Reranker
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.stores.qdrant import Filter, PageVectors, QdrantStore, StoredPage
 from nemotron_rag.token_vectors import TokenVectors
-from nemotron_rag.types import Hit, Page
+from nemotron_rag.types import Hit, Page, Passage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -163,6 +165,7 @@ class IndexCore:
             wanted=wanted,
         )[:keep]
         pictures = self._readers.map(self._picture, [stored for stored, _ in found])
+        locates = isinstance(self._models.embedder(self._record), LocatingEmbedder)
         return [
             Hit(
                 page=replace(_as_asked(stored, wanted), image=picture),
@@ -170,9 +173,22 @@ class IndexCore:
                 retrieval_score=score,
                 rank=rank,
                 image_path=None if picture is None else self._image_path(stored),
+                locate=Locate(self.heatmap) if locates else None,
             )
             for rank, ((stored, score), picture) in enumerate(zip(found, pictures, strict=True), 1)
         ]
+
+    def heatmap(self, page: Passage, query: str) -> Heatmap:
+        """Where on a page a query's words match; see `compute_heatmap`.
+
+        Raises:
+            ClosedError: the index was closed.
+            InputError: the index has no embedder yet, or one with one vector a page.
+        """
+        _ = self.store
+        self.exists()
+        self._models.check(self._record)
+        return compute_heatmap(self._models.embedder(self._record), page, query)
 
     def close(self) -> None:
         """Close the store, and the models that were loaded by name; closing twice is allowed."""
