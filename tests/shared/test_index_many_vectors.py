@@ -131,16 +131,16 @@ def test_settings_are_recorded_and_used_when_opened_again(tmp_path):
         add(index, [text_page(9, "many words of a page that came later")])
         assert stored_tokens(index, "p9").shape == (2, 64)
         record = index._core.store.read_record()
-    assert record["token_vectors"] == {"pooling": "similar", "max_rows": 2, "storage": "float32"}
+    assert record["token_vectors"] == {"pooling": "hierarchical", "max_rows": 2, "storage": "float32"}
     assert json.dumps(record)
-    PageIndex(tmp_path, embedder=Many(), token_vectors=TokenVectors(pooling="similar")).close()
+    PageIndex(tmp_path, embedder=Many(), token_vectors=TokenVectors(pooling="hierarchical")).close()
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (TokenVectors(max_rows=3), "written with max_rows=2, but max_rows=3 was given"),
-        (TokenVectors(pooling="grid", max_rows=2), "written with pooling='similar', but pooling='grid' was given"),
+        (TokenVectors(pooling="grid", max_rows=2), "written with pooling='hierarchical', but pooling='grid' was given"),
         (TokenVectors(storage="float32"), "written with storage='float16', but storage='float32' was given"),
     ],
 )

@@ -219,7 +219,7 @@ class IndexCore:
             return None
         tokens = (self._given_tokens or TokenVectors()).resolved(embedder.dimensions)
         if tokens.pooling == "grid" and not isinstance(embedder, LocatingEmbedder):
-            raise InputError(f"{embedder.name} does not say where its vectors stand; choose pooling='similar'")
+            raise InputError(f"{embedder.name} does not say where its vectors stand; choose pooling='hierarchical'")
         return tokens
 
     def _picture(self, stored: StoredPage) -> Image.Image | None:

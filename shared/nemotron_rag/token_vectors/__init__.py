@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.token_vectors._pooling import distinct, pool_grid, sum_similar, unit
+from nemotron_rag.token_vectors._pooling import distinct, pool_grid, sum_clusters, unit
 
 __all__ = ["MAX_VALUES", "Pooling", "Storage", "TokenVectors", "fit_query"]
 
 MAX_VALUES = 2**20 - 1
 """Most numbers, rows times dimensions, that a Qdrant server takes as the many vectors of one point."""
 
-Pooling: TypeAlias = Literal["similar", "grid", "none"]
+Pooling: TypeAlias = Literal["hierarchical", "grid", "none"]
 """Which tokens are averaged; see `TokenVectors`."""
 
 Storage: TypeAlias = Literal["float32", "float16", "int8", "binary", "turbo4"]
@@ -35,10 +35,10 @@ class TokenVectors:
     """How an index stores the token vectors of a late-interaction model. None: as the index has it, or the default.
 
     Args:
-        pooling: what is done with pages of more than `max_rows` tokens; shorter ones are stored as they are. "similar",
-            the default, averages the tokens that are most alike (agglomerative clustering, Ward's criterion), so that
-            empty paper goes first. "grid" always replaces the tokens of a picture by the averages of its rows and
-            columns. "none" refuses such pages.
+        pooling: what is done with pages of more than `max_rows` tokens; shorter ones are stored as they are.
+            "hierarchical", the default, averages the tokens that are most alike (agglomerative clustering, Ward's
+            criterion). "grid" always replaces the tokens of a picture by the averages of its rows and columns. "none"
+            refuses such pages.
         max_rows: most vectors of a page; by default as many as Qdrant takes: fewer than 1,048,576 / dimensions.
         storage: number format on a server. "float16", the default, or "float32". "int8" and "binary" compare copies
             of 8 bits or 1 bit per number, kept in memory, and the best pages once more with the float16 originals on
@@ -49,7 +49,7 @@ class TokenVectors:
 
     Example:
         >>> TokenVectors().resolved(4096)
-        TokenVectors(pooling='similar', max_rows=255, storage='float16')
+        TokenVectors(pooling='hierarchical', max_rows=255, storage='float16')
     """
 
     pooling: Pooling | None = None
@@ -78,7 +78,7 @@ class TokenVectors:
             )
         return replace(
             self,
-            pooling=self.pooling or "similar",
+            pooling=self.pooling or "hierarchical",
             max_rows=self.max_rows or most,
             storage=self.storage or "float16",
         )
@@ -106,9 +106,9 @@ class TokenVectors:
         if settings.pooling == "none":
             raise InputError(
                 f"the page has {len(stored)} vectors of {tokens.shape[1]} numbers, {rows} may be stored; "
-                "pool them with pooling='similar', or show the model fewer tiles"
+                "pool them with pooling='hierarchical', or show the model fewer tiles"
             )
-        return unit(sum_similar(stored.astype(np.float32), rows)).astype(dtype)
+        return unit(sum_clusters(stored.astype(np.float32), rows)).astype(dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, from which ``TokenVectors(**fields)`` makes the same."""
@@ -121,4 +121,4 @@ def fit_query(tokens: FloatArray) -> FloatArray:
     A long one, or a page's picture, has too many vectors. The most similar are added up, so that each still counts.
     """
     rows = MAX_VALUES // tokens.shape[1]
-    return tokens if len(tokens) <= rows else sum_similar(tokens, rows)
+    return tokens if len(tokens) <= rows else sum_clusters(tokens, rows)

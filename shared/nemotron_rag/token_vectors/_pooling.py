@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nemotron_rag.protocols import FloatArray
 
-__all__ = ["distinct", "pool_grid", "sum_similar", "unit"]
+__all__ = ["distinct", "pool_grid", "sum_clusters", "unit"]
 
 _BLOCK = 4096  # tokens clustered together: their distances take 64 MiB
 
@@ -28,7 +28,7 @@ def distinct(tokens: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return kept
 
 
-def sum_similar(tokens: FloatArray, rows: int) -> FloatArray:
+def sum_clusters(tokens: FloatArray, rows: int) -> FloatArray:
     """Add up the tokens that are most alike until few enough are left: (tokens, dim) -> (rows, dim).
 
     Agglomerative clustering by Ward's criterion, as in the token pooling of ColPali (Faysse et al. 2024) and ColBERT
@@ -42,7 +42,7 @@ def sum_similar(tokens: FloatArray, rows: int) -> FloatArray:
     if pieces > 1:
         shares = [len(share) for share in np.array_split(np.arange(rows), pieces)]
         parts = zip(np.array_split(tokens, pieces), shares, strict=True)
-        return np.concatenate([sum_similar(part, share) for part, share in parts if share])
+        return np.concatenate([sum_clusters(part, share) for part, share in parts if share])
     return _sums(tokens, _ward_labels(tokens, rows))
 
 

@@ -35,7 +35,7 @@ def blobs(centres, each, *, dimensions=16, spread=0.1, seed=0):
 @pytest.mark.parametrize(("dimensions", "rows"), [(4096, 255), (2560, 409), (3072, 341), (128, 8191)])
 def test_pages_are_cut_to_what_qdrant_takes(dimensions, rows):
     settings = TokenVectors().resolved(dimensions)
-    assert settings == TokenVectors(pooling="similar", max_rows=rows, storage="float16")
+    assert settings == TokenVectors(pooling="hierarchical", max_rows=rows, storage="float16")
     assert rows * dimensions < 1_048_576 <= (rows + 1) * dimensions
     assert TokenVectors(**settings.to_json()) == settings
 
@@ -62,7 +62,7 @@ def test_short_pages_are_stored_as_they_are_but_for_repetitions():
     assert np.array_equal(TokenVectors().fit(twice), page.astype(np.float16))
 
 
-# ---- similar ----------------------------------------------------------------------------------------------------
+# ---- hierarchical -----------------------------------------------------------------------------------------------
 
 
 def test_alike_tokens_are_averaged():
