@@ -53,6 +53,9 @@ def index(
     device: options.Device = None,
     dtype: options.Dtype = None,
     max_tiles: options.MaxTiles = None,
+    token_pooling: options.TokenPooling = None,
+    max_rows: options.MaxRows = None,
+    token_storage: options.TokenStorage = None,
     images: options.Images = None,
     on_error: options.ErrorMode = options.OnError.SKIP,
     as_json: options.Json = False,
@@ -68,9 +71,9 @@ def index(
         embedder = options.DEFAULT_EMBEDDER
     if _index.is_server(to) and images is None:
         output.warn("page pictures are not kept: with a server, --images names the folder or URL for them")
-    with _index.open_index(
-        to, collection, images, embedder=embedder, dpi=dpi, device=device, dtype=dtype, max_input_tiles=max_tiles
-    ) as target:
+    settings = {"embedder": embedder, "dpi": dpi, "device": device, "dtype": dtype, "max_input_tiles": max_tiles}
+    tokens = options.token_vectors(token_pooling, max_rows, token_storage)
+    with _index.open_index(to, collection, images, token_vectors=tokens, **settings) as target:
         report = target.add(
             sources,
             pages=pages,
@@ -94,7 +97,8 @@ def search(
     rerank: Annotated[bool, typer.Option("--rerank", help="Rerank them with the model that suits the index.")] = False,
     reranker: Annotated[str | None, typer.Option(help="Rerank them with this: catalog id or local folder.")] = None,
     top_n: options.TopN = None,
-    mode: options.SearchMode = options.Mode.DENSE,
+    mode: options.SearchMode = None,
+    candidates: options.Candidates = None,
     where: options.Where = None,
     collection: options.Collection = "pages",
     images: options.Images = None,
@@ -113,7 +117,15 @@ def search(
         name = _index.record_of_existing(location, collection)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
     with _index.open_existing(location, collection, images, device=device, dtype=dtype) as source:
-        hits = source.search(query, k=k, rerank=reranker, top_n=top_n, filter=wanted, mode=mode.value)
+        hits = source.search(
+            query,
+            k=k,
+            rerank=reranker,
+            top_n=top_n,
+            filter=wanted,
+            mode=mode.value if mode else None,
+            candidates=candidates,
+        )
     return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
 
 

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from nemotron_rag.errors import InputError
+from nemotron_rag.token_vectors import TokenVectors
 
 __all__ = [
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
     "RERANKER_FOR",
+    "Candidates",
     "Collection",
     "Device",
     "Dpi",
@@ -26,6 +28,7 @@ __all__ = [
     "Images",
     "Index",
     "Json",
+    "MaxRows",
     "MaxTiles",
     "Mode",
     "Ocr",
@@ -35,11 +38,14 @@ __all__ = [
     "Password",
     "Query",
     "SearchMode",
+    "TokenPooling",
+    "TokenStorage",
     "TopN",
     "Where",
     "check_html",
     "check_pages",
     "parse_filter",
+    "token_vectors",
 ]
 
 
@@ -60,7 +66,26 @@ class Mode(StrEnum):
     """How pages are found."""
 
     DENSE = "dense"
+    MULTI = "multi"
     HYBRID = "hybrid"
+
+
+class TokenPoolingName(StrEnum):
+    """How the many vectors of a page become fewer."""
+
+    HIERARCHICAL = "hierarchical"
+    GRID = "grid"
+    NONE = "none"
+
+
+class TokenStorageName(StrEnum):
+    """In which number format a server keeps many vectors."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    BINARY = "binary"
+    TURBO4 = "turbo4"
 
 
 class OnError(StrEnum):
@@ -82,7 +107,20 @@ Password = Annotated[str | None, typer.Option(help="Opens protected PDFs.")]
 OcrMode = Annotated[Ocr, typer.Option(help="Which pages Tesseract reads; auto: those without a text layer.")]
 Dpi = Annotated[int | None, typer.Option(min=1, help="Resolution of the pictures; by default what the tiles need.")]
 Images = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Where the page pictures are kept.")]
-SearchMode = Annotated[Mode, typer.Option(help="hybrid also looks for the question's words in the text layers.")]
+SearchMode = Annotated[
+    Mode | None,
+    typer.Option(help="By one vector a page, by many, or also by words; by default what the index's model gives."),
+]
+Candidates = Annotated[
+    int | None, typer.Option(min=1, help="Pages whose many vectors are compared one by one; by default 100.")
+]
+TokenPooling = Annotated[
+    TokenPoolingName | None, typer.Option(help="For many vectors a page: how they become fewer; see TokenVectors.")
+]
+MaxRows = Annotated[int | None, typer.Option(min=1, help="Most vectors of a page; by default as many as Qdrant takes.")]
+TokenStorage = Annotated[
+    TokenStorageName | None, typer.Option(help="Number format of many vectors on a server; by default float16.")
+]
 ErrorMode = Annotated[OnError, typer.Option(help="What a file that cannot be read does to the run.")]
 TopN = Annotated[int | None, typer.Option(min=1, help="Results to keep; by default all.")]
 Where = Annotated[
@@ -91,6 +129,17 @@ Where = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page with the page pictures.")]
+
+
+def token_vectors(
+    pooling: TokenPoolingName | None, max_rows: int | None, storage: TokenStorageName | None
+) -> TokenVectors | None:
+    """What the three options say; None if none was given."""
+    if pooling is None and max_rows is None and storage is None:
+        return None
+    return TokenVectors(
+        pooling=pooling.value if pooling else None, max_rows=max_rows, storage=storage.value if storage else None
+    )
 
 
 def check_pages(pages: str | None) -> None:

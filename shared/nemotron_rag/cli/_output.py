@@ -144,7 +144,8 @@ def failure_json(failure: Failure) -> dict[str, Any]:
 
 def info_lines(facts: Mapping[str, Any]) -> list[str]:
     """What an index holds, for people: the count, what wrote it, its documents."""
-    record = {**facts["record"], **facts["record"].get("identity", {})}
+    tokens = {f"token {key}": value for key, value in (facts["record"].get("token_vectors") or {}).items()}
+    record = {**facts["record"], **facts["record"].get("identity", {}), **tokens}
     settings = [f"{key} {value}" for key, value in record.items() if isinstance(value, str | int | float)]
     return [
         f"{count(facts['pages'], 'page')} of {count(len(facts['sources']), 'document')}",
