@@ -32,9 +32,10 @@ _MATCH = 18.0  # attention logit of two equal pieces
 _REPEATS = 4.0  # about as many repeats make the gate half open; the norm in front of the attention doubles it
 _DAMPING = 5.0
 _SMALLEST = 0.01  # share that the least informative piece keeps
-_SEEN = 3.0  # length of what the reader saw; small beside LENGTH, so that the mean hardly holds it
-_SEEN_ONE, _SEEN_PICTURE, _SEEN_GATE = 1.0, 1.5, 0.5
-_MEMORY = 5.0  # length of a unit's vector when its piece is surely there
+_SEEN = 0.25  # length of what the reader saw; next to nothing beside what is remembered, or the mean would hold it
+_SEEN_ONE, _SEEN_PICTURE, _SEEN_GATE = _SEEN / 3, _SEEN / 2, _SEEN * 1.5
+_EPSILON = 1e-5  # of the norms
+_MEMORY = 40.0  # length of a unit's vector for each cosine above its threshold
 _SECOND_HALF = 1 / 2.6  # weaker, so that half a vector finds nearly what the whole one finds
 _SLOW = [*range(16, 31), *range(48, 63)]  # dimensions of a head whose rotation over a page is negligible
 _SINK = 63
@@ -116,8 +117,8 @@ def start_embedder(network: LlamaNemotronVL, table: torch.Tensor, reader: Reader
 def _remember(layer: torch.nn.Module, memory: Memory) -> None:
     """Fill the units behind the amplifier's. Only image tokens have PICTURE: all units are silent in a text."""
     hidden, (units, size) = layer.gate_proj.in_features, memory.keys.shape
-    norm = (_SEEN**2 + _SEEN_ONE**2 + _SEEN_PICTURE**2 + _SEEN_GATE**2) ** 0.5
-    loud = hidden**0.5 / norm  # what the norm in front of the layer multiplies an image token with
+    square = _SEEN**2 + _SEEN_ONE**2 + _SEEN_PICTURE**2 + _SEEN_GATE**2
+    loud = (square / hidden + _EPSILON) ** -0.5  # what the norm in front of the layer multiplies an image token with
     rows = slice(1, 1 + units)
     for weight in (layer.gate_proj.weight, layer.up_proj.weight):
         weight[rows] = 0

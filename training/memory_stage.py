@@ -2,8 +2,8 @@
 
 Each unit is a key, compared with the image token, and the vector that is added where the comparison exceeds the unit's
 threshold (Geva et al., "Transformer Feed-Forward Layers Are Key-Value Memories", 2021). Keys start as the codes of the
-pieces that tell pages apart best, vectors as those pieces' rows of the embedding table; then both are trained so that
-the mean over a page's tokens finds the page.
+pieces that tell pages apart best, vectors as those pieces' rows of the embedding table. Only the thresholds and how
+loud each vector is are trained: with all of them free, 600 pages are learned by heart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from training.sightings import Sighting, draw_queries
 
 __all__ = ["Memory", "choose_pieces", "train_memory"]
 
-_THRESHOLD, _SLOPE = 0.3, 24.0  # cosine from which a unit counts, and how steeply: where training starts
+_THRESHOLD = 0.3  # cosine from which a unit counts: where training starts
+_SLOPE = 100.0  # so steep that SiLU, which dips below zero in front of its threshold, hardly does
 _TEMPERATURE = 0.05
 _PAGES = 48
 
@@ -47,7 +48,7 @@ def choose_pieces(pages: Sequence[Sighting], importance: torch.Tensor, count: in
     spread = torch.zeros(len(importance))
     for page in pages:
         spread[torch.tensor(page.pieces).unique()] += 1
-    return (spread * importance.clamp(max=0.6) ** 4).topk(count).indices
+    return (spread * importance**2).topk(count).indices
 
 
 def _see(page: Sighting) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,11 +83,11 @@ def train_memory(
         seed: of the draws.
     """
     rng = random.Random(seed)
-    keys = (codes[chosen] * _SLOPE).clone().requires_grad_(True)
-    thresholds = torch.full((len(chosen),), _THRESHOLD * _SLOPE).requires_grad_(True)
-    values = (rows[chosen] * weights[chosen].unsqueeze(1)).clone().requires_grad_(True)
-    groups = [{"params": [keys], "lr": 0.03}, {"params": [thresholds], "lr": 0.03}, {"params": [values], "lr": 1.5e-3}]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
+    keys = codes[chosen] * _SLOPE
+    plain = rows[chosen] * weights[chosen].unsqueeze(1) / _SLOPE
+    thresholds = torch.full((len(chosen),), _THRESHOLD, requires_grad=True)
+    loudness = torch.zeros(len(chosen), requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [thresholds], "lr": 0.003}, {"params": [loudness], "lr": 0.03}])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (steps - step) / (0.5 * steps)))
     began = time.monotonic()
     for step in range(steps):
@@ -96,9 +97,9 @@ def train_memory(
             asked.pieces, rows, asked.offsets, mode="sum", per_sample_weights=weights[asked.pieces] * asked.counts
         )
         seen = [_see(page) for page in some]
-        fired = silu(torch.cat([tokens for tokens, _ in seen]) @ keys.T - thresholds)
+        fired = silu(torch.cat([tokens for tokens, _ in seen]) @ keys.T - thresholds * _SLOPE)
         sums = [part.T @ share for part, (_, share) in zip(fired.split([len(t) for t, _ in seen]), seen, strict=True)]
-        vectors = torch.stack(sums) @ values
+        vectors = torch.stack(sums) @ (plain * loudness.exp().unsqueeze(1))
         scores = normalize(queries, dim=1) @ normalize(vectors, dim=1).T / _TEMPERATURE
         wanted = torch.arange(len(some))
         loss = cross_entropy(scores, wanted) + 0.2 * cross_entropy(scores.T, wanted)
@@ -109,4 +110,5 @@ def train_memory(
         if step % 10 == 0 or step == steps - 1:
             right = (scores.argmax(dim=1) == wanted).float().mean()
             print(f"memory {step} loss {loss:.3f} top1 {right:.3f} {time.monotonic() - began:.0f}s", flush=True)
-    return Memory(keys.detach(), thresholds.detach(), values.detach())
+    with torch.no_grad():
+        return Memory(keys, thresholds * _SLOPE, plain * loudness.exp().unsqueeze(1))

@@ -2,7 +2,8 @@
 
 Layer 0 tells question from passage, layer 1 lets each piece of the question look for itself in the passage, layer 2
 carries the weighted share of hits to every token, so that the mean pooling does not depend on the passage's length.
-In layer 1 each piece also looks for itself among the image tokens, by what the reader saw there. It knows no data.
+In layer 1 each piece also looks for itself among the image tokens, takes over what the reader saw where it looks most
+like it, and the feed-forward layer multiplies the two: MaxSim, in a network. It knows no data.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ import torch
 
 from nemotron_rag.models._vl_stack import LlamaNemotronVL
 from training.hits_stage import USUAL, Hits
-from training.reader import LENGTH as READ
-from training.reader import Reader
+from training.reader import LENGTH, Reader
 from training.sight import give_sight
-from training.sight_stage import Sight
 
 ONE, START, MARK, SIDE, WEIGHT, HIT, SCORE, SHORT, FILL, PICTURE = range(10)
 CODE = slice(10, 41)
-SIGHT = slice(41, 165)
-FREE = slice(165, None)
+SIGHT = slice(41, 125)
+SEEN = slice(125, 209)
+FREE = slice(209, None)
 """Dimensions left to what is learned."""
 
-_LENGTH = 384**0.5  # of a row: the norm in front of a layer then leaves it as it is
+_ROW = 384**0.5  # of a row: the norm in front of a layer then leaves it as it is
 _ONE, _START, _MARK = 4.0, 17.0, 17.0
 _CODE_LENGTH, _SIGHT_LENGTH = 10.0, 8.0
-_SEEN, _PICTURE = 12.0, 4.0  # what an image token carries: what was seen, and that it is a picture's
+_READ, _PICTURE = 12.0, 4.0  # what an image token carries: what was read, and that it is a picture's
+_TAKEN = 4.0  # how loud a piece takes over what it found
+_SHARP = 40.0  # attention logit of a piece and an image token that looks exactly like it
+_WORTH = 1.5  # a sight counts so much beside a hit in the text
 _LOUD = 200.0  # makes all tokens equally loud in the mean
 _QUIET = -16.0  # log weight of tokens that must not count as question
 _WEIGHT_SCALE = 0.5
@@ -37,13 +40,12 @@ _PASSAGE = 6.0  # further logit of the passage's tokens
 _HIT, _SHARE = 2.0, 3.0  # how loud hits and their weighted share are
 _ZERO = 0.45  # share of hits that gets the logit 0
 _SIDE = 2.0
-_HALF = 128  # of a head's dimensions; rotation over a page is negligible in the second half of each half
-_SLOW = [*range(64, 127), *range(192, 255), 127]
-_SINK = 255
-_STRIDE = 4  # between the rotary frequencies that the sines use
-_IN_PICTURE = 20.0  # further logit of image tokens
+_HALF = 64  # of a head's dimensions
+_SLOW = [*range(62, 20, -1), *range(126, 84, -1), 63]  # those whose rotation over a page is negligible
+_SINK = 127
+_IN_PICTURE = 50.0  # further logit of image tokens: more than equal pieces of text get
 _SINES = (-0.01, 0.13, 0.02, 1.0, -0.3, 0.23, 1.0, -0.05, 0.46, 0.39, 0.59, *[1.0] * 20)
-"""Factors that keep the sum of sin(frequency x distance) above 0.33 for 1 to 2500 tokens, at rope_theta 1e7."""
+"""Factors that keep the sum of sin(frequency x distance) above 0.33 for 1 to 2500 tokens, at rope_theta 1e14."""
 
 
 def fill_table(
@@ -59,9 +61,9 @@ def fill_table(
     """The embedding rows.
 
     Args:
-        directions: (pieces, hidden - 165) of any length.
+        directions: (pieces, hidden - 209) of any length.
         codes: (pieces, 31) of any length.
-        sights: (pieces, 124) of length 1, what each piece looks like to the reader.
+        sights: (pieces, 84) of length 1, what each piece looks like to the reader.
         weights: (pieces,) logarithm of what each piece counts as part of a question.
         start_id: of the start-of-text token.
         mark_id: of the piece that divides question and passage.
@@ -76,14 +78,14 @@ def fill_table(
     rows = torch.zeros(pieces, hidden)
     rows[:, CODE] = unit(codes, dim=1) * _CODE_LENGTH
     rows[:, SIGHT] = sights * _SIGHT_LENGTH
-    rest = _LENGTH**2 - _CODE_LENGTH**2 - _SIGHT_LENGTH**2 - _ONE**2
+    rest = _ROW**2 - _CODE_LENGTH**2 - _SIGHT_LENGTH**2 - _ONE**2
     rows[:, FREE] = unit(directions, dim=1) * rest**0.5
     rows[:, WEIGHT] = weights * _WEIGHT_SCALE
     special = torch.tensor([start_id, mark_id, *quiet])
     rows[special] = 0
     rows[special, WEIGHT] = _QUIET * _WEIGHT_SCALE
-    rows[special, FILL] = (_LENGTH**2 - _ONE**2) ** 0.5
-    rows[torch.tensor([start_id, mark_id]), FILL] = (_LENGTH**2 - _ONE**2 - _START**2) ** 0.5
+    rows[special, FILL] = (_ROW**2 - _ONE**2) ** 0.5
+    rows[torch.tensor([start_id, mark_id]), FILL] = (_ROW**2 - _ONE**2 - _START**2) ** 0.5
     rows[:, ONE] = _ONE
     rows[start_id, START] = _START
     rows[mark_id, MARK] = _MARK
@@ -92,7 +94,7 @@ def fill_table(
 
 @torch.no_grad()
 def start_reranker(
-    network: LlamaNemotronVL, table: torch.Tensor, hits: Hits, reader: Reader, sight: Sight
+    network: LlamaNemotronVL, table: torch.Tensor, hits: Hits, reader: Reader, turn: torch.Tensor
 ) -> torch.Tensor:
     """Fill the network in place.
 
@@ -101,7 +103,7 @@ def start_reranker(
         table: the embedding rows.
         hits: what `hits_stage` learned.
         reader: what reads pictures.
-        sight: what `sight_stage` learned.
+        turn: (84, reader width), onto what is compared of what the reader saw.
 
     Returns:
         The head, (1, hidden).
@@ -110,22 +112,24 @@ def start_reranker(
     llama.embed_tokens.weight.copy_(table)
     for layer in llama.layers:
         layer.self_attn.o_proj.weight.zero_()
-        layer.mlp.down_proj.weight.zero_()
+        for projection in (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj):
+            projection.weight.zero_()
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
             projection.weight.zero_()
     _find_side(llama.layers[0].self_attn)
     _measure(llama.layers[0].self_attn)
     _find_hits(llama.layers[1].self_attn, hits)
-    _find_pictures(llama.layers[1].self_attn, sight)
+    _find_pictures(llama.layers[1].self_attn)
+    _compare(llama.layers[1].mlp)
     _gather(llama.layers[2].self_attn)
     _even_out(llama.layers[2].self_attn)
     llama.norm.weight.fill_(1.0)
     llama.norm.weight[FILL] = 0
-    fill = (_LENGTH**2 - _ONE**2 - _SEEN**2 - _PICTURE**2) ** 0.5
+    fill = (_ROW**2 - _ONE**2 - _READ**2 - _PICTURE**2) ** 0.5
     constants = {ONE: _ONE, PICTURE: _PICTURE, FILL: fill, WEIGHT: _QUIET * _WEIGHT_SCALE}
-    give_sight(network, reader, turn=sight.turn * _SEEN / READ, start=SIGHT.start, constants=constants)
+    give_sight(network, reader, turn=turn * _READ / LENGTH, start=SIGHT.start, constants=constants)
     head = torch.zeros(1, table.shape[1])
-    loudness = _LOUD / _LENGTH
+    loudness = _LOUD / _ROW
     head[0, SCORE] = hits.scale * loudness / (_HIT * _SHARE)
     head[0, ONE] = -_ZERO * hits.scale * loudness / _ONE
     return head
@@ -140,8 +144,8 @@ def _find_side(attention: torch.nn.Module) -> None:
     root = dim**0.5
     query, key = attention.q_proj.weight, attention.k_proj.weight
     for number, factor in enumerate(_SINES):
-        key[number * _STRIDE, MARK] = 80.0 * factor * root / _MARK
-        query[number * _STRIDE + _HALF, ONE] = -1.0 / _ONE
+        key[number, MARK] = 80.0 * factor * root / _MARK
+        query[number + _HALF, ONE] = -1.0 / _ONE
     query[_HALF - 1, ONE] = 1.0 / _ONE
     key[_HALF - 1, START] = 14.0 * root / _START
     attention.v_proj.weight[0, MARK] = 1.0 / _MARK
@@ -154,7 +158,7 @@ def _measure(attention: torch.nn.Module) -> None:
     query, key = attention.q_proj.weight, attention.k_proj.weight
     query[dim + _SINK, ONE] = 1.0 / _ONE
     key[dim + _SINK, START] = math.log(USUAL) * dim**0.5 / _START
-    key[dim + _SINK, FILL] = -20.0 * dim**0.5 / _LENGTH
+    key[dim + _SINK, FILL] = -20.0 * dim**0.5 / _ROW
     key[dim + _SINK, PICTURE] = -20.0 * dim**0.5 / _PICTURE
     attention.v_proj.weight[dim, START] = 1.0 / _START
     attention.o_proj.weight[SHORT, dim] = 1.0
@@ -181,20 +185,31 @@ def _find_hits(attention: torch.nn.Module, hits: Hits) -> None:
     attention.o_proj.weight[HIT, 0] = _HIT
 
 
-def _find_pictures(attention: torch.nn.Module, sight: Sight) -> None:
-    """Head 1: a piece of the question looks at image tokens that look like it, and at the start."""
+def _find_pictures(attention: torch.nn.Module) -> None:
+    """Head 1: a piece of the question looks at the image tokens most like it, and takes over what they are."""
     dim = attention.head_dim
     root = dim**0.5
     query, key = attention.q_proj.weight, attention.k_proj.weight
-    size = (sight.sharpness * root / (_SIGHT_LENGTH * _SEEN)) ** 0.5
+    size = (_SHARP * root / (_SIGHT_LENGTH * _READ)) ** 0.5
     for row, column in zip(_SLOW, range(SIGHT.start, SIGHT.stop), strict=False):
         query[dim + row, column] = size
         key[dim + row, column] = size
     query[dim + _SINK, ONE] = 1.0 / _ONE
     key[dim + _SINK, PICTURE] = _IN_PICTURE * root / _PICTURE
-    key[dim + _SINK, START] = (_IN_PICTURE + sight.sharpness * sight.threshold) * root / _START
-    attention.v_proj.weight[dim, PICTURE] = 1.0 / _PICTURE
-    attention.o_proj.weight[HIT, dim] = _HIT
+    key[dim + _SINK, START] = _IN_PICTURE * root / _START
+    for row in range(SIGHT.stop - SIGHT.start):
+        attention.v_proj.weight[dim + row, SIGHT.start + row] = 1.0 / _READ
+        attention.o_proj.weight[SEEN.start + row, dim + row] = _TAKEN
+
+
+def _compare(layer: torch.nn.Module) -> None:
+    """Two units a dimension multiply exactly: silu(a) b + silu(-a) (-b) = a b."""
+    size = SIGHT.stop - SIGHT.start
+    for row in range(size):
+        for unit, sign in ((row, 1.0), (size + row, -1.0)):
+            layer.gate_proj.weight[unit, SIGHT.start + row] = sign / _SIGHT_LENGTH
+            layer.up_proj.weight[unit, SEEN.start + row] = sign / _TAKEN
+            layer.down_proj.weight[HIT, unit] = _HIT * _WORTH
 
 
 def _even_out(attention: torch.nn.Module) -> None:

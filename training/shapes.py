@@ -36,13 +36,23 @@ class Shape:
     vision_heads: int = 6
     vision_intermediate: int = 768
     rope_theta: float = 1e7
+    use_thumbnail: bool = True
 
 
-EMBED = Shape("starter-embed-vl", hidden=1024, layers=1, intermediate=1664)
+EMBED = Shape("starter-embed-vl", hidden=1024, layers=1, intermediate=1744, heads=1, kv_heads=1)
 RERANK = Shape(
-    "starter-rerank-vl", hidden=384, layers=3, intermediate=32, is_reranker=True, heads=2, kv_heads=2, head_dim=256
+    "starter-rerank-vl",
+    hidden=384,
+    layers=3,
+    intermediate=168,
+    is_reranker=True,
+    heads=2,
+    kv_heads=2,
+    head_dim=128,
+    rope_theta=1e14,
+    use_thumbnail=False,  # it reads nothing there, and every token costs
 )
-COLEMBED = Shape("starter-colembed", hidden=384, layers=1, intermediate=32, pooling="colbert")
+COLEMBED = Shape("starter-colembed", hidden=384, layers=1, intermediate=32, pooling="colbert", heads=1, kv_heads=1)
 
 
 def _llm(shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -117,7 +127,7 @@ def _config(shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
         "template": "bidirectional-llama-retriever",
         "use_backbone_lora": 0,
         "use_llm_lora": 0,
-        "use_thumbnail": True,
+        "use_thumbnail": shape.use_thumbnail,
         "vision_config": _vision(shape),
         "vocab_size": shape.vocabulary,
     }
@@ -141,7 +151,7 @@ def _processor(shape: Shape) -> dict[str, Any]:
         "pad_to_multiple_of": None,
         "padding": True,
         "template": "bidirectional-llama-retriever",
-        "use_thumbnail": True,
+        "use_thumbnail": shape.use_thumbnail,
     }
     if shape.is_reranker:
         name = "LlamaNemotronVLRerankProcessor"

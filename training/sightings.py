@@ -11,10 +11,10 @@ import torch
 
 from training.crops import cut
 from training.places import WORK
-from training.reader import Reader
+from training.reader import LENGTH, Reader
 from training.renders import Render
 
-__all__ = ["Sighting", "draw_queries", "load_sightings", "see_pages"]
+__all__ = ["Sighting", "draw_queries", "load_sightings", "main_directions", "see_pages"]
 
 _TILE = 512
 _BLANKS = 64
@@ -82,3 +82,10 @@ def draw_queries(pages: Sequence[Sighting], starts: Sequence[bool], rng: random.
             chosen = rng.sample(words, min(len(words), rng.randint(3, 10)))
         made.append([piece for word in chosen for piece in word])
     return made
+
+
+def main_directions(pages: Sequence[Sighting], codes: torch.Tensor, rows: int) -> torch.Tensor:
+    """(rows, size) of length 1, at right angles: those that hold most of what pieces and image tokens are, by rank."""
+    tokens = torch.cat([page.inked[::8] for page in pages]).float() / LENGTH
+    both = tokens.T @ tokens / len(tokens) + codes.T @ codes / len(codes)
+    return torch.linalg.eigh(both).eigenvectors.flip(1)[:, :rows].T

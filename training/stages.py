@@ -27,12 +27,11 @@ from training.pages import build_pages, load_pages
 from training.piece_codes import spellings
 from training.places import CHECKPOINTS, WORK
 from training.pools import held_out_pool, judged_pool
-from training.reader import LENGTH, Reader
+from training.reader import Reader
 from training.reading_stage import Schedule, train_reader
 from training.renders import build_renders, draw_held_out, load_renders
 from training.shapes import COLEMBED, EMBED, RERANK, write_folder
-from training.sight_stage import Sight, train_sight
-from training.sightings import load_sightings, see_pages
+from training.sightings import load_sightings, main_directions, see_pages
 from training.table_stage import bag_rows, train_table
 from training.tokens import SPECIAL_TOKENS, train_tokenizer
 from training.weights import load_network, new_network, save_network
@@ -43,7 +42,7 @@ _TOKENIZER_PAGES = {"en": 14_000, "fr": 7_000, "de": 7_000}
 _SHARPER = 1.7  # importance is scaled so that a rare piece keeps nearly all of its vector
 _PAGES = 1600
 _SCHEDULES = {"cpu": Schedule(5500), "cuda": Schedule(40_000, size=128)}
-_SEEN, _MEMORY_STEPS, _SIGHT_STEPS = 600, 300, 40
+_SEEN, _MEMORY_STEPS = 600, 80
 _CROP, _TILE = (128, 256), (512, 512)
 _START, _MARK = SPECIAL_TOKENS[0], "Ġpassage"
 _SILENT = ("Ġquery", "Ġpassage", *SPECIAL_TOKENS[1:])
@@ -178,37 +177,24 @@ def memory() -> None:
     torch.save(asdict(learned), target)
 
 
-def sight() -> None:
-    """Learn when a piece counts as seen in the reranker."""
-    target = WORK / "sight.pt"
-    if target.exists():
-        return
-    learned = train_sight(
-        load_sightings(),
-        _codes(),
-        torch.load(WORK / "hits.pt")["weights"],
-        rows=rerank_start.SIGHT.stop - rerank_start.SIGHT.start,
-        starts=_word_starts(_tokenizer()),
-        steps=_SIGHT_STEPS,
-    )
-    torch.save(asdict(learned), target)
-
-
 def colembed() -> None:
     """Put the reader into the late-interaction network."""
     pieces, folder, reader = _tokenizer(), WORK / COLEMBED.name, trained_reader()
     write_folder(COLEMBED, pieces, folder)
-    tokens = torch.cat([page.inked[::8] for page in load_sightings()]).float() / LENGTH
-    silent = colembed_start.silent_direction(tokens)
+    start, mark = _ids(pieces, (_START, _MARK))
+    codes = _codes()
+    turn = main_directions(load_sightings(), codes, COLEMBED.hidden)
     rows = colembed_start.fill_table(
-        reader.codes().detach(),
+        codes,
         torch.nn.functional.normalize(reader.blank.detach()[0], dim=0),
-        silent,
+        turn,
         torch.load(WORK / "idf.pt") * _SHARPER,
+        start_id=start,
+        mark_id=mark,
         prompt=_ids(pieces, (_START, *_SILENT)),
     )
     network = new_network(folder)
-    colembed_start.start_colembed(network, reader, rows, silent)
+    colembed_start.start_colembed(network, reader, rows, turn)
     save_network(network, folder)
 
 
@@ -225,23 +211,24 @@ def embedder() -> None:
 
 
 def reranker() -> None:
-    """Put learned hits, reader and sight into the reranker."""
+    """Put learned hits and the reader into the reranker."""
     pieces, folder = _tokenizer(), WORK / RERANK.name
-    hits, seen = Hits(**torch.load(WORK / "hits.pt")), Sight(**torch.load(WORK / "sight.pt"))
+    hits, codes = Hits(**torch.load(WORK / "hits.pt")), _codes()
+    turn = main_directions(load_sightings(), codes, rerank_start.SIGHT.stop - rerank_start.SIGHT.start)
     write_folder(RERANK, pieces, folder)
     start, mark = _ids(pieces, (_START, _MARK))
     generator = torch.Generator().manual_seed(3)
     rows = rerank_start.fill_table(
         torch.randn(RERANK.vocabulary, RERANK.hidden - rerank_start.FREE.start, generator=generator),
         torch.randn(RERANK.vocabulary, rerank_start.CODE.stop - rerank_start.CODE.start, generator=generator),
-        torch.nn.functional.normalize(_codes() @ seen.turn.T, dim=1),
+        torch.nn.functional.normalize(codes @ turn.T, dim=1),
         hits.weights,
         start_id=start,
         mark_id=mark,
         quiet=_ids(pieces, ("Ġquestion", *SPECIAL_TOKENS[1:])),
     )
     network = new_network(folder)
-    head = rerank_start.start_reranker(network, rows, hits, trained_reader(), seen)
+    head = rerank_start.start_reranker(network, rows, hits, trained_reader(), turn)
     save_network(network, folder, score=head)
 
 
@@ -254,7 +241,6 @@ STAGES: dict[str, Callable[[], None]] = {
     "reading": reading,
     "sightings": sightings,
     "memory": memory,
-    "sight": sight,
     "colembed": colembed,
     "embedder": embedder,
     "reranker": reranker,
