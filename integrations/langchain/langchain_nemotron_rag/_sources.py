@@ -12,8 +12,9 @@ from PIL import Image
 from langchain_nemotron_rag._convert import ImageFormat, encode_image, image_source, to_data_uri
 from langchain_nemotron_rag._pages import bare_document, index_filter
 from langchain_nemotron_rag._steps import Step
-from nemotron_rag import Embedder, Hit, PageIndex
+from nemotron_rag import Embedder, Hit, MultiVectorEmbedder, PageIndex
 from nemotron_rag.errors import InputError
+from nemotron_rag.index import Mode
 from nemotron_rag.stores.client import Filter, Qdrant
 from nemotron_rag.stores.page_images import PageImages
 
@@ -39,15 +40,16 @@ class IndexSource:
     Args:
         index: open.
         image_key: where in the metadata pictures go.
+        mode: how questions are looked for; see `PageIndex.search`.
     """
 
-    def __init__(self, index: PageIndex, *, image_key: str) -> None:
+    def __init__(self, index: PageIndex, *, image_key: str, mode: Mode | None = None) -> None:
         self.index = index
-        self._image_key = image_key
+        self._image_key, self._mode = image_key, mode
 
     def by_text(self, query: str, k: int, wanted: Filter | None) -> Step:
         """See `Source`."""
-        options: dict[str, Any] = {"k": k, "rerank": False, "filter": index_filter(wanted)}
+        options: dict[str, Any] = {"k": k, "rerank": False, "filter": index_filter(wanted), "mode": self._mode}
 
         async def later() -> list[Document]:
             return self._documents(await self.index.asearch(query, **options))
@@ -108,7 +110,7 @@ def open_index(
     *,
     collection: str,
     images: str | Path | None,
-    embedder: str | Path | Embedder | None,
+    embedder: str | Path | Embedder | MultiVectorEmbedder | None,
     device: str | None,
     dtype: str | None,
 ) -> PageIndex:

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import run_in_executor
 
-__all__ = ["Step", "Steps", "arun", "in_thread", "run"]
+__all__ = ["Step", "Steps", "arun", "compress", "in_thread", "run"]
 
 T = TypeVar("T")
 
@@ -68,3 +70,12 @@ async def arun(steps: Steps[T]) -> T:
     except StopIteration as done:
         value: T = done.value
         return value
+
+
+def compress(compressor: BaseDocumentCompressor, documents: list[Document], query: str, callbacks: Callbacks) -> Step:
+    """A step that gives what a document compressor makes of documents."""
+
+    async def later() -> list[Document]:
+        return list(await compressor.acompress_documents(documents, query, callbacks))
+
+    return Step(lambda: list(compressor.compress_documents(documents, query, callbacks)), later)

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_nemotron_rag._convert import IMAGE_KEY, ImageFormat
 from langchain_nemotron_rag._sources import IndexSource, Source, StoreSource, open_index, shown
-from langchain_nemotron_rag._steps import Step, Steps, arun, in_thread, run
+from langchain_nemotron_rag._steps import Steps, arun, compress, in_thread, run
 from langchain_nemotron_rag.reranking import NemotronRerank
-from nemotron_rag import Embedder, PageIndex, Reranker
+from nemotron_rag import Embedder, MultiVectorEmbedder, PageIndex, Reranker
 from nemotron_rag.errors import InputError
+from nemotron_rag.index import Mode
 from nemotron_rag.stores.client import Filter, Qdrant
 
 __all__ = ["NemotronPageRetriever"]
@@ -53,6 +54,8 @@ class NemotronPageRetriever(BaseRetriever):
         image_format: of the data URIs made for an index's pictures.
         image_key: where in the metadata pictures are.
         embedder: of an index by location; None for the one that wrote it.
+        mode: of an index: "dense", "multi" or "hybrid", which looks for the words too; None for what its model
+            gives. See `nemotron_rag.PageIndex.search`.
         collection: of an index by location.
         images: where the pictures of an index by location are; None is beside an embedded one, none for a server.
         device, dtype: for models that are named; see `nemotron_rag.load_reranker`.
@@ -81,7 +84,8 @@ class NemotronPageRetriever(BaseRetriever):
     include_images: bool = True
     image_format: ImageFormat = "jpeg"
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
-    embedder: str | Path | Embedder | None = None
+    embedder: str | Path | Embedder | MultiVectorEmbedder | None = None
+    mode: Mode | None = None
     collection: str = _COLLECTION
     images: str | Path | None = None
     device: str | None = None
@@ -99,6 +103,8 @@ class NemotronPageRetriever(BaseRetriever):
             raise ValueError(f"{', '.join(lost)} belong to an index by location; set them where the index is opened")
         if not self._is_named and not isinstance(ranker, str | Path) and (self.device, self.dtype) != (None, None):
             raise ValueError("device and dtype are for models that are named; set them where the models are loaded")
+        if self.mode is not None and isinstance(self.index, VectorStore):
+            raise ValueError("mode is for an index of pages; a vector store searches in its own way, leave it out")
         if isinstance(ranker, NemotronRerank) and ranker.image_key != self.image_key:
             raise ValueError(f"image_key is {self.image_key!r}, that of the reranker {ranker.image_key!r}; give one")
         _plan(self.k, self.fetch_k, self.top_n, reranking=ranker is not None)
@@ -180,7 +186,7 @@ class NemotronPageRetriever(BaseRetriever):
         if ranker is not None and documents:
             if not isinstance(ranker, NemotronRerank):  # which alone reads decoded pictures
                 documents = yield in_thread(self._shown, documents, True)
-            documents = yield _compress(ranker, documents, query, callbacks)
+            documents = yield compress(ranker, documents, query, callbacks)
         shown_documents: list[Document] = yield in_thread(self._shown, documents[:kept], self.include_images)
         return shown_documents
 
@@ -203,7 +209,7 @@ class NemotronPageRetriever(BaseRetriever):
         if isinstance(self.index, VectorStore):
             return StoreSource(self.index)
         index = self.index if isinstance(self.index, PageIndex) else self._open(self.index)
-        return IndexSource(index, image_key=self.image_key)
+        return IndexSource(index, image_key=self.image_key, mode=self.mode)
 
     def _open(self, location: str | Path) -> PageIndex:
         settings = (location, self.collection, self.images, self.embedder, self.device, self.dtype)
@@ -288,10 +294,3 @@ def _plan(k: int | None, fetch_k: int | None, top_n: int | None, *, reranking: b
     if kept > fetched:
         raise InputError(f"wanted {kept} documents of {fetched} candidates; give a larger fetch_k")
     return fetched, kept
-
-
-def _compress(ranker: BaseDocumentCompressor, documents: list[Document], query: str, callbacks: Callbacks) -> Step:
-    async def later() -> list[Document]:
-        return list(await ranker.acompress_documents(documents, query, callbacks))
-
-    return Step(lambda: list(ranker.compress_documents(documents, query, callbacks)), later)

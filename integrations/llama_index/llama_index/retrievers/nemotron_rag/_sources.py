@@ -19,8 +19,8 @@ from llama_index.readers.nemotron_rag.documents import FILE_PATH, IMAGE_PATH, PA
 from llama_index.readers.nemotron_rag.pictures import encoded
 from llama_index.retrievers.nemotron_rag._filters import Filters, compile_metadata_filters
 from nemotron_rag.errors import InputError
-from nemotron_rag.index import PageIndex
-from nemotron_rag.protocols import Embedder
+from nemotron_rag.index import Mode, PageIndex
+from nemotron_rag.protocols import Embedder, MultiVectorEmbedder
 from nemotron_rag.stores.client import Filter, Qdrant, compile_filter
 from nemotron_rag.types import Hit, Passage
 
@@ -44,7 +44,7 @@ class Source(Protocol):
 class IndexOptions(TypedDict, total=False):
     """Arguments of `PageIndex` for one that is opened by its location."""
 
-    embedder: str | os.PathLike[str] | Embedder | None
+    embedder: str | os.PathLike[str] | Embedder | MultiVectorEmbedder | None
     collection: str
     images: str | os.PathLike[str] | None
     device: str | None
@@ -57,6 +57,7 @@ class IndexSource:
 
     Args:
         index: open; or the folder or url of one.
+        mode: how questions in words are looked for; see `PageIndex.search`.
         inline_images: give nodes their pictures as base64, not as paths.
         options: for an index by location.
 
@@ -65,11 +66,16 @@ class IndexSource:
     """
 
     def __init__(
-        self, index: PageIndex | str | os.PathLike[str], *, inline_images: bool, options: IndexOptions
+        self,
+        index: PageIndex | str | os.PathLike[str],
+        *,
+        mode: Mode | None,
+        inline_images: bool,
+        options: IndexOptions,
     ) -> None:
         if isinstance(index, PageIndex) and options:
             raise InputError(f"{', '.join(options)} belong to an index by location; set them where it is opened")
-        self._index, self._inline, self._options = index, inline_images, options
+        self._index, self._mode, self._inline, self._options = index, mode, inline_images, options
         self._opened: tuple[Qdrant, PageIndex] | None = None
         self._opening = threading.Lock()
 
@@ -78,7 +84,7 @@ class IndexSource:
         index, wanted = self._open(), _index_filter(filters)
         if question.image is not None:
             return self._nodes(index.search_image(question.image, k=k, filter=wanted))
-        return self._nodes(index.search(question.text, k=k, filter=wanted))
+        return self._nodes(index.search(question.text, k=k, filter=wanted, mode=self._mode))
 
     async def asearch(self, question: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """See `Source`."""
@@ -86,7 +92,7 @@ class IndexSource:
         if question.image is not None:
             hits = await index.asearch_image(question.image, k=k, filter=wanted)
         else:
-            hits = await index.asearch(question.text, k=k, filter=wanted)
+            hits = await index.asearch(question.text, k=k, filter=wanted, mode=self._mode)
         return await asyncio.to_thread(self._nodes, hits)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from llama_index.retrievers.nemotron_rag._filters import Filters
 from llama_index.retrievers.nemotron_rag._sources import IndexOptions, IndexSource, Source
 from llama_index.retrievers.nemotron_rag.collection import NodeCollection
 from nemotron_rag.errors import InputError
-from nemotron_rag.index import PageIndex
+from nemotron_rag.index import Mode, PageIndex
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.types import Passage
 
@@ -46,6 +46,8 @@ class NemotronPageRetriever(BaseRetriever):
         top_n: how many of them to return; None for all.
         filters: `MetadataFilters`, or ``{"file_path": "a.pdf", "page_number": [1, 2], "year": {"gte": 2020}}``, both
             in the words of nodes' metadata, or a `qdrant_client.models.Filter` in those of the payload.
+        mode: of an index: "dense", "multi" or "hybrid", which looks for the words too; None for what its model
+            gives. See `PageIndex.search`.
         inline_images: pictures of an index always as base64, for an LLM that runs elsewhere; events then hold them too.
         callback_manager: for callbacks.
         index_options: for an index by location: ``embedder``, ``collection``, ``images``, ``device``, ``dtype``,
@@ -73,6 +75,7 @@ class NemotronPageRetriever(BaseRetriever):
         reranker: NemotronRerank | Reranker | str | os.PathLike[str] | None = None,
         top_n: int | None = None,
         filters: Filters | None = None,
+        mode: Mode | None = None,
         inline_images: bool = False,
         callback_manager: CallbackManager | None = None,
         **index_options: Unpack[IndexOptions],
@@ -84,7 +87,7 @@ class NemotronPageRetriever(BaseRetriever):
         self.similarity_top_k = similarity_top_k
         self.top_n = top_n
         self.filters = filters
-        self._source = _source(index, inline_images, index_options)
+        self._source = _source(index, mode, inline_images, index_options)
         self._own_reranker = not isinstance(reranker, NemotronRerank)
         self.reranker = _reranker(reranker, self.callback_manager)
 
@@ -124,13 +127,16 @@ class NemotronPageRetriever(BaseRetriever):
 
 
 def _source(
-    index: PageIndex | NodeCollection | str | os.PathLike[str], inline_images: bool, options: IndexOptions
+    index: PageIndex | NodeCollection | str | os.PathLike[str],
+    mode: Mode | None,
+    inline_images: bool,
+    options: IndexOptions,
 ) -> Source:
     if isinstance(index, PageIndex | str | os.PathLike):
-        return IndexSource(index, inline_images=inline_images, options=options)
+        return IndexSource(index, mode=mode, inline_images=inline_images, options=options)
     if not isinstance(index, NodeCollection):
         raise InputError(f"wanted index as a folder, url, PageIndex or NodeCollection, got {type(index).__name__}")
-    given = [*options, *(["inline_images"] if inline_images else [])]
+    given = [*options, *(["mode"] if mode else []), *(["inline_images"] if inline_images else [])]
     if given:
         raise InputError(
             f"{', '.join(given)} belong to an index of nemotron_rag; a NodeCollection has its own settings"

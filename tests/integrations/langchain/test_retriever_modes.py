@@ -1,0 +1,74 @@
+"""NemotronPageRetriever over late interaction, and by words too."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+
+import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import ValidationError
+
+from index_helpers import add, text_page
+from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever
+from nemotron_rag import PageIndex
+from nemotron_rag.errors import InputError
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+
+TEXTS = ["red apples", "green apples and pears", "blue whales", "invoice ZX81"]
+
+
+@pytest.fixture(params=[FakeEmbedder, FakeMultiVectorEmbedder])
+def embedder(request):
+    return request.param()
+
+
+@pytest.fixture
+def folder(tmp_path, embedder):
+    with PageIndex(tmp_path / "index", embedder=embedder) as index:
+        add(index, [text_page(n, text) for n, text in enumerate(TEXTS, 1)])
+    return tmp_path / "index"
+
+
+def numbers(documents) -> list[int]:
+    return [document.metadata["page_number"] for document in documents]
+
+
+def test_every_index_is_searched_in_the_mode_that_is_set(folder, embedder):
+    retriever = NemotronPageRetriever(index=folder, embedder=embedder, k=2)
+    own, *_ = retriever.invoke("blue whales")
+    assert own.metadata["page_number"] == 3
+    assert own.metadata["relevance_score"] == pytest.approx(2 if hasattr(embedder, "score") else 1, abs=1e-2)
+    for mode in ("dense", "hybrid"):
+        retriever.mode = mode
+        found = retriever.invoke("blue whales")
+        assert found[0].metadata["page_number"] == 3
+        assert numbers(asyncio.run(retriever.ainvoke("blue whales"))) == numbers(found)
+    assert found[0].metadata["retrieval_score"] == pytest.approx(1)  # first in both orders: 1 / 2 twice
+    retriever.close()
+
+
+def test_words_are_found_through_an_open_index_and_reranked(tmp_path, embedder, monkeypatch):
+    with PageIndex(tmp_path, embedder=embedder) as index:
+        add(index, [text_page(n, text) for n, text in enumerate(TEXTS, 1)])
+        wrong = embedder.embed_queries(["red apples"])
+        monkeypatch.setattr(embedder, "embed_queries", lambda queries: wrong)
+        assert numbers(NemotronPageRetriever(index=index, k=1).invoke("zx81")) == [1]
+        retriever = NemotronPageRetriever(index=index, mode="hybrid", reranker=FakeReranker(), k=1)
+        assert numbers(retriever.invoke("zx81")) == [4]
+
+
+def test_the_mode_travels_with_copies_and_pickles(folder):
+    retriever = NemotronPageRetriever(index=folder, mode="hybrid")
+    assert copy.deepcopy(retriever).mode == pickle.loads(pickle.dumps(retriever)).mode == "hybrid"
+
+
+def test_modes_that_cannot_be_are_refused(folder, embedder):
+    with pytest.raises(ValidationError, match="mode is for an index of pages"):
+        NemotronPageRetriever(index=InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder())), mode="hybrid")
+    with pytest.raises(ValidationError, match="dense"):
+        NemotronPageRetriever(index=folder, mode="sparse")
+    if not hasattr(embedder, "score"):
+        with pytest.raises(InputError, match="wants many vectors a page"):
+            NemotronPageRetriever(index=folder, embedder=embedder, mode="multi").invoke("red")
