@@ -45,7 +45,7 @@ def order() -> np.ndarray:
 
 def test_embedder_finds_passages(order):
     assert recall(order, 1) >= 0.9
-    assert recall(order, 5) >= 0.97
+    assert recall(order, 5) >= 0.95
 
 
 def test_half_the_vector_finds_nearly_as_many(order):
