@@ -122,7 +122,7 @@ def named_vectors(page: Page, vectors: PageVectors, *, arrays: bool) -> dict[str
     terms = {TERMS: passage_terms(page.text)}
     if vectors.ndim == 1:
         return {VECTOR: vectors.tolist(), **terms}
-    many: dict[str, Any] = {TOKENS: vectors, SKETCHES: sketch(vectors).astype(np.float16)}
+    many: dict[str, Any] = {TOKENS: vectors, SKETCHES: sketch(vectors)}
     sent = many if arrays else {name: short_lists(rows) for name, rows in many.items()}
     return {VECTOR: mean_vector(vectors).tolist(), **sent, **terms}
 

@@ -6,7 +6,7 @@ Embedded collections are read by qdrant-client with pickle: open only index fold
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,8 @@ from nemotron_rag.errors import InputError, MissingExtraError
 from nemotron_rag.stores._collection import Collection, IndexedType
 from nemotron_rag.stores._connection import Connection
 from nemotron_rag.stores._filters import Filter, compile_filter
-from nemotron_rag.stores._points import (
-    MAX_POINTS,
-    RECORD_ID,
-    StoredPage,
-    batches,
-    from_payload,
-    point_id,
-    to_payload,
-)
+from nemotron_rag.stores._points import MAX_POINTS, StoredPage, batches, from_payload, point_id, to_payload
+from nemotron_rag.stores._reading import StoredPages
 from nemotron_rag.stores._requests import Search
 from nemotron_rag.stores._two_stages import search_in_stages
 from nemotron_rag.stores._vectors import VECTOR, PageVectors, check_size, named_vectors, number_count
@@ -48,13 +41,10 @@ __all__ = [
 CANDIDATES = 100
 """Pages that the first stage of a search by many vectors hands to the second, unless the caller says otherwise."""
 
-_SCROLL = 1000  # points per request of a listing
-_SCROLL_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request
 _EMBEDDED_STORAGE = ("float16", "float32")
-_NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
 
 
-class QdrantStore:
+class QdrantStore(StoredPages):
     """One collection: a vector or many for each page, page payloads, and the record of what wrote them.
 
     Every method may be called from any thread. Several processes may share a server; an embedded folder has one user.
@@ -90,11 +80,7 @@ class QdrantStore:
     ) -> None:
         if location is not None and client is not None:
             raise InputError("give a location or an open client, not both; a client brings its own location")
-        self._connection = Connection(location, client=client, prefer_grpc=True)
-        self._collection = Collection(self._connection, collection)
-        self._name = collection
-        self._client = self._connection.client
-        self._scroll = _SCROLL_EMBEDDED if self._connection.embedded else _SCROLL
+        super().__init__(Collection(Connection(location, client=client, prefer_grpc=True), collection))
         self._writing = threading.RLock()  # reading a page's sources and writing them back must not interleave
 
     def __str__(self) -> str:
@@ -230,52 +216,6 @@ class QdrantStore:
                 self._connection.write(self._client.delete, self._name, models.PointIdsList(points=points), wait=True)
             return len(gone)
 
-    def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
-        """The pages that are there, by page id, without their texts.
-
-        Raises:
-            StoreError: the server could not be reached.
-        """
-        found: dict[str, StoredPage] = {}
-        points = [point_id(page_id) for page_id in ids]
-        for start in range(0, len(points), _SCROLL):
-            part: list[Any] = points[start : start + _SCROLL]
-            records = self._connection.read("read pages", self._client.retrieve, self._name, part, _NO_TEXT)
-            stored = [from_payload(record.payload) for record in records]
-            found |= {known.page.id: known for known in stored}
-        return found
-
-    def pages(self, wanted: Filter | None = None) -> Iterator[StoredPage]:
-        """All pages that a filter matches, without their texts, in no particular order, read as they are consumed.
-
-        Raises:
-            InputError: the filter cannot be translated.
-            StoreError: the server could not be reached.
-        """
-        conditions = _only_pages(wanted)
-        offset: Any = None
-        while True:
-            records, offset = self._connection.read(
-                "list pages",
-                self._client.scroll,
-                self._name,
-                scroll_filter=conditions,
-                limit=self._scroll,
-                with_payload=_NO_TEXT,
-                offset=offset,
-            )
-            yield from (from_payload(record.payload) for record in records)
-            if offset is None:
-                return
-
-    def sources(self) -> list[str]:
-        """The documents that have pages here, sorted.
-
-        Raises:
-            StoreError: the server could not be reached.
-        """
-        return sorted({source for stored in self.pages() for source in stored.sources})
-
     def query(
         self,
         vectors: PageVectors,
@@ -311,16 +251,6 @@ class QdrantStore:
             points = self._connection.read("search", self._client.query_points, self._name, **search.request()).points
         return [(from_payload(point.payload), float(point.score)) for point in points]
 
-    def count(self, wanted: Filter | None = None) -> int:
-        """How many pages a filter matches.
-
-        Raises:
-            InputError: the filter cannot be translated.
-            StoreError: the server could not be reached.
-        """
-        conditions = _only_pages(wanted)
-        return self._connection.read("count", self._client.count, self._name, count_filter=conditions).count
-
     def close(self) -> None:
         """Close the client, unless it was handed in."""
         self._connection.close()
@@ -330,11 +260,3 @@ class QdrantStore:
         points: list[Any] = [point_id(stored.page.id)]
         payload = {"source": list(stored.sources), "metadata": dict(stored.page.metadata)}
         self._connection.write(self._client.set_payload, self._name, payload, points=points, wait=True)
-
-
-def _only_pages(wanted: Filter | None) -> models.Filter:
-    conditions = compile_filter(wanted)
-    return models.Filter(
-        must=[] if conditions is None else [conditions],
-        must_not=[models.HasIdCondition(has_id=[RECORD_ID])],
-    )
