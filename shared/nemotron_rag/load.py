@@ -43,7 +43,8 @@ def load_embedder(
 
     Args:
         name_or_folder: a catalog id, its hub repository, or a local folder with a ``config.json``.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best one there is.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best one there is. Several between commas, as in
+            ``cuda:0,cuda:1``, share the work, in a process for each but the first; results are those of one.
         dtype: ``float32``, ``bfloat16`` or ``float16``; None takes bfloat16 on CUDA, float16 on MPS, float32 on CPU.
         revision: of the hub repository, instead of the pinned one.
         dimensions: shorter vectors (Matryoshka), for models trained for it; None for all.

@@ -46,7 +46,7 @@ class PageIndex:
             or in memory; with a server or a `client`, name a folder or URL. None keeps none: hits have text only.
         dpi: resolution for PDF pages; None for scaling each to `max_pixels`, or for what the index was written with.
         max_pixels: most pixels of a PDF page's picture; None for the renderer's default, or as the index has it.
-        device: where models that are named are loaded.
+        device: where models that are named are loaded; ``cuda:0,cuda:1`` uses both, see `load_embedder`.
         dtype: in which number format.
         max_input_tiles: tiles per picture, for models that are named; None for the model's own, or the index's.
         token_vectors: how many vectors a page are pooled and stored; None for what fits, or as the index has it.

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from nemotron_rag.runtime.batching import Sized
+from nemotron_rag.runtime.batching import Compute, Sized
 from nemotron_rag.runtime.budget import layer_bytes, tokens_at_once
+from nemotron_rag.runtime.device import resolve_device, resolve_dtype, split_devices
+from nemotron_rag.runtime.replica import Replica
+from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.runtime.windows import arun_windows, run_windows
 from nemotron_rag.runtime.worker import Worker
 
-__all__ = ["PackedModel", "token_bytes"]
+__all__ = ["PackedModel", "load_packed", "token_bytes"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Sized)
+M = TypeVar("M", bound="PackedModel[Any]")
 
 
 class PackedModel(ABC, Generic[S]):
@@ -51,9 +56,66 @@ class PackedModel(ABC, Generic[S]):
         """The same as `run`, without blocking the event loop."""
         return await arun_windows(inputs, prepare=prepare, worker=self._worker) if len(inputs) else []
 
+    def join(self, replicas: Sequence[Replica[S]]) -> None:
+        """Let processes on other devices compute as well, once their models are loaded.
+
+        Raises:
+            NemotronRagError: one could not be loaded.
+        """
+        for replica in replicas:
+            replica.wait()
+        self._replicas = replicas
+        for replica in replicas:
+            self._worker.add(replica.compute)
+
     @abstractmethod
     def _compute(self, batch: Sequence[S]) -> list[torch.Tensor]:
         """One float32 tensor for each sequence, on the CPU."""
+
+
+def load_packed(
+    model: Callable[..., M], folder: Path, *, device: str | None, dtype: str | None, **settings: Hashable
+) -> M:
+    """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same devices.
+
+    Args:
+        model: the class of it.
+        folder: the checkpoint.
+        device: the first of several computes in this process; for each other one a process is started.
+        dtype: number format of the weights; None for what suits the first device.
+        **settings: of the class.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        InputError: a device is not there, or the dtype is not known.
+    """
+    first, *others = split_devices(device)
+    place = resolve_device(first)
+    number_format = resolve_dtype(dtype, place)
+
+    def load() -> M:
+        replicas: list[Replica[Any]] = []
+        try:
+            for other in others:
+                format_name = str(number_format).removeprefix("torch.")
+                make = partial(_load_compute, model, folder, device=other, dtype=format_name, **settings)
+                replicas.append(Replica(make, device=str(other)))
+            loaded = model(folder, device=place, dtype=number_format, **settings)
+            loaded.join(replicas)
+        except BaseException:
+            for replica in replicas:
+                replica.close()
+            raise
+        return loaded
+
+    return shared((model, folder, place, *others, number_format, *settings.items()), load)
+
+
+def _load_compute(model: Callable[..., PackedModel[Any]], folder: Path, **options: Any) -> Compute[Any]:
+    """What a process on another device computes with."""
+    if options["device"].startswith("cuda"):
+        torch.cuda.set_device(options["device"])  # else some memory of the first GPU is taken too
+    return load_packed(model, folder, **options)._compute
 
 
 def token_bytes(config: Any, dtype: torch.dtype) -> int:

@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._packed import PackedModel, token_bytes
+from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._pooling import token_vectors
 from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
 from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image, smart_size
 from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
 from nemotron_rag.models._qwen_stack import load_qwen_stack, mrope_positions
 from nemotron_rag.runtime.budget import tokens_at_once
-from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
-from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.runtime.transfer import staged
 from nemotron_rag.types import Passage
 
@@ -172,10 +170,5 @@ def _groups(pictures: Sequence[Picture], room: int) -> Iterator[list[Picture]]:
 def load_qwen_model(
     folder: Path, *, generation: QwenGeneration, pooling: QwenPooling, device: str | None, dtype: str | None
 ) -> QwenModel:
-    """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same device."""
-    place = resolve_device(device)
-    number_format = resolve_dtype(dtype, place)
-    return shared(
-        (QwenModel, folder, generation, pooling, place, number_format),
-        lambda: QwenModel(folder, generation=generation, pooling=pooling, device=place, dtype=number_format),
-    )
+    """Load a checkpoint or share it; see `load_packed`."""
+    return load_packed(QwenModel, folder, device=device, dtype=dtype, generation=generation, pooling=pooling)

@@ -13,12 +13,10 @@ import torch
 
 from nemotron_rag.errors import CheckpointError, InputError
 from nemotron_rag.models._llama import BidirectionalLlama, llama_config
-from nemotron_rag.models._packed import PackedModel, token_bytes
+from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._pooling import mean_pool
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
 from nemotron_rag.runtime.checkpoint import load_weights, read_json
-from nemotron_rag.runtime.device import resolve_device, resolve_dtype
-from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.types import Passage
 
 __all__ = ["MAX_LENGTH", "TextInput", "TextModel", "load_text_model", "text_of"]
@@ -82,11 +80,8 @@ class TextModel(PackedModel[TextInput]):
 
 
 def load_text_model(folder: Path, *, device: str | None, dtype: str | None) -> TextModel:
-    """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same device."""
-    place = resolve_device(device)
-    number_format = resolve_dtype(dtype, place)
-    key = (TextModel, folder, place, number_format)
-    return shared(key, lambda: TextModel(folder, device=place, dtype=number_format))
+    """Load a checkpoint or share it; see `load_packed`."""
+    return load_packed(TextModel, folder, device=device, dtype=dtype)
 
 
 def text_of(passage: Passage, *, index: int, reader: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._packed import PackedModel, token_bytes
+from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._pixels import cut_tiles, normalise
 from nemotron_rag.models._pooling import mean_pool, token_vectors
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
@@ -24,9 +24,7 @@ from nemotron_rag.models._vl_settings import VLSettings
 from nemotron_rag.models._vl_stack import load_vl_stack, tower_patch_bytes
 from nemotron_rag.models._wording import embed_prompt
 from nemotron_rag.runtime.budget import tokens_at_once
-from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
-from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.runtime.transfer import staged
 from nemotron_rag.tiling import choose_grid, count_tiles
 from nemotron_rag.types import Passage
@@ -174,8 +172,5 @@ class VLModel(PackedModel[VLInput]):
 
 
 def load_vl_model(folder: Path, *, device: str | None, dtype: str | None, pooling: Pooling = "avg") -> VLModel:
-    """Load a checkpoint, or share it with whoever has loaded the same one in the same format on the same device."""
-    place = resolve_device(device)
-    number_format = resolve_dtype(dtype, place)
-    key = (VLModel, folder, place, number_format, pooling)
-    return shared(key, lambda: VLModel(folder, device=place, dtype=number_format, pooling=pooling))
+    """Load a checkpoint or share it; see `load_packed`."""
+    return load_packed(VLModel, folder, device=device, dtype=dtype, pooling=pooling)

@@ -16,8 +16,8 @@ import threading
 import warnings
 from typing import IO, Any, cast
 
+from nemotron_rag._frames import read_frame, write_frame
 from nemotron_rag.errors import NemotronRagError
-from nemotron_rag.pdf._frames import read_frame, write_frame
 
 __all__ = ["Seat", "WorkerDiedError"]
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from nemotron_rag.pdf._frames import read_frame, write_frame
+from nemotron_rag._frames import read_frame, write_frame
 
 _CRASHED = 70
 _LONGEST = 30 * 86_400.0  # seconds; more than that overflows the watchdog's clock

@@ -6,7 +6,7 @@ import torch
 
 from nemotron_rag.errors import InputError
 
-__all__ = ["resolve_device", "resolve_dtype"]
+__all__ = ["resolve_device", "resolve_dtype", "split_devices"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -35,6 +35,15 @@ def resolve_device(device: str | None) -> torch.device:
             f"device {device!r} cannot be used here ({reason}); give 'cpu', 'cuda', 'cuda:N' or 'mps'"
         ) from error
     return resolved
+
+
+def split_devices(devices: str | None) -> tuple[str | None, ...]:
+    """The first device, which computes in this process, and those that need a process each.
+
+    Args:
+        devices: one name, several between commas, or None for the best one there is.
+    """
+    return (None,) if devices is None else tuple(name.strip() for name in devices.split(","))
 
 
 def resolve_dtype(dtype: str | None, device: torch.device) -> torch.dtype:

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -70,6 +70,11 @@ class FeatureCache:
         with self._lock:
             self.max_bytes, self._folder = max_bytes, folder
             self._drop()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `configure` that make another cache like this one."""
+        return {"max_bytes": self.max_bytes, "folder": self._folder}
 
     def find(self, key: bytes) -> torch.Tensor | None:
         """The features under `key`, on the CPU, or None; not counted, for those who look early."""

@@ -1,6 +1,7 @@
-"""One worker thread per loaded model: calls that wait together are merged into common batches. It knows no model.
+"""One worker thread for each device of a loaded model: calls that wait together are merged into common batches.
 
-Any number of threads and event loops may submit. The thread lives as long as the object whose method it calls.
+Any number of threads and event loops may submit. A thread lives as long as the object whose method it calls. It knows
+no model.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = ["Worker"]
 
 S = TypeVar("S", bound=Sized)
 _MAX_WAITING = 262_144  # tokens of prepared inputs, some 150 pages of 5.5 MB; who wants to add more has to wait
+_LEAST_SHARE = 8  # no device gets less than this part of a full batch for the sake of the others
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class _Job(Generic[S]):
     left: list[int]
     future: Future[list[torch.Tensor]] = field(default_factory=Future)
     rows: dict[int, torch.Tensor] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, items: Sequence[S]) -> _Job[S]:
@@ -46,9 +49,16 @@ class _Job(Generic[S]):
 
     def put(self, place: int, row: torch.Tensor) -> None:
         """Note a row; the last one answers the call."""
-        self.rows[place] = row
-        if len(self.rows) == len(self.items):
-            self.future.set_result([self.rows[i] for i in range(len(self.items))])
+        with self.lock:
+            self.rows[place] = row
+            if len(self.rows) == len(self.items):
+                self.future.set_result([self.rows[i] for i in range(len(self.items))])
+
+    def fail(self, error: Exception) -> None:
+        """Answer the call with an error, unless it has one; what is left of it is not computed."""
+        with self.lock:
+            if self.starts():
+                self.future.set_exception(error)
 
 
 class _Waiting(Generic[S]):
@@ -57,8 +67,10 @@ class _Waiting(Generic[S]):
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._changed = threading.Condition()
+        self._devices = 0
         self._jobs: list[_Job[S]] = []
         self._closed = False
+        self._broken: Exception | None = None
 
     @property
     def tokens(self) -> int:
@@ -68,19 +80,29 @@ class _Waiting(Generic[S]):
         """Add a job, after waiting for room; one larger than all the room waits until it is alone."""
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs or self.tokens + job.tokens <= _MAX_WAITING)
-            self._jobs.append(job)
+            if self._broken is None:
+                self._jobs.append(job)
+            else:
+                job.fail(self._broken)
             self._changed.notify_all()
+
+    def add_device(self) -> None:
+        """One more shares the work."""
+        with self._changed:
+            self._devices += 1
 
     def next_batch(self) -> list[tuple[_Job[S], int]]:
         """Wait for work and take a batch of it; an empty one when the model is gone.
 
         Jobs with the least left go first, so that a question need not wait for a long indexing run; what room they
-        leave goes to the others. Of a job the longest inputs go first: if they do not fit, that shows at once.
+        leave goes to the others. Of a job the longest inputs go first: if they do not fit, that shows at once. Of
+        several devices none takes more than its share while there is little.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             batch: list[tuple[_Job[S], int]] = []
-            room = self._budget
+            share = -(-self.tokens // self._devices)
+            room = min(self._budget, max(share, self._budget // _LEAST_SHARE))
             for job in sorted(self._jobs, key=lambda job: job.tokens):
                 if not job.starts():
                     job.left.clear()
@@ -97,6 +119,15 @@ class _Waiting(Generic[S]):
         with self._changed:
             self._budget = min(self._budget, too_many // 2)
 
+    def break_off(self, error: Exception, running: Sequence[_Job[S]]) -> None:
+        """Answer what runs, all that waits, and all that will come, with an error."""
+        with self._changed:
+            self._broken = error
+            for job in (*running, *self._jobs):
+                job.fail(error)
+            self._jobs.clear()
+            self._changed.notify_all()
+
     def done(self) -> bool:
         """Whether nothing can come any more."""
         return self._closed and not self._jobs
@@ -108,20 +139,25 @@ class _Waiting(Generic[S]):
 
 
 class Worker(Generic[S]):
-    """Computes rows for submitted inputs on a thread of its own, one batch at a time.
+    """Computes rows for submitted inputs on threads of its own, one batch at a time on each device.
 
     Args:
-        name: shown as the thread's name.
-        compute: a bound method; when its object is gone, the thread ends.
+        name: shown as the threads' name.
+        compute: a bound method; when its object is gone, the threads end. A `ClosedError` from it answers all calls.
         budget: tokens a batch may hold; lowered when one did not fit into memory.
     """
 
     def __init__(self, name: str, compute: Compute[S], *, budget: int) -> None:
+        self._name = name
         self._waiting: _Waiting[S] = _Waiting(budget)
-        method = weakref.WeakMethod(compute)
         weakref.finalize(compute.__self__, self._waiting.close)  # type: ignore[attr-defined]
-        arguments = (self._waiting, method)
-        threading.Thread(target=_work, args=arguments, name=f"nemotron-rag {name}", daemon=True).start()
+        self.add(compute)
+
+    def add(self, compute: Compute[S]) -> None:
+        """Share the work with one more device; `compute` is a bound method of an object that lives as long."""
+        self._waiting.add_device()
+        arguments = (self._waiting, weakref.WeakMethod(compute))
+        threading.Thread(target=_work, args=arguments, name=f"nemotron-rag {self._name}", daemon=True).start()
 
     def submit(self, items: Sequence[S]) -> Future[list[torch.Tensor]]:
         """Queue inputs; blocks while too many wait.
@@ -138,23 +174,31 @@ class Worker(Generic[S]):
 
 
 def _work(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> None:
-    while not waiting.done():
-        _run_batch(waiting.next_batch(), method(), waiting)
+    while _run_next(waiting, method):
+        pass
+
+
+def _run_next(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> bool:
+    """Compute one batch; whether there may be another. It waits in a frame that keeps nothing of the last one alive."""
+    batch = waiting.next_batch()
+    if batch:
+        _run_batch(batch, method(), waiting)
+    return not waiting.done()
 
 
 def _run_batch(places: Sequence[tuple[_Job[S], int]], compute: Compute[S] | None, waiting: _Waiting[S]) -> None:
     """Compute items of one or several jobs; a job that makes its batch fail fails alone."""
-    if not places:
-        return
+    jobs = list({id(job): job for job, _ in places}.values())
     try:
         if compute is None:
             raise ClosedError("the model was closed; load it again")
         rows = list(compute_batch([job.items[i] for job, i in places], compute, too_many=waiting.lower_budget))
+    except ClosedError as error:
+        waiting.break_off(error, jobs)
+        return
     except Exception as error:
-        jobs = list({id(job): job for job, _ in places}.values())
         if len(jobs) == 1:
-            jobs[0].left.clear()
-            jobs[0].future.set_exception(error)
+            jobs[0].fail(error)
             return
     else:
         for (job, i), row in zip(places, rows, strict=True):

@@ -15,7 +15,7 @@ import torch
 
 from nemotron_rag import Passage
 from nemotron_rag._stages import Clock, watched
-from nemotron_rag.errors import InputError, ItemTooLargeError, NonFiniteError
+from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, NonFiniteError
 from nemotron_rag.runtime import worker as worker_module
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 from nemotron_rag.runtime.windows import WINDOW, arun_windows, run_windows
@@ -282,3 +282,43 @@ async def test_preparing_is_timed_for_who_watches():
     twice = clocks["preprocess"].seconds
     model.run([1] * 3)
     assert clocks["preprocess"].seconds == twice
+
+
+def test_two_devices_share_one_call():
+    first, second = Model(budget=16), Model(budget=16)
+    first.worker.add(second.compute)
+    first.gate.clear()  # the first one is slow, but has its share
+    second.gate.clear()
+    job = first.worker.submit(_items([1] * 16))
+    while first.worker._waiting._jobs:
+        time.sleep(0.001)
+    first.gate.set()
+    second.gate.set()
+    assert [row.item() for row in job.result(10)] == [float(i) for i in range(16)]
+    assert sorted(map(len, first.batches + second.batches)) == [2, 2, 4, 8]
+    assert first.batches
+    assert second.batches
+
+
+def test_many_threads_and_devices_get_their_own_rows():
+    models = [Model(budget=7) for _ in range(3)]
+    for other in models[1:]:
+        models[0].worker.add(other.compute)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: models[0].run([1] * n), [1, 40, 3, 70, 5, 2] * 10))
+    assert [len(answer) for answer in answers] == [1, 40, 3, 70, 5, 2] * 10
+    assert all(answer == [float(i) for i in range(len(answer))] for answer in answers)
+
+
+def test_a_device_that_is_gone_answers_all_calls():
+    def gone(batch):
+        raise ClosedError("gone")
+
+    model = Model(budget=2, compute=gone)
+    model.gate.clear()
+    calls = [model.worker.submit(_items([1, 1, 1])) for _ in range(3)]
+    model.gate.set()
+    for call in [*calls, model.worker.submit(_items([1]))]:
+        with pytest.raises(ClosedError, match="gone"):
+            call.result(10)
+    assert len(model.batches) == 1

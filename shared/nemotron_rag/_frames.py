@@ -1,4 +1,4 @@
-"""What goes through the pipes between a process and its render workers. It knows no PDF.
+"""What goes through the pipes between a process and those that work for it. It knows no page and no model.
 
 A frame is two big-endian lengths, a JSON object, and raw bytes; nothing in it is ever executed.
 """

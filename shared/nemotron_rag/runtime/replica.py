@@ -1,0 +1,140 @@
+"""The same model in a process of its own, on another device: batches go there, rows come back. It knows no model.
+
+The process is started with `subprocess`, not `multiprocessing`: nothing of the caller's program is imported again.
+Both ends are this package, so that what passes between them is pickled; it comes from nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nemotron_rag._frames import read_frame, write_frame
+from nemotron_rag.errors import ClosedError, NemotronRagError
+from nemotron_rag.runtime.batching import Compute, Sized
+from nemotron_rag.runtime.features import vision_features
+
+__all__ = ["Replica", "dump", "load"]
+
+S = TypeVar("S", bound=Sized)
+
+_GRACE = 5.0  # seconds
+
+
+class Replica(Generic[S]):
+    """A process that holds the model on one device; it ends with this object, or with this process.
+
+    Args:
+        make: called there; gives the model's `Compute`. It must be picklable.
+        device: for messages.
+    """
+
+    def __init__(self, make: Callable[[], Compute[S]], *, device: str) -> None:
+        self._device = device
+        self._process = _start()
+        self._end = weakref.finalize(self, _stop, self._process)
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._replies = cast("IO[bytes]", self._process.stdout)
+        self._send((make, vision_features.settings))
+
+    def wait(self) -> None:
+        """Until the model is loaded.
+
+        Raises:
+            NemotronRagError: it could not be.
+        """
+        try:
+            self._answer()
+        except ClosedError as error:
+            raise NemotronRagError(
+                f"no process could be started for {self._device}, see its message above; give one device, "
+                f"or check that {sys.executable!r} runs"
+            ) from error
+
+    def compute(self, batch: Sequence[S]) -> Sequence[torch.Tensor]:
+        """What the model computes for a batch; see `Compute`.
+
+        Raises:
+            ClosedError: the process has ended.
+        """
+        self._send(list(batch))
+        return cast("Sequence[torch.Tensor]", self._answer())
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a dead process shows when it is asked for its answer
+            write_frame(self._requests, {}, dump(message))
+
+    def _answer(self) -> object:
+        try:
+            answer = load(read_frame(self._replies)[1])
+        except (EOFError, ValueError, OSError) as error:
+            self._end()
+            raise ClosedError(
+                f"the process that computed on {self._device} has ended (status {self._process.returncode}); "
+                "close the model and load it again"
+            ) from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def _start() -> subprocess.Popen[bytes]:
+    paths = [path for path in sys.path if path]  # what this program can import, the process can
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
+        [sys.executable or "", "-P", "-m", "nemotron_rag.runtime._replica_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        cast("IO[bytes]", process.stdin).close()  # at which it ends by itself, after what it is at
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    cast("IO[bytes]", process.stdout).close()  # not before: a thread may be reading
+
+
+class _Pickler(pickle.Pickler):
+    """Writes tensors as arrays of bytes: as they are in memory, without torch's own container."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        data = value.contiguous().flatten().view(torch.uint8).numpy()
+        return _tensor, (data, value.dtype, tuple(value.shape))
+
+
+def dump(message: object) -> bytes:
+    """What `load` reads."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=5).dump(message)
+    return buffer.getvalue()
+
+
+def load(data: bytes) -> object:
+    """A message that the other end dumped."""
+    return pickle.loads(data)  # noqa: S301 - see the module
+
+
+def _tensor(data: NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.from_numpy(data).view(dtype).view(shape)
