@@ -17,6 +17,9 @@ _VL_LENGTHS: dict[Modality, int] = {"image": 2048, "text": 8192, "image_text": 1
 _TEXT_LENGTHS: dict[Modality, int] = {"text": 8192}
 # Of the published processor of ColEmbed V2 4B and 8B; a picture's tokens count twice there.
 _QWEN_COLEMBED_LENGTHS: dict[Modality, int] = {"image": 4096, "text": 4096, "image_text": 4096}
+_TOKENS_PER_TILE = 256
+# Mean over the pages of ViDoRe V3, from the paper of Nemotron ColEmbed V2 (arXiv 2602.03992).
+_QWEN_PAGE_VECTORS = 773
 _MATRYOSHKA = (384, 512, 768, 1024, 2048)
 _STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
 _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
@@ -130,6 +133,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=8,
         max_length={"image": 2560, "text": 8192, "image_text": 10240},
         verified=True,
+        page_vectors=(8 + 1) * _TOKENS_PER_TILE,  # the tiles and the thumbnail
         note="not confirmed: whether its own processor writes 'passage: ' once, as here, or twice; text \"passage: \" "
         "beside the picture gives the second form",
     ),
@@ -147,6 +151,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=None,
         max_length=_QWEN_COLEMBED_LENGTHS,
         verified=True,
+        page_vectors=_QWEN_PAGE_VECTORS,
         note="made for page pictures; a text without one goes beyond the published processor",
     ),
     ModelSpec(
@@ -163,6 +168,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=None,
         max_length=_QWEN_COLEMBED_LENGTHS,
         verified=True,
+        page_vectors=_QWEN_PAGE_VECTORS,
         note="made for page pictures; a text without one goes beyond the published processor",
     ),
     ModelSpec(
@@ -205,7 +211,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         family="llama_nemotron_embed_vl",
         licence="Apache-2.0",
         commercial=True,
-        parameters=14_032_576,
+        parameters=15_718_080,
         dimensions=(512, 1024),
         modalities=_VL,
         max_input_tiles=6,
@@ -222,13 +228,31 @@ CATALOG: tuple[ModelSpec, ...] = (
         family="llama_nemotron_rerank_vl",
         licence="Apache-2.0",
         commercial=True,
-        parameters=8_656_576,
+        parameters=7_187_904,
         dimensions=(),
         modalities=_VL,
         max_input_tiles=6,
         max_length=_VL_LENGTHS,
         verified=False,
         shipped=True,
+        note=_STARTER,
+    ),
+    ModelSpec(
+        id="starter-colembed",
+        repo=None,
+        revision=None,
+        kind="multivector_embedder",
+        family="llama_nemotron_colembed_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=5_560_896,
+        dimensions=(384,),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=False,
+        shipped=True,
+        page_vectors=(6 + 1) * _TOKENS_PER_TILE,
         note=_STARTER,
     ),
 )

@@ -218,6 +218,8 @@ class ModelSpec:
         max_length: default maximum number of tokens by modality.
         verified: True if golden vectors of the published reference implementation are reproduced by a test.
         shipped: whether the weights are part of this package.
+        page_vectors: vectors of a page picture, those of the prompt not counted: 1, for tiles those of the largest
+            picture, for grids a published mean.
         note: one line for people, empty if there is nothing to add.
     """
 
@@ -235,4 +237,5 @@ class ModelSpec:
     max_length: Mapping[Modality, int]
     verified: bool
     shipped: bool = False
+    page_vectors: int = 1
     note: str = ""

@@ -10,7 +10,7 @@ import pytest
 import typer.core
 
 from nemotron_rag import catalog, cli, load
-from nemotron_rag.cli._output import MODEL_COLUMNS, model_row
+from nemotron_rag.cli._models import MODEL_COLUMNS, model_row
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from nemotron_rag import cli, load
-from nemotron_rag.catalog import CATALOG
+from nemotron_rag.catalog import CATALOG, find
+from nemotron_rag.cli import _models
 from nemotron_rag.errors import CheckpointError
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 
 TEXTS = {
     "fruit.pdf": ["Red apples keep best in cold rooms.", "Pears ripen after the harvest."],
@@ -202,6 +203,17 @@ def test_search_writes_the_report(index, run, tmp_path):
     assert target.read_text(encoding="utf-8").count("data:image/webp") == 5
 
 
+def test_the_report_shows_where_late_interaction_matched(tmp_path, pdfs, run, monkeypatch):
+    monkeypatch.setattr(load, "_load", lambda name, *_: FakeMultiVectorEmbedder(name=str(name)))
+    location, target = tmp_path / "index", tmp_path / "hits.html"
+    run("index", pdfs, "--to", location, "--embedder", "llama-nemotron-colembed-vl-3b-v2")
+    code, _, err = run("search", location, "red apples", "-k", "2", "--html", target)
+    assert (code, err) == (0, "")
+    report = target.read_text(encoding="utf-8")
+    assert report.count("data:image/webp") == 4  # two pages and their heatmaps
+    assert report.count('page 1: where the words of the question match"') >= 1
+
+
 def test_search_of_no_index_makes_none(tmp_path, run):
     fails(run("search", tmp_path / "none", "words"), 1, "no index 'pages' at .*none; make one with: nemotron-rag index")
     assert not (tmp_path / "none").exists()
@@ -252,6 +264,23 @@ def test_models(run):
     sources = {"needs hub", "local folder only"}
     assert {row["status"] for row in rows} <= {"shipped", *sources, *(f"verified, {source}" for source in sources)}
     assert all(spec.id in out for spec in CATALOG)
+
+
+def test_models_say_what_a_page_takes(run):
+    rows = {row["id"]: row for row in json.loads(run("models", "--json")[1])}
+    keys = ("page_vectors", "page_bytes", "stored_page_bytes")
+    taken = {name: tuple(row[key] for key in keys) for name, row in rows.items()}
+    assert taken["llama-nemotron-embed-vl-1b-v2"] == (1, 8192, 8192)
+    assert taken["llama-nemotron-rerank-vl-1b-v2"] == (None, None, None)
+    # 9 tiles of 256 vectors; of 3072 numbers Qdrant takes 341, which are kept in float16
+    assert taken["llama-nemotron-colembed-vl-3b-v2"] == (9 * 256, 9 * 256 * 3072 * 4, 341 * 3072 * 2)
+    assert taken["nemotron-colembed-vl-8b-v2"] == (773, 773 * 4096 * 4, 255 * 4096 * 2)
+    assert "27.0 MiB, stored 2.0 MiB" in " ".join(_models.model_row(find("llama-nemotron-colembed-vl-3b-v2")))
+
+
+@pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.id)
+def test_rows_of_many_vectors_say_how_many(spec):
+    assert (spec.page_vectors > 1) == (spec.kind == "multivector_embedder")
 
 
 def test_info(index, run):
@@ -309,7 +338,7 @@ def test_debug_shows_the_traceback_anywhere_on_the_line(tmp_path, run):
 
 
 def test_a_bug_is_one_line_too(monkeypatch, run):
-    monkeypatch.setattr(cli.output, "models_table", lambda _: 1 / 0)
+    monkeypatch.setattr(cli._models, "models_table", lambda _: 1 / 0)
     fails(run("models"), 1, "unexpected ZeroDivisionError, --debug shows where: division by zero")
 
 
@@ -317,7 +346,7 @@ def test_interruption_is_one_line_and_130(monkeypatch, run):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.output, "models_table", interrupt)
+    monkeypatch.setattr(cli._models, "models_table", interrupt)
     assert run("models") == (130, "", "interrupted\n")
 
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from nemotron_rag.catalog import CATALOG
+from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 from nemotron_rag.cli._verify import verify
@@ -126,7 +127,8 @@ def search(
             mode=mode.value if mode else None,
             candidates=candidates,
         )
-    return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
+        # Heatmaps in the report need the model of the open index.
+        return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
 
 
 @app.command()
@@ -164,9 +166,9 @@ def rerank(
 def models(as_json: options.Json = False) -> int:
     """List the models that can be used."""
     if as_json:
-        output.show_json([output.model_json(spec) for spec in CATALOG])
+        output.show_json([_models.model_json(spec) for spec in CATALOG])
     else:
-        output.show(output.models_table(CATALOG))
+        output.show(_models.models_table(CATALOG))
     return 0
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -16,19 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from nemotron_rag._excerpt import excerpt, printable, split_marked
-from nemotron_rag.types import AddReport, Failure, Hit, ModelSpec
+from nemotron_rag.types import AddReport, Failure, Hit
 
 __all__ = [
-    "MODEL_COLUMNS",
     "added_json",
     "added_lines",
+    "bare_table",
     "count",
     "hit_json",
     "hits_table",
     "info_lines",
-    "model_json",
-    "model_row",
-    "models_table",
+    "is_wide",
     "plain_table",
     "say",
     "say_lines",
@@ -41,12 +39,15 @@ _PIPE_WIDTH = 120  # columns when the output is not a terminal, which has no wid
 _NARROW = 72  # columns; below this the text column is left out
 _FAILURES_SHOWN = 20
 
-MODEL_COLUMNS = ("model", "kind", "size", "dims", "reads", "licence", "commercial use", "status")
-
 
 def _console() -> Console:
     sized = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(file=sys.stdout, width=None if sized else _PIPE_WIDTH, highlight=False, emoji=False)
+
+
+def is_wide() -> bool:
+    """Whether there is room for texts beside numbers."""
+    return _console().width >= _NARROW
 
 
 def say(line: str = "", *, style: str = "") -> None:
@@ -78,8 +79,8 @@ def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
 def hits_table(hits: Sequence[Hit], query: str) -> Table:
     """Rank, score, retrieval score where it differs, source, page and the telling part of the text."""
     two_stages = any(hit.score != hit.retrieval_score and math.isfinite(hit.retrieval_score) for hit in hits)
-    with_text = _console().width >= _NARROW
-    table = _table()
+    with_text = is_wide()
+    table = bare_table()
     table.add_column("#", justify="right")
     table.add_column("score", justify="right", no_wrap=True)
     if two_stages:
@@ -154,66 +155,9 @@ def info_lines(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def model_row(spec: ModelSpec) -> tuple[str, ...]:
-    """One catalog row as people read it, in the order of `MODEL_COLUMNS`."""
-    return (
-        spec.id,
-        spec.kind.replace("_", " "),
-        _size(spec.parameters),
-        ", ".join(map(str, spec.dimensions)) or "-",
-        ", ".join("both" if modality == "image_text" else modality for modality in spec.modalities),
-        spec.licence,
-        "yes" if spec.commercial else "no",
-        status(spec),
-    )
-
-
-def status(spec: ModelSpec) -> str:
-    """Where the weights come from, and whether a test holds the model to its published reference."""
-    if spec.shipped:
-        return "shipped"
-    source = "needs hub" if spec.repo else "local folder only"
-    return f"verified, {source}" if spec.verified else source
-
-
-def models_table(specs: Sequence[ModelSpec]) -> Table:
-    """The catalog; what would make the table too wide stands below the model's name."""
-    table = _table()
-    longest = max(len(spec.id) for spec in specs)
-    table.add_column("model", overflow="fold", min_width=longest if _console().width >= _NARROW else None)
-    for name in ("kind", "size", "dims", "status"):
-        justify: Literal["left", "right"] = "right" if name == "size" else "left"
-        table.add_column(name, justify=justify, overflow="fold", max_width=16 if name == "dims" else None)
-    for spec in specs:
-        model, kind, size, dimensions, reads, licence, commercial, state = model_row(spec)
-        note = f"{spec.note}\n" if spec.note else ""
-        about = Text.assemble((model, "bold"), f"\nreads {reads}\n{licence}; commercial use: {commercial}\n{note}")
-        table.add_row(about, kind, size, dimensions, state)
-    return table
-
-
-def model_json(spec: ModelSpec) -> dict[str, Any]:
-    """The stable keys of a catalog row."""
-    return {
-        "id": spec.id,
-        "kind": spec.kind,
-        "parameters": spec.parameters,
-        "licence": spec.licence,
-        "commercial": spec.commercial,
-        "dimensions": list(spec.dimensions),
-        "modalities": list(spec.modalities),
-        "max_input_tiles": spec.max_input_tiles,
-        "max_length": dict(spec.max_length),
-        "repo": spec.repo,
-        "revision": spec.revision,
-        "status": status(spec),
-        "note": spec.note,
-    }
-
-
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Text in columns."""
-    table = _table()
+    table = bare_table()
     for column in columns:
         table.add_column(column, justify="left" if column == columns[0] else "right", overflow="fold")
     for row in rows:
@@ -221,7 +165,8 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
-def _table() -> Table:
+def bare_table() -> Table:
+    """A table without a frame; columns and rows are the caller's."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
@@ -237,12 +182,6 @@ def _short_names(sources: Iterable[str]) -> dict[str, str]:
     distinct = set(sources)
     names = {source: Path(source).name or source for source in distinct}
     return names if len(set(names.values())) == len(distinct) else {source: source for source in distinct}
-
-
-def _size(parameters: int | None) -> str:
-    if parameters is None:
-        return "-"
-    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
 def count(number: int, noun: str) -> str:
