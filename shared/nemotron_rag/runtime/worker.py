@@ -6,12 +6,13 @@ no model.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ __all__ = ["Worker"]
 
 S = TypeVar("S", bound=Sized)
 _MAX_WAITING = 262_144  # tokens of prepared inputs, some 150 pages of 5.5 MB; who wants to add more has to wait
+_PATIENCE = 5.0  # seconds that a thread may take to end with the process
 _LEAST_SHARE = 8  # no device gets less than this part of a full batch for the sake of the others
 
 
@@ -138,6 +140,19 @@ class _Waiting(Generic[S]):
             self._changed.notify_all()
 
 
+_threads: weakref.WeakKeyDictionary[threading.Thread, _Waiting[Any]] = weakref.WeakKeyDictionary()
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Let the threads end before the interpreter does: stopped inside torch, one would abort the whole process."""
+    ending = list(_threads.items())
+    for _, waiting in ending:
+        waiting.close()
+    for thread, _ in ending:
+        thread.join(timeout=_PATIENCE)
+
+
 class Worker(Generic[S]):
     """Computes rows for submitted inputs on threads of its own, one batch at a time on each device.
 
@@ -157,7 +172,9 @@ class Worker(Generic[S]):
         """Share the work with one more device; `compute` is a bound method of an object that lives as long."""
         self._waiting.add_device()
         arguments = (self._waiting, weakref.WeakMethod(compute))
-        threading.Thread(target=_work, args=arguments, name=f"nemotron-rag {self._name}", daemon=True).start()
+        thread = threading.Thread(target=_work, args=arguments, name=f"nemotron-rag {self._name}", daemon=True)
+        _threads[thread] = self._waiting
+        thread.start()
 
     def submit(self, items: Sequence[S]) -> Future[list[torch.Tensor]]:
         """Queue inputs; blocks while too many wait.
