@@ -11,7 +11,7 @@ import typer.core
 
 from nemotron_rag import catalog, cli, load
 from nemotron_rag.cli._models import MODEL_COLUMNS, model_row
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,7 +85,8 @@ def test_python_blocks_compile(block):
 def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
     def load_fake(name, kind, *_):
         catalogued = name if name.startswith("starter-") else catalog.find(name).id
-        return FakeEmbedder(name=catalogued) if kind == "embedder" else FakeReranker()
+        fakes = {"embedder": FakeEmbedder, "multivector_embedder": FakeMultiVectorEmbedder}
+        return fakes[kind](name=catalogued) if kind in fakes else FakeReranker()
 
     monkeypatch.setattr(load, "_load", load_fake)
     monkeypatch.chdir(tmp_path)
