@@ -38,6 +38,7 @@ def load_embedder(
     max_input_tiles: int | None = None,
     use_thumbnail: bool | None = None,
     max_length: int | Mapping[str, int] | None = None,
+    compile: bool = False,
 ) -> Embedder:
     """Load a model that turns queries and passages into one vector each.
 
@@ -52,6 +53,8 @@ def load_embedder(
         use_thumbnail: show a cut image as one small tile too; None for what the checkpoint says.
         max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
             ``query``; None for 8192, 2048, 10240 and 512, for text models 8192. Text is cut; image tokens never are.
+        compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first pictures,
+            and a C++ compiler or Triton must be there. On a CPU it brings nothing; on a GPU it has not been measured.
 
     Raises:
         UnknownModelError: no such id or folder.
@@ -69,6 +72,7 @@ def load_embedder(
         "max_input_tiles": max_input_tiles,
         "use_thumbnail": use_thumbnail,
         "max_length": max_length,
+        "compile": compile or None,
     }
     return cast("Embedder", _load(name_or_folder, "embedder", device, dtype, revision, options))
 
@@ -82,6 +86,7 @@ def load_multivector_embedder(
     max_input_tiles: int | None = None,
     use_thumbnail: bool | None = None,
     max_length: int | Mapping[str, int] | None = None,
+    compile: bool = False,
 ) -> MultiVectorEmbedder:
     """Load a model that turns queries and passages into one vector for each token, to be compared by MaxSim.
 
@@ -94,6 +99,7 @@ def load_multivector_embedder(
         3072
     """
     options = {"max_input_tiles": max_input_tiles, "use_thumbnail": use_thumbnail, "max_length": max_length}
+    options["compile"] = compile or None
     found = _load(name_or_folder, "multivector_embedder", device, dtype, revision, options)
     return cast("MultiVectorEmbedder", found)
 
@@ -107,6 +113,7 @@ def load_reranker(
     max_input_tiles: int | None = None,
     use_thumbnail: bool | None = None,
     max_length: int | Mapping[str, int] | None = None,
+    compile: bool = False,
 ) -> Reranker:
     """Load a model that reads a query and a passage together and scores how well they match.
 
@@ -118,6 +125,7 @@ def load_reranker(
         (1,)
     """
     options = {"max_input_tiles": max_input_tiles, "use_thumbnail": use_thumbnail, "max_length": max_length}
+    options["compile"] = compile or None
     return cast("Reranker", _load(name_or_folder, "reranker", device, dtype, revision, options))
 
 

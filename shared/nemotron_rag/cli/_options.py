@@ -99,7 +99,9 @@ Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="The question.")]
 Collection = Annotated[str, typer.Option(help="Name of the collection in the index.")]
 Embedder = Annotated[str | None, typer.Option(help="Catalog id or local folder; by default the index's own model.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; by default the best there is.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps, or several between commas; by default the best there is.")
+]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default what suits the device.")]
 MaxTiles = Annotated[int | None, typer.Option(min=1, help="Tiles per page picture; by default the model's own number.")]
 Pages = Annotated[str | None, typer.Option(help="Only these pages of every PDF, such as 1-3,7.")]

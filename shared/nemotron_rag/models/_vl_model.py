@@ -75,14 +75,19 @@ class VLModel(PackedModel[VLInput]):
         device: where it runs.
         dtype: number format of the weights.
         pooling: what it computes: one mean for each input, or a vector for each of its tokens.
+        compile: whether torch.compile is to fuse the tower.
     """
 
-    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype, pooling: Pooling) -> None:
+    def __init__(
+        self, folder: Path, *, device: torch.device, dtype: torch.dtype, pooling: Pooling, compile: bool
+    ) -> None:
         self.config = read_vl_config(folder, pooling=pooling)
         self._pooling = pooling
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1, settings=self.config.tower_settings)
+        if compile:
+            self._stack.vision_model.compile(dynamic=True)  # the number of tiles varies, nothing else
         tile = (self.config.tile_size // self.config.patch_size) ** 2  # patches
         patches = tokens_at_once(device, token_bytes=tower_patch_bytes(self.config.vision, dtype))
         self._tiles_at_once = max(1, patches // tile)
@@ -171,6 +176,8 @@ class VLModel(PackedModel[VLInput]):
         return [part.flatten(0, 1) for part in tokens.split([len(part) for part in cut])]
 
 
-def load_vl_model(folder: Path, *, device: str | None, dtype: str | None, pooling: Pooling = "avg") -> VLModel:
+def load_vl_model(
+    folder: Path, *, device: str | None, dtype: str | None, pooling: Pooling = "avg", compile: bool = False
+) -> VLModel:
     """Load a checkpoint or share it; see `load_packed`."""
-    return load_packed(VLModel, folder, device=device, dtype=dtype, pooling=pooling)
+    return load_packed(VLModel, folder, device=device, dtype=dtype, pooling=pooling, compile=compile)

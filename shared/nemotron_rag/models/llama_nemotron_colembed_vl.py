@@ -94,9 +94,10 @@ def load(
     max_input_tiles: int | None = None,
     use_thumbnail: bool | None = None,
     max_length: int | Mapping[str, int] | None = None,
+    compile: bool = False,
 ) -> LlamaNemotronColEmbedVL:
     """Load a checkpoint folder; `nemotron_rag.load.load_multivector_embedder` explains the arguments."""
-    model = load_vl_model(folder, device=device, dtype=dtype, pooling="colbert")
+    model = load_vl_model(folder, device=device, dtype=dtype, pooling="colbert", compile=compile)
     settings = resolve_settings(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length
     )

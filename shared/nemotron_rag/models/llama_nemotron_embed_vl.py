@@ -70,9 +70,10 @@ def load(
     max_input_tiles: int | None = None,
     use_thumbnail: bool | None = None,
     max_length: int | Mapping[str, int] | None = None,
+    compile: bool = False,
 ) -> LlamaNemotronEmbedVL:
     """Load a checkpoint folder; `nemotron_rag.load.load_embedder` explains the arguments."""
-    model = load_vl_model(folder, device=device, dtype=dtype)
+    model = load_vl_model(folder, device=device, dtype=dtype, compile=compile)
     settings = resolve_settings(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length
     )
