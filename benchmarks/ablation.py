@@ -25,7 +25,7 @@ from nemotron_rag.models._llama import BidirectionalLlama
 from nemotron_rag.runtime import attention, windows
 from nemotron_rag.runtime.features import vision_features
 
-__all__ = ["ablation", "no_kept_features", "no_packing", "no_read_ahead"]
+__all__ = ["ablation", "no_kept_features", "no_packing", "no_read_ahead", "one_cutting_thread"]
 
 Work: TypeAlias = Callable[[], NDArray[Any]]
 
@@ -34,8 +34,8 @@ _FIXED = 8  # inputs a batch, where their tokens are not counted
 
 
 def ablation(setup: Setup) -> list[Section]:
-    """Five techniques, each beside its absence."""
-    return [_packing(setup), _budget(setup), _merging(setup), _features(setup), _read_ahead(setup)]
+    """Each technique beside its absence."""
+    return [_batches(setup), _merging(setup), _features(setup), _preparing(setup)]
 
 
 @contextmanager
@@ -64,22 +64,29 @@ def no_read_ahead() -> AbstractContextManager[object]:
     return patch.object(windows, "WINDOW", 1 << 30)
 
 
-def _packing(setup: Setup) -> Section:
-    embedder = setup.embedder("embed_text")
-    texts = _texts(setup)
-    work = lambda: embedder.embed_passages(texts)  # noqa: E731
-    return _pair(setup, f"packing: {len(texts)} texts, few of them long", work, _under(no_packing, work), len(texts))
+@contextmanager
+def one_cutting_thread() -> Iterator[None]:
+    """Pictures are resized one after the other."""
+    with ThreadPoolExecutor(1) as pool, patch.object(windows, "_threads", pool):
+        yield
 
 
-def _budget(setup: Setup) -> Section:
+def _batches(setup: Setup) -> Section:
     embedder = setup.embedder("embed_text")
-    texts = _texts(setup)
+    texts = mixed_texts(512, 16) if setup.full else mixed_texts(64, 2)
 
     def fixed() -> NDArray[Any]:
-        return _joined([embedder.embed_passages(texts[i : i + _FIXED]) for i in range(0, len(texts), _FIXED)])
+        return np.concatenate([embedder.embed_passages(texts[i : i + _FIXED]) for i in range(0, len(texts), _FIXED)])
 
-    title = f"batches by token budget, instead of {_FIXED} at a time: {len(texts)} texts, few of them long"
-    return _pair(setup, title, lambda: embedder.embed_passages(texts), fixed, len(texts))
+    work = lambda: embedder.embed_passages(texts)  # noqa: E731
+    contenders = [
+        Contender(OURS, work),
+        Contender("padded batches", _under(no_packing, work)),
+        Contender(f"{_FIXED} at a time, no token budget", fixed),
+        Contender("both", _under(no_packing, fixed)),
+    ]
+    title = f"packing, and batches by token budget: {len(texts)} texts, few of them long"
+    return run(setup, title, contenders, items=len(texts), unit="texts")
 
 
 def _merging(setup: Setup) -> Section:
@@ -93,7 +100,7 @@ def _merging(setup: Setup) -> Section:
 
     def threads(call: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
         with ThreadPoolExecutor(_CALLERS) as pool:
-            return _joined(list(pool.map(call, calls)))
+            return np.concatenate(list(pool.map(call, calls)))
 
     title = f"merging: {len(calls)} questions from {_CALLERS} threads"
     return _pair(
@@ -110,13 +117,19 @@ def _features(setup: Setup) -> Section:
     return _pair(setup, title, work, _under(no_kept_features, work), len(pages), before=kept)
 
 
-def _read_ahead(setup: Setup) -> Section:
+def _preparing(setup: Setup) -> Section:
     embedder, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
     pages = page_pictures(windows.WINDOW + 8)
-    embedder.embed_passages(pages)  # with their features kept, preparing them weighs most
     work = lambda: embedder.embed_passages(pages)  # noqa: E731
-    title = f"preparing while computing: {pages_in_short(padded, pages)}, features kept"
-    return _pair(setup, title, work, _under(no_read_ahead, work), len(pages))
+    contenders = [
+        Contender(name, run_work, before=vision_features.clear)
+        for name, run_work in (
+            (OURS, work),
+            ("one thread cuts tiles", _under(one_cutting_thread, work)),
+            ("nothing is cut ahead", _under(no_read_ahead, work)),
+        )
+    ]
+    return run(setup, f"preparing: {pages_in_short(padded, pages)}", contenders, items=len(pages), unit="pages")
 
 
 def _pair(
@@ -132,14 +145,6 @@ def _under(switch: Callable[[], AbstractContextManager[object]], work: Work) -> 
             return work()
 
     return switched
-
-
-def _texts(setup: Setup) -> list[Any]:
-    return mixed_texts(512, 16) if setup.full else mixed_texts(64, 2)
-
-
-def _joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(rows)
 
 
 def _padded_forward(self: BidirectionalLlama, embeddings: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

@@ -43,7 +43,7 @@ def rerank(setup: Setup) -> list[Section]:
     """One question over 25 pages that nobody has seen, and another question over the same pages."""
     ours, padded = setup.reranker(), setup.padded("rerank_vl")
     pages = page_pictures(_RERANKED)
-    vision, llama = _operations(setup.checkpoint("rerank_vl"), padded, pages, query=QUERIES[0])
+    vision, llama = _operations(setup.checkpoint("rerank_vl"), padded, pages)
     contenders = [
         Contender(
             f"{OURS}, first question",
@@ -76,8 +76,11 @@ def run(setup: Setup, title: str, contenders: Sequence[Contender], *, items: int
 
 def pages_in_short(padded: PaddedLoop, pages: Sequence[Passage]) -> str:
     """How many pages of how many tiles and tokens."""
-    tiles = sorted({padded.count_tiles(page) for page in pages})
-    return f"{len(pages)} page pictures of {' or '.join(map(str, tiles))} tiles, {max(padded.tokens(pages))} tokens"
+    tiles, tokens = (
+        " or ".join(map(str, sorted(set(map(count, pages)))))
+        for count in (padded.processor.count_tiles, padded.processor.count_tokens)
+    )
+    return f"{len(pages)} page pictures of {tiles} tiles, {tokens} tokens"
 
 
 def _mixed_texts(setup: Setup) -> Section:
@@ -93,7 +96,7 @@ def _mixed_texts(setup: Setup) -> Section:
         batch = setup.padded_batch(pictures=False)
         peer = peers.SentenceTransformersLoop(folder, device=setup.device, dtype=setup.dtype, batch=batch)
         contenders.append(Contender("sentence-transformers", lambda: peer.embed_passages(texts), operations=work))
-    lengths = padded.tokens(texts)
+    lengths = [padded.processor.count_tokens(text) for text in texts]
     title = f"embed {len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, shuffled"
     return run(setup, title, contenders, items=len(texts), unit="texts")
 
@@ -122,10 +125,8 @@ def _questions(setup: Setup, padded: PaddedLoop) -> Section:
     return run(setup, f"embed {len(asked)} questions, one after the other", contenders, items=len(asked), unit="calls")
 
 
-def _operations(
-    folder: Path, padded: PaddedLoop, passages: Sequence[Passage], *, query: str | None = None
-) -> tuple[int, int]:
+def _operations(folder: Path, padded: PaddedLoop, passages: Sequence[Passage]) -> tuple[int, int]:
     """Of the tower and of the Llama."""
-    tiles = sum(padded.count_tiles(passage) for passage in passages)
+    tiles = sum(map(padded.processor.count_tiles, passages))
     vision = tiles * tile_operations(folder) if tiles else 0
-    return vision, sum(sequence_operations(folder, tokens) for tokens in padded.tokens(passages, query=query))
+    return vision, sum(sequence_operations(folder, padded.processor.count_tokens(passage)) for passage in passages)

@@ -89,7 +89,6 @@ def measure(contenders: Sequence[Contender], *, rounds: int, device: torch.devic
     for _ in range(rounds):
         for contender, timing in zip(contenders, timings, strict=True):
             contender.before()
-            gc.collect()
             start, cpu_start = time.perf_counter(), time.process_time()
             contender.run()
             timing.seconds.append(time.perf_counter() - start)
