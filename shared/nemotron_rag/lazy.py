@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from nemotron_rag import catalog
-from nemotron_rag.errors import InputError
+from nemotron_rag.errors import InputError, UnknownModelError
 from nemotron_rag.load import load_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, Reranker
 from nemotron_rag.types import Kind
 
-__all__ = ["Identity", "LazyModel", "lazy_embedder", "lazy_reranker"]
+__all__ = ["Identity", "LazyModel", "check_name", "lazy_embedder", "lazy_reranker"]
 
 M = TypeVar("M", bound=Embedder | Reranker)
 
@@ -66,7 +66,7 @@ class LazyModel(Generic[M]):
         if isinstance(model, str | os.PathLike):
             self.name = os.fspath(model)
             if identity is None:  # else the name may be one that only the process which gave the model knew
-                self._check_name()
+                check_name(self.name, kind)
         else:
             self.name = _checked(model, kind, self._options).name
             self._check_identity(model)
@@ -109,13 +109,6 @@ class LazyModel(Generic[M]):
     def __reduce__(self) -> tuple[Callable[..., LazyModel[M]], tuple[Any, ...]]:
         return _restore, (self.name, self._kind, self._load, self._options, self.identity)
 
-    def _check_name(self) -> None:
-        if Path(self.name).is_dir():
-            return
-        spec = catalog.find(self.name)
-        if spec.kind != self._kind:
-            raise InputError(f"{spec.id} is of kind {spec.kind}, wanted {self._kind}; see nemotron_rag.CATALOG")
-
     def _check_identity(self, model: M) -> None:
         if self.identity is not None and dict(model.identity) != dict(self.identity):
             raise InputError(
@@ -136,6 +129,23 @@ def lazy_reranker(
 ) -> LazyModel[Reranker]:
     """A reranker by name or given; `options` are those of `load_reranker`."""
     return LazyModel(model, kind="reranker", load=load_reranker, options=options, identity=identity)
+
+
+def check_name(name: str | os.PathLike[str], *kinds: Kind) -> None:
+    """Raise unless a model of one of these kinds has this name; what a folder holds is seen when it is loaded.
+
+    Raises:
+        UnknownModelError: no such id or folder.
+        InputError: the model is of another kind.
+    """
+    try:
+        spec = catalog.find(os.fspath(name))
+    except UnknownModelError:
+        if not Path(name).is_dir():
+            raise
+        return
+    if spec.kind not in kinds:
+        raise InputError(f"{spec.id} is of kind {spec.kind}, wanted {' or '.join(kinds)}; see nemotron_rag.CATALOG")
 
 
 def _checked(model: M, kind: Kind, options: Mapping[str, Any]) -> M:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-from nemotron_rag import catalog
-from nemotron_rag.errors import IndexMismatchError, InputError, UnknownModelError
+from nemotron_rag.errors import IndexMismatchError, InputError
 from nemotron_rag.index._record import IndexRecord
+from nemotron_rag.lazy import check_name
 from nemotron_rag.load import load_embedder, load_multivector_embedder, load_reranker, model_kind
 from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Kind
@@ -63,11 +62,11 @@ class IndexModels:
         self._loaded: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         if isinstance(embedder, str | os.PathLike):
-            _check_name(embedder, *_EMBEDDERS)
+            check_name(embedder, *_EMBEDDERS)
         elif embedder is not None and not isinstance(embedder, Embedder | MultiVectorEmbedder):
             raise InputError(f"embedder must give one vector for each page, or many, got {type(embedder).__name__}")
         if isinstance(reranker, str | os.PathLike):
-            _check_name(reranker, "reranker")
+            check_name(reranker, "reranker")
 
     def check(self, record: IndexRecord | None) -> None:
         """Compare with what wrote the index, as far as that is possible without loading a model.
@@ -161,16 +160,3 @@ class IndexModels:
             if key not in self._loaded:
                 self._loaded[key] = load(name, **self._place, **options)
             return cast("_M", self._loaded[key])
-
-
-def _check_name(name: Named, *kinds: Kind) -> None:
-    try:
-        spec = catalog.find(os.fspath(name))
-    except UnknownModelError:
-        if not Path(name).is_dir():
-            raise
-        return
-    if spec.kind not in kinds:
-        raise InputError(
-            f"{spec.id} is a {spec.kind}, wanted {kinds[0]}=; see nemotron_rag.CATALOG for models of that kind"
-        )
