@@ -66,9 +66,11 @@ class Device:
 @pytest.fixture
 def device(monkeypatch) -> Device:
     device, compute_batch = Device(), worker.compute_batch
-    monkeypatch.setattr(
-        worker, "compute_batch", lambda items, compute: device.run(lambda: list(compute_batch(items, compute)))
-    )
+
+    def run(*arguments, **options):
+        return device.run(lambda: list(compute_batch(*arguments, **options)))
+
+    monkeypatch.setattr(worker, "compute_batch", run)
     return device
 
 
