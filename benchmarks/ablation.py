@@ -20,12 +20,13 @@ from benchmarks.loads import OURS, pages_in_short, run
 from benchmarks.measure import Contender
 from benchmarks.report import Section
 from benchmarks.setup import Setup
-from benchmarks.workloads import QUERIES, mixed_texts, page_pictures
+from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_pictures
+from nemotron_rag import load_embedder
 from nemotron_rag.models._llama import BidirectionalLlama
 from nemotron_rag.runtime import attention, windows
 from nemotron_rag.runtime.features import vision_features
 
-__all__ = ["ablation", "no_kept_features", "no_packing", "no_read_ahead", "one_cutting_thread"]
+__all__ = ["ablation", "kernels"]
 
 Work: TypeAlias = Callable[[], NDArray[Any]]
 
@@ -34,8 +35,9 @@ _FIXED = 8  # inputs a batch, where their tokens are not counted
 
 
 def ablation(setup: Setup) -> list[Section]:
-    """Each technique beside its absence."""
-    return [_batches(setup), _merging(setup), _features(setup), _preparing(setup)]
+    """Each technique beside its absence; kernels and compiler on a GPU only."""
+    found = [_batches(setup), _merging(setup), _features(setup), _preparing(setup)]
+    return [*found, kernels(setup)] if setup.device.type == "cuda" else found
 
 
 @contextmanager
@@ -62,6 +64,11 @@ def no_kept_features() -> Iterator[None]:
 def no_read_ahead() -> AbstractContextManager[object]:
     """All inputs of a call are prepared before the first is computed."""
     return patch.object(windows, "WINDOW", 1 << 30)
+
+
+def no_varlen_kernel() -> AbstractContextManager[object]:
+    """Attention runs over one sequence after the other, as it does on a CPU."""
+    return patch.object(attention, "_has_kernel", return_value=False)
 
 
 @contextmanager
@@ -130,6 +137,25 @@ def _preparing(setup: Setup) -> Section:
         )
     ]
     return run(setup, f"preparing: {pages_in_short(padded, pages)}", contenders, items=len(pages), unit="pages")
+
+
+def kernels(setup: Setup) -> Section:
+    """What variable-length attention brings, and what torch.compile would bring to the tower."""
+    passages = mixed_passages(32, 32, 192) if setup.full else mixed_passages(4, 4, 24)
+    ours = setup.embedder("embed_vl")
+    compiled = load_embedder(
+        setup.checkpoint("embed_vl"), device=str(setup.device), dtype=setup.number_format, compile=True
+    )
+    work = lambda: ours.embed_passages(passages)  # noqa: E731
+    contenders = [
+        Contender(name, run_work, before=vision_features.clear)
+        for name, run_work in (
+            (OURS, work),
+            ("attention sequence by sequence", _under(no_varlen_kernel, work)),
+            ("with compile=True", lambda: compiled.embed_passages(passages)),
+        )
+    ]
+    return run(setup, f"kernels: {len(passages)} passages of all kinds", contenders, items=len(passages), unit="inputs")
 
 
 def _pair(

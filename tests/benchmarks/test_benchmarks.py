@@ -17,6 +17,7 @@ from benchmarks import ablation, checkpoints, loads, measure, workloads
 from benchmarks.__main__ import LOADS, main
 from benchmarks.measure import Contender
 from benchmarks.padded import PaddedLoop
+from benchmarks.setup import Setup
 from benchmarks.work import sequence_operations, tile_operations
 from nemotron_rag import Passage
 from nemotron_rag.runtime import windows
@@ -106,6 +107,16 @@ def test_every_contender_computes_the_same(command, capsys):
             assert row["runs"] == 1
             assert row["p50"] > 0
             assert row["difference"] < 1e-4, (section["title"], row["name"])
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_the_kernels_of_a_gpu_compute_the_same(tmp_path, monkeypatch):
+    """Run on the CPU, where there is one kernel only, and uncompiled: that the load runs is what is tested."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    setup = Setup(folder=tmp_path, device=CPU, dtype=torch.float32, full=False, rounds=1, pages=3)
+    section = ablation.kernels(setup)
+    assert [row.runs for row in section.rows] == [1, 1, 1]
+    assert max(row.difference for row in section.rows) < 1e-4
 
 
 def test_contenders_take_turns_and_are_compared_with_the_first():
