@@ -38,11 +38,17 @@ class Replica(Generic[S]):
     Args:
         make: called there; gives the model's `Compute`. It must be picklable.
         device: for messages.
+
+    Raises:
+        NemotronRagError: no process can be started here.
     """
 
     def __init__(self, make: Callable[[], Compute[S]], *, device: str) -> None:
         self._device = device
-        self._process = _start()
+        try:
+            self._process = _start()
+        except OSError as error:
+            raise _cannot_start(device) from error
         self._end = weakref.finalize(self, _stop, self._process)
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._replies = cast("IO[bytes]", self._process.stdout)
@@ -57,10 +63,7 @@ class Replica(Generic[S]):
         try:
             self._answer()
         except ClosedError as error:
-            raise NemotronRagError(
-                f"no process could be started for {self._device}, see its message above; give one device, "
-                f"or check that {sys.executable!r} runs"
-            ) from error
+            raise _cannot_start(self._device) from error
 
     def compute(self, batch: Sequence[S]) -> Sequence[torch.Tensor]:
         """What the model computes for a batch; see `Compute`.
@@ -91,6 +94,13 @@ class Replica(Generic[S]):
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+def _cannot_start(device: str) -> NemotronRagError:
+    return NemotronRagError(
+        f"wanted a process of {sys.executable!r} for {device}, but it did not run, see what it printed; "
+        "check that 'import torch' works there, or give one device"
+    )
 
 
 def _start() -> subprocess.Popen[bytes]:

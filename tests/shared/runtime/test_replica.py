@@ -12,7 +12,7 @@ import torch
 from contracts import mixed_passages, picture
 from index_helpers import add
 from nemotron_rag import Page, PageIndex, Passage, load_embedder, load_reranker
-from nemotron_rag.errors import ClosedError, InputError
+from nemotron_rag.errors import ClosedError, InputError, NemotronRagError
 from nemotron_rag.runtime import budget
 from nemotron_rag.runtime.batching import compute_batch
 from nemotron_rag.runtime.replica import Replica
@@ -78,6 +78,16 @@ def test_a_process_that_cannot_load_says_why():
         replica.wait()
     replica.close()
     assert replica._process.returncode == 0
+
+
+def test_a_process_that_cannot_start_says_what_was_wanted(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(NemotronRagError, match="wanted a process of '/nowhere/python' for cuda:7"):
+        Replica(make_doubling, device="cuda:7")
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    replica = Replica(make_doubling, device="cuda:7")
+    with pytest.raises(NemotronRagError, match="wanted a process of '/bin/false' for cuda:7"):
+        replica.wait()
 
 
 def test_two_devices_give_what_one_gives(pair, reference, monkeypatch):
