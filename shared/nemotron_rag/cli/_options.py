@@ -114,7 +114,7 @@ SearchMode = Annotated[
     typer.Option(help="By one vector a page, by many, or also by words; by default what the index's model gives."),
 ]
 Candidates = Annotated[
-    int | None, typer.Option(min=1, help="Pages whose many vectors are compared one by one; by default 100.")
+    int | None, typer.Option(min=1, help="Pages whose many vectors are compared one by one; by default 200.")
 ]
 TokenPooling = Annotated[
     TokenPoolingName | None, typer.Option(help="For many vectors a page: how they become fewer; see TokenVectors.")

@@ -38,7 +38,7 @@ __all__ = [
     "point_id",
 ]
 
-CANDIDATES = 100
+CANDIDATES = 200
 """Pages that the first stage of a search by many vectors hands to the second, unless the caller says otherwise."""
 
 _EMBEDDED_STORAGE = ("float16", "float32")
