@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.heatmap import Heatmap
-from nemotron_rag.index._core import Images, IndexCore, open_images, reranked
+from nemotron_rag.index._core import Images, IndexCore, open_images
 from nemotron_rag.index._documents import Sources, clean_source
 from nemotron_rag.index._ingest import Ingest
 from nemotron_rag.index._ingest_plan import OnError, Plan
-from nemotron_rag.index._models import AnyEmbedder, IndexModels, Named, Rerank
-from nemotron_rag.index._modes import Mode, Request
+from nemotron_rag.index._models import AnyEmbedder, IndexModels, Named
+from nemotron_rag.index._modes import Mode
 from nemotron_rag.index._removal import remove_document, remove_pages
+from nemotron_rag.index._search import PageSearch
 from nemotron_rag.pdf import Ocr, Pages
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.stores.qdrant import Filter, IndexedType, QdrantStore
 from nemotron_rag.token_vectors import TokenVectors
-from nemotron_rag.types import AddReport, Hit, ImageSource, Passage
+from nemotron_rag.types import AddReport
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Mode", "PageIndex"]
 
 
-class PageIndex:
+class PageIndex(PageSearch):
     """Pages of documents, found by what they show and say.
 
     Every method may be called from any thread, and the ``a...`` twins from any event loop. An embedded index belongs
@@ -141,115 +141,6 @@ class PageIndex:
         )
         run = Ingest(plan, embed=core.embed, prepare=core.prepare, store=store, images=core.images, progress=progress)
         return run.run()
-
-    def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        rerank: Rerank = None,
-        top_n: int | None = None,
-        filter: Filter | None = None,
-        mode: Mode | None = None,
-        candidates: int | None = None,
-    ) -> list[Hit]:
-        """Find the pages that answer a question.
-
-        Args:
-            query: the question.
-            k: pages taken from the store.
-            rerank: None for the index's own reranker if it has one, False for none, True for the own one, or the
-                name of one, or a loaded `Reranker`. It reads picture and text of all k pages.
-            top_n: how many of them to return; None for all.
-            filter: which pages to look at: ``{"source": "a.pdf", "number": [1, 2], "year": {"gte": 2020}}`` over
-                id, source, number, content_hash and metadata keys (see `compile_filter`), or a qdrant Filter.
-            mode: "dense" finds by one vector a page, "multi" by many: sketches of them find candidates, and exact
-                MaxSim puts these in order. "hybrid" also finds by the words of the pages' text layers (BM25), and joins
-                the two orders by their ranks. None is what the embedder gives: one or many. Where it gives many,
-                "dense" looks at their mean: quick in the largest of indexes, and rough. Retrieval scores are cosines,
-                MaxSim, or in hybrid mode fusion scores.
-            candidates: pages whose many vectors are compared; None for 100. More find more, and take longer.
-
-        Returns:
-            Best first. An index without pages gives none. A page whose picture is missing or broken comes without.
-
-        Raises:
-            InputError: an argument cannot be used.
-            NemotronRagError: a model or the store failed.
-        """
-        request = Request(k=k, mode=mode, candidates=candidates, filter=filter)
-        embedder, reranker = self._core.ready(request, rerank=rerank, top_n=top_n)
-        if embedder is None:
-            return []
-        rows = embedder.embed_queries([query])
-        hits = self._core.nearest(rows[0], request, query=query, keep=None if reranker else top_n)
-        if reranker is None or not hits:
-            return hits
-        return reranked(hits, reranker.score(query, [hit.page for hit in hits]), top_n)
-
-    async def asearch(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        rerank: Rerank = None,
-        top_n: int | None = None,
-        filter: Filter | None = None,
-        mode: Mode | None = None,
-        candidates: int | None = None,
-    ) -> list[Hit]:
-        """The same as `search`, without blocking the event loop."""
-        request = Request(k=k, mode=mode, candidates=candidates, filter=filter)
-        embedder, reranker = await asyncio.to_thread(self._core.ready, request, rerank=rerank, top_n=top_n)
-        if embedder is None:
-            return []
-        rows = await embedder.aembed_queries([query])
-        keep = None if reranker else top_n
-        hits = await asyncio.to_thread(self._core.nearest, rows[0], request, query=query, keep=keep)
-        if reranker is None or not hits:
-            return hits
-        return reranked(hits, await reranker.ascore(query, [hit.page for hit in hits]), top_n)
-
-    def search_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
-        """Find the k pages that look most like a picture, in any form that `load_image` reads.
-
-        Raises:
-            ImageError: the picture cannot be read; or as from `search`.
-        """
-        request = Request(k=k, filter=filter)
-        embedder, _ = self._core.ready(request)
-        if embedder is None:
-            return []
-        rows = embedder.embed_passages([Passage(image=image)])
-        return self._core.nearest(rows[0], request)
-
-    async def asearch_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
-        """The same as `search_image`, without blocking the event loop."""
-        request = Request(k=k, filter=filter)
-        embedder, _ = await asyncio.to_thread(self._core.ready, request)
-        if embedder is None:
-            return []
-        rows = await embedder.aembed_passages([Passage(image=image)])
-        return await asyncio.to_thread(self._core.nearest, rows[0], request)
-
-    def heatmap(self, page: Passage, query: str) -> Heatmap:
-        """Compute where on a page the words of a query match, by the late-interaction model of this index.
-
-        The page's vectors are computed anew from its picture, so pooled ones do no harm. `Hit.heatmap` is the picture.
-
-        Args:
-            page: of a hit, or any passage with a picture.
-            query: the question.
-
-        Raises:
-            InputError: the index has one vector a page, the page no picture, or the query no word.
-            NemotronRagError: the index was closed, or the model failed.
-        """
-        return self._core.heatmap(page, query)
-
-    async def aheatmap(self, page: Passage, query: str) -> Heatmap:
-        """The same as `heatmap`, without blocking the event loop."""
-        return await asyncio.to_thread(self.heatmap, page, query)
 
     def delete(
         self,
