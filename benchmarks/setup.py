@@ -15,7 +15,7 @@ from benchmarks.padded import PaddedLoop
 from nemotron_rag import load_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, Reranker
 
-__all__ = ["Setup"]
+__all__ = ["Setup", "processor"]
 
 
 @dataclass(slots=False)
@@ -49,7 +49,7 @@ class Setup:
         """The device by name."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{_processor()}, {torch.get_num_threads()} threads"
+        return f"{processor()}, {torch.get_num_threads()} threads"
 
     @property
     def number_format(self) -> str:
@@ -82,7 +82,7 @@ class Setup:
         return PaddedLoop(self.checkpoint(kind), device=self.device, dtype=self.dtype, batch=batch)
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name; on Linux `platform` knows the architecture only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,208 @@
+"""What each way to keep the many vectors of a page costs and finds: bytes, recall of exhaustive MaxSim, seconds.
+
+    python -m benchmarks.many_vectors MODEL FOLDER
+
+samples pages from the PDFs below FOLDER, embeds them with a late-interaction model, asks for runs of their words, and
+searches an embedded Qdrant for each setting. Vectors are kept on disk, so that a second run embeds nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import engine
+from benchmarks.setup import processor
+from benchmarks.token_cache import Corpus, TokenCache
+from nemotron_rag.protocols import FloatArray
+from nemotron_rag.runtime.maxsim import maxsim
+from nemotron_rag.stores.qdrant import CANDIDATES, PageVectors, QdrantStore, StoredPage
+from nemotron_rag.token_vectors import TokenVectors
+from nemotron_rag.token_vectors.sketch import mean_vector, sketch, sketch_dimensions
+
+K = 10
+FIRST_STAGES = (50, 100, 200)
+SETTINGS: dict[str, TokenVectors] = {
+    "all that differ": TokenVectors(storage="float32"),
+    "all that differ, float16": TokenVectors(),
+    "512 clusters": TokenVectors(max_rows=512),
+    "256 clusters": TokenVectors(max_rows=256),
+    "128 clusters": TokenVectors(max_rows=128),
+    "64 clusters": TokenVectors(max_rows=64),
+    "rows and columns": TokenVectors(pooling="grid"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure; the last line is JSON."""
+    given = _parse(arguments)
+    cache = TokenCache(given.cache, given.model, device=given.device, max_input_tiles=given.max_input_tiles)
+    corpus = cache.corpus(given.folder, pages=given.pages, questions=given.questions)
+    facts = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.many_vectors", *(arguments or sys.argv[1:])]),
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "software": ", ".join(f"{name} {version(name)}" for name in ("nemotron-rag", "qdrant-client", "numpy")),
+        "pages": len(corpus.pages),
+        "questions": len(corpus.questions),
+        "vectors a page": round(statistics.mean(map(len, corpus.tokens))),
+        "dimensions": corpus.tokens[0].shape[1],
+    }
+    console = Console(width=140)
+    console.print("\n".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
+    exact = maxsim(corpus.questions, corpus.tokens)  # (questions, pages)
+    stages = list(_first_stages(corpus, exact))
+    _show(console, f"best {K} pages of exhaustive MaxSim among the first ... candidates", stages)
+    settings = []
+    for name, setting in SETTINGS.items():
+        settings.append(_measure(name, setting, corpus, exact))
+        gc.collect()
+    _show(console, f"what is stored; recall of the best {K} pages of exhaustive MaxSim over all vectors", settings)
+    formats = list(_formats(corpus, exact)) if engine.installed() else []
+    if formats:
+        _show(console, "number formats of a server, by its engine (qdrant-edge)", formats)
+    print(json.dumps(facts | {"first stages": stages, "settings": settings, "formats": formats}))
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.many_vectors", description=__doc__)
+    parser.add_argument("model", help="catalog id or local folder of a late-interaction model")
+    parser.add_argument("folder", type=Path, help="PDFs, also in folders below")
+    parser.add_argument("--pages", type=int, default=1200, help="how many are sampled")
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--cache", type=Path, default=Path(".benchmarks/many_vectors"), help="where vectors are kept")
+    parser.add_argument("--max-input-tiles", type=int, help="of a picture; without it the model's own number")
+    parser.add_argument("--device", help="where the model runs: cpu, cuda ...")
+    return parser.parse_args(arguments)
+
+
+def recall(exact: FloatArray, found: Sequence[Sequence[int]]) -> float:
+    """Share of the best pages that were found; pages as good as the last of these count as well as it.
+
+    Args:
+        exact: (questions, pages) scores.
+        found: for each question, pages; the first `K` count if there are more than that many best ones.
+    """
+    least = -np.partition(-exact, K - 1, axis=1)[:, K - 1] - 1e-3
+    hits = [
+        min(K, sum(row[page] >= floor for page in pages)) for row, floor, pages in zip(exact, least, found, strict=True)
+    ]
+    return statistics.mean(hits) / K
+
+
+def _first_stages(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
+    """Each candidate for the first stage, with the numbers that it keeps of a page."""
+    stored = [TokenVectors().fit(rows.astype(np.float32)) for rows in corpus.tokens]
+    for name, page, question in (
+        ("mean of the vectors", lambda rows: mean_vector(rows)[None], lambda rows: mean_vector(rows)[None]),
+        ("means of 32 clusters", lambda rows: TokenVectors(max_rows=32).fit(_float(rows)), _float),
+        ("sketches", sketch, sketch),
+    ):
+        pages = [page(rows) for rows in stored]
+        scores = maxsim([question(rows) for rows in corpus.questions], pages)
+        order = np.argsort(-scores, axis=1)
+        yield {
+            "first stage": name,
+            "numbers a page": round(statistics.mean(each.size for each in pages)),
+            **{f"of {n}": round(recall(exact, order[:, :n].tolist()), 3) for n in FIRST_STAGES},
+        }
+
+
+def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray) -> dict[str, Any]:
+    """Fill an embedded Qdrant with one setting and ask it everything."""
+    start = time.perf_counter()
+    rows = [setting.fit(_float(tokens), boxes) for tokens, boxes in zip(corpus.tokens, corpus.boxes, strict=True)]
+    pooling = (time.perf_counter() - start) / len(rows)
+    client = QdrantClient(":memory:")
+    store = QdrantStore(client=client)
+    dimensions = rows[0].shape[1]
+    store.create(dimensions=dimensions, record={}, tokens=setting)
+    store.put([StoredPage.of(page, content_hash="") for page in corpus.pages], rows)
+    numbers = {page.id: n for n, page in enumerate(corpus.pages)}
+
+    def exhaustively(question: PageVectors) -> list[int]:
+        points = client.query_points("pages", query=question.tolist(), using="tokens", limit=K).points
+        return [numbers[(point.payload or {})["id"]] for point in points]
+
+    def in_two_stages(question: PageVectors) -> list[int]:
+        return [numbers[stored.page.id] for stored, _ in store.query(question, k=K)]
+
+    (one, seconds), (two, faster) = (_ask(search, corpus.questions) for search in (exhaustively, in_two_stages))
+    count = statistics.mean(map(len, rows))
+    size = rows[0].itemsize * dimensions
+    return {
+        "stored": name,
+        "vectors": round(count),
+        "kB a page": round(count * size / 1000, 1),
+        "kB first stage": round((count * sketch_dimensions(dimensions) * 2 + dimensions * 4) / 1000, 1),
+        "exhaustive": round(recall(exact, one), 3),
+        f"two stages ({CANDIDATES})": round(recall(exact, two), 3),
+        "of exhaustive": round(statistics.mean(len({*a} & {*b}) / K for a, b in zip(one, two, strict=True)), 3),
+        "exhaustive ms": round(1000 * seconds, 1),
+        "two stages ms": round(1000 * faster, 1),
+        "pooling ms a page": round(1000 * pooling, 1),
+    }
+
+
+def _formats(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
+    """Each number format of a server, with all vectors that differ."""
+    rows = [TokenVectors().fit(_float(tokens)) for tokens in corpus.tokens]
+    for storage in engine.storages():
+        shard = engine.Engine(storage, rows)
+        (one, seconds), (two, faster) = (
+            _ask(search, corpus.questions)
+            for search in (partial(shard.exhaustively, k=K), partial(shard.in_two_stages, k=K))
+        )
+        shard.close()
+        yield {
+            "storage": storage,
+            "bits a number": shard.bits,
+            "exhaustive": round(recall(exact, one), 3),
+            f"two stages ({CANDIDATES})": round(recall(exact, two), 3),
+            "exhaustive ms": round(1000 * seconds, 1),
+            "two stages ms": round(1000 * faster, 1),
+        }
+
+
+def _ask(search: Callable[[PageVectors], list[int]], questions: Sequence[PageVectors]) -> tuple[list[list[int]], float]:
+    """What is found, and the median seconds of a search."""
+    found, seconds = [], []
+    for question in questions:
+        start = time.perf_counter()
+        found.append(search(question))
+        seconds.append(time.perf_counter() - start)
+    return found, statistics.median(seconds)
+
+
+def _float(rows: PageVectors) -> FloatArray:
+    return rows.astype(np.float32)
+
+
+def _show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for n, column in enumerate(rows[0]):
+        table.add_column(column, justify="right" if n else "left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
