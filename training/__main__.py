@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from training.places import WORK
-from training.stages import STAGES, evaluate, export
+from training.stages import STAGES, evaluate, export, latency
 
 _MODELS = ["embedder", "reranker", "colembed"]
 
@@ -17,7 +17,7 @@ _MODELS = ["embedder", "reranker", "colembed"]
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Makes the starter weights.")
-    parser.add_argument("what", choices=[*STAGES, "all", "export", "evaluate"])
+    parser.add_argument("what", choices=[*STAGES, "all", "export", "evaluate", "latency"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--judged", type=Path, help="folder with good/*.pdf and queries.jsonl, for evaluate")
     parser.add_argument("--pools", type=int, default=1, help="pools of 100 held-out pages, for evaluate")
@@ -37,6 +37,9 @@ def main() -> None:
             names=given.models,
             depth=given.depth,
         )
+        return
+    if given.what == "latency":
+        latency()
         return
     for name, stage in STAGES.items():
         if given.what in (name, "all"):

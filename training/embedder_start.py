@@ -1,9 +1,10 @@
 """Sets an embedder's weights so that it starts as a weighted, damped bag of pieces instead of noise.
 
-Named dimensions of the hidden state: GATE grows for tokens that should not count (its final-norm weight is 0, so the
-final RMSNorm shrinks the rest), ONE is the same everywhere, START marks the first token, PICTURE image tokens; CODE
-tells pieces apart for attention; CODE and everything behind it is what ends up in the vector. Image tokens come in
-small, as what the reader saw, and the feed-forward layer adds the pieces that it remembers. It knows no data.
+Named dimensions of the hidden state: GATE is large for pieces that should not count, DAMPED for repeated ones (their
+final-norm weight is 0, so the final RMSNorm shrinks the rest); ONE is the same everywhere, START marks the first token,
+PICTURE image tokens; CODE tells pieces apart for attention; CODE and all behind it is what ends up in the vector. Image
+tokens come in small, as what the reader saw, and the feed-forward layer adds the pieces that it remembers. It knows no
+data.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from training.sight import give_sight
 
 __all__ = ["CODE", "CODE_LENGTH", "LENGTH", "fill_table", "lean", "piece_codes", "start_embedder"]
 
-GATE, ONE, START, PICTURE = range(4)
-CODE = slice(4, 35)
+GATE, ONE, START, PICTURE, DAMPED = range(5)
+CODE = slice(5, 36)
 """31 dimensions: as many as a head of 64 has slowly turning rotary ones, less one for the START sink."""
 
 LENGTH = 30.0
@@ -31,12 +32,13 @@ _AMPLIFY = 30.0
 _MATCH = 18.0  # attention logit of two equal pieces
 _REPEATS = 4.0  # about as many repeats make the gate half open; the norm in front of the attention doubles it
 _DAMPING = 5.0
+_HINT = 0.01  # share of DAMPED that a piece has of itself, for the attention to take over
 _SMALLEST = 0.01  # share that the least informative piece keeps
-_SEEN = 0.25  # length of what the reader saw; next to nothing beside what is remembered, or the mean would hold it
-_SEEN_ONE, _SEEN_PICTURE, _SEEN_GATE = _SEEN / 3, _SEEN / 2, _SEEN * 1.5
+_SEEN = 0.01  # length of what the reader saw: next to nothing, since all of a page's tokens add it to the mean
+_SEEN_ONE, _SEEN_PICTURE, _SEEN_GATE = 0.08, 0.12, 0.38  # beside it; so large that memories stay in proportion
 _EPSILON = 1e-5  # of the norms
 _MEMORY = 40.0  # length of a unit's vector for each cosine above its threshold
-_SECOND_HALF = 1 / 2.6  # weaker, so that half a vector finds nearly what the whole one finds
+_SECOND_HALF = 1 / 3.2  # weaker, so that half a vector finds nearly what the whole one finds
 _SLOW = [*range(16, 31), *range(48, 63)]  # dimensions of a head whose rotation over a page is negligible
 _SINK = 63
 _SLOW_CODE = [*_SLOW, 31]
@@ -51,7 +53,7 @@ def lean(directions: torch.Tensor) -> torch.Tensor:
     """Make the first half of the vector louder than the second, so that it finds pages nearly as well alone.
 
     Args:
-        directions: (pieces, hidden - 35) of any length.
+        directions: (pieces, hidden - 36) of any length.
 
     Returns:
         The same shape, of length 1.
@@ -66,7 +68,7 @@ def fill_table(directions: torch.Tensor, importance: torch.Tensor, *, start_id: 
     """The embedding rows.
 
     Args:
-        directions: (pieces, hidden - 35) of any length.
+        directions: (pieces, hidden - 36) of any length.
         importance: (pieces,) in 0..1, the share of a piece's vector that survives the final norm.
         start_id: of the start-of-text token.
         silent: ids of what stands in every prompt and should not count.
@@ -83,7 +85,9 @@ def fill_table(directions: torch.Tensor, importance: torch.Tensor, *, start_id: 
     unit = torch.nn.functional.normalize
     rows[:, CODE] = unit(codes, dim=1) * CODE_LENGTH * scale
     rows[:, CODE.stop :] = lean(directions) * (LENGTH**2 - CODE_LENGTH**2) ** 0.5 * scale
-    rows[:, GATE] = LENGTH * scale.squeeze(1) * (1 / share**2 - 1).sqrt() / _AMPLIFY
+    size = LENGTH * scale.squeeze(1) / _AMPLIFY
+    rows[:, GATE] = size * (1 / share**2 - 1).sqrt()
+    rows[:, DAMPED] = size / share * _HINT
     rows[:, ONE] = _ONE
     rows[start_id] = 0
     rows[start_id, ONE], rows[start_id, START] = _ONE, _START
@@ -100,11 +104,12 @@ def start_embedder(network: LlamaNemotronVL, table: torch.Tensor, reader: Reader
         layer.mlp.down_proj.weight.zero_()
     _count_repeats(llama.layers[0].self_attn)
     amplifier = llama.layers[-1].mlp
-    for weight in (amplifier.gate_proj.weight, amplifier.up_proj.weight):
-        weight[0] = 0
-    amplifier.gate_proj.weight[0, ONE] = 1.0
-    amplifier.up_proj.weight[0, GATE] = 1.0
-    amplifier.down_proj.weight[GATE, 0] = (_AMPLIFY - 1) / _ONE
+    for unit, dimension in enumerate((GATE, DAMPED)):
+        for weight in (amplifier.gate_proj.weight, amplifier.up_proj.weight):
+            weight[unit] = 0
+        amplifier.gate_proj.weight[unit, ONE] = 1.0
+        amplifier.up_proj.weight[unit, dimension] = 1.0
+        amplifier.down_proj.weight[dimension, unit] = (_AMPLIFY - 1) / _ONE
     llama.norm.weight.fill_(1.0)
     llama.norm.weight[: CODE.start] = 0
     size = memory.keys.shape[1]
@@ -115,11 +120,11 @@ def start_embedder(network: LlamaNemotronVL, table: torch.Tensor, reader: Reader
 
 
 def _remember(layer: torch.nn.Module, memory: Memory) -> None:
-    """Fill the units behind the amplifier's. Only image tokens have PICTURE: all units are silent in a text."""
+    """Fill the units behind the amplifier's two. Only image tokens have PICTURE: all units are silent in a text."""
     hidden, (units, size) = layer.gate_proj.in_features, memory.keys.shape
     square = _SEEN**2 + _SEEN_ONE**2 + _SEEN_PICTURE**2 + _SEEN_GATE**2
     loud = (square / hidden + _EPSILON) ** -0.5  # what the norm in front of the layer multiplies an image token with
-    rows = slice(1, 1 + units)
+    rows = slice(2, 2 + units)
     for weight in (layer.gate_proj.weight, layer.up_proj.weight):
         weight[rows] = 0
     layer.gate_proj.weight[rows, hidden - size :] = memory.keys / (_SEEN * loud)
@@ -129,7 +134,11 @@ def _remember(layer: torch.nn.Module, memory: Memory) -> None:
 
 
 def _count_repeats(attention: torch.nn.Module) -> None:
-    """Head 0 looks at equal pieces and at the start; the more equal ones, the more it opens the gate."""
+    """Head 0 looks at equal pieces and at the start; the more equal ones, the more it damps.
+
+    With f as the share of equal ones and s as the piece's importance, DAMPED becomes 5 f / s and GATE is the root of
+    1 / s^2 - 1, so that 1 + GATE^2 + DAMPED^2 is (1 + 25 f^2) / s^2: the two weaken a piece independently.
+    """
     dim = attention.head_dim
     query, key, value = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
     query[:dim], key[:dim], value[:dim] = 0, 0, 0
@@ -140,6 +149,5 @@ def _count_repeats(attention: torch.nn.Module) -> None:
     sink = (_MATCH + torch.log(torch.tensor(_REPEATS)).item()) * dim**0.5
     query[_SINK, ONE] = 1.0 / _ONE
     key[_SINK, START] = sink / _START
-    value[0, ONE] = 1.0 / _ONE
-    value[0, START] = -1.0 / _START
-    attention.o_proj.weight[GATE, 0] = _DAMPING
+    value[0, DAMPED] = 1.0 / _HINT
+    attention.o_proj.weight[DAMPED, 0] = _DAMPING

@@ -1,4 +1,4 @@
-"""Learns what the reranker starts from: what each piece of a question weighs, how hits saturate and depend on length.
+"""Learns what the reranker starts from: how much rarer pieces weigh more, how hits saturate and depend on length.
 
 It trains the formula that `rerank_start` makes the network compute, at a thousandth of the network's cost:
 sum over the question's pieces of weight x repeats / (repeats + r), where log r falls as the passage gets shorter.
@@ -31,7 +31,7 @@ class Hits:
     """What was learned.
 
     Args:
-        weights: (pieces,) natural logarithm of each piece's weight as part of a question.
+        weights: (pieces,) natural logarithm of each piece's weight as part of a question: idf, raised to a power.
         repeats: logarithm of the repeats at which half of a hit counts, at the usual length.
         length: how much that logarithm falls from an endless text to an empty one.
         scale: factor from share of hits to logit.
@@ -87,23 +87,26 @@ def train_hits(
 ) -> Hits:
     """Train the formula by the rank of the right passage among near misses.
 
+    Only four numbers are learned: weights of single pieces, trained too, ranked held-out pages no better and natural
+    questions worse.
+
     Args:
-        idf: (pieces,), at least 0; where the weights start from.
+        idf: (pieces,), at least 0.
         pages: what to draw queries and passages from.
         tokenizer: of the model.
         steps: batches.
         near: near misses of a query.
         seed: of the draws.
     """
-    rng = random.Random(seed)
-    weights = (2 * idf.clamp_min(0.1).log()).requires_grad_(True)
-    scalars = torch.tensor([0.0, 2.0, 15.0], requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [weights], "lr": 0.03}, {"params": [scalars], "lr": 0.02}])
+    rng, rarity = random.Random(seed), idf.clamp_min(0.1).log()
+    scalars = torch.tensor([0.0, 2.0, 15.0, 2.0], requires_grad=True)
+    optimizer = torch.optim.Adam([scalars], lr=0.02)
     began, shown = time.monotonic(), 0.0
     for step in range(steps):
         batch = _draw(pages, tokenizer, rng, near=near)
-        shares = _shares(batch, weights, scalars[0], scalars[1])
-        loss = cross_entropy(shares * scalars[2], torch.zeros(len(shares), dtype=torch.long))
+        repeats, length, scale, power = scalars
+        shares = _shares(batch, power * rarity, repeats, length)
+        loss = cross_entropy(shares * scale, torch.zeros(len(shares), dtype=torch.long))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -114,5 +117,5 @@ def train_hits(
             print(
                 f"hits {step} loss {loss:.3f} top1 {shown:.3f} [{learned}] {time.monotonic() - began:.0f}s", flush=True
             )
-    repeats, length, scale = scalars.tolist()
-    return Hits(weights.detach(), repeats, length, scale)
+    repeats, length, scale, power = scalars.tolist()
+    return Hits(power * rarity, repeats, length, scale)

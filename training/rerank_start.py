@@ -27,13 +27,16 @@ FREE = slice(209, None)
 
 _ROW = 384**0.5  # of a row: the norm in front of a layer then leaves it as it is
 _ONE, _START, _MARK = 4.0, 17.0, 17.0
+_QUIET = -8.0  # weight, in the row's scale, of tokens that must not count as question
+_PLAIN_FILL = (_ROW**2 - _ONE**2 - _QUIET**2) ** 0.5  # what makes the rows of those as long as all others
+_START_FILL = (_ROW**2 - _ONE**2 - _QUIET**2 - _START**2) ** 0.5  # the same of the start token, and of the mark
+_UNSEEN = 20.0  # attention logit less for tokens that are not text, when its length is measured
 _CODE_LENGTH, _SIGHT_LENGTH = 10.0, 8.0
 _READ, _PICTURE = 12.0, 4.0  # what an image token carries: what was read, and that it is a picture's
 _TAKEN = 4.0  # how loud a piece takes over what it found
 _SHARP = 40.0  # attention logit of a piece and an image token that looks exactly like it
 _WORTH = 1.5  # a sight counts so much beside a hit in the text
 _LOUD = 200.0  # makes all tokens equally loud in the mean
-_QUIET = -16.0  # log weight of tokens that must not count as question
 _WEIGHT_SCALE = 0.5
 _MATCH = 18.0  # attention logit of two equal pieces
 _PASSAGE = 6.0  # further logit of the passage's tokens
@@ -83,9 +86,9 @@ def fill_table(
     rows[:, WEIGHT] = weights * _WEIGHT_SCALE
     special = torch.tensor([start_id, mark_id, *quiet])
     rows[special] = 0
-    rows[special, WEIGHT] = _QUIET * _WEIGHT_SCALE
-    rows[special, FILL] = (_ROW**2 - _ONE**2) ** 0.5
-    rows[torch.tensor([start_id, mark_id]), FILL] = (_ROW**2 - _ONE**2 - _START**2) ** 0.5
+    rows[special, WEIGHT] = _QUIET
+    rows[special, FILL] = _PLAIN_FILL
+    rows[torch.tensor([start_id, mark_id]), FILL] = _START_FILL
     rows[:, ONE] = _ONE
     rows[start_id, START] = _START
     rows[mark_id, MARK] = _MARK
@@ -125,8 +128,8 @@ def start_reranker(
     _even_out(llama.layers[2].self_attn)
     llama.norm.weight.fill_(1.0)
     llama.norm.weight[FILL] = 0
-    fill = (_ROW**2 - _ONE**2 - _READ**2 - _PICTURE**2) ** 0.5
-    constants = {ONE: _ONE, PICTURE: _PICTURE, FILL: fill, WEIGHT: _QUIET * _WEIGHT_SCALE}
+    fill = (_ROW**2 - _ONE**2 - _QUIET**2 - _READ**2 - _PICTURE**2) ** 0.5
+    constants = {ONE: _ONE, PICTURE: _PICTURE, FILL: fill, WEIGHT: _QUIET}
     give_sight(network, reader, turn=turn * _READ / LENGTH, start=SIGHT.start, constants=constants)
     head = torch.zeros(1, table.shape[1])
     loudness = _LOUD / _ROW
@@ -157,9 +160,9 @@ def _measure(attention: torch.nn.Module) -> None:
     dim = attention.head_dim
     query, key = attention.q_proj.weight, attention.k_proj.weight
     query[dim + _SINK, ONE] = 1.0 / _ONE
-    key[dim + _SINK, START] = math.log(USUAL) * dim**0.5 / _START
-    key[dim + _SINK, FILL] = -20.0 * dim**0.5 / _ROW
-    key[dim + _SINK, PICTURE] = -20.0 * dim**0.5 / _PICTURE
+    key[dim + _SINK, START] = (math.log(USUAL) + _UNSEEN * _START_FILL / _ROW) * dim**0.5 / _START
+    key[dim + _SINK, FILL] = -_UNSEEN * dim**0.5 / _ROW
+    key[dim + _SINK, PICTURE] = -_UNSEEN * dim**0.5 / _PICTURE
     attention.v_proj.weight[dim, START] = 1.0 / _START
     attention.o_proj.weight[SHORT, dim] = 1.0
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from nemotron_rag import load_embedder, load_multivector_embedder, load_reranker
+from nemotron_rag import configure_vision_cache, load_embedder, load_multivector_embedder, load_reranker
 from training import colembed_start, embedder_start, rerank_start
 from training.bag import importance_of
 from training.batches import PageBatches, PairBatches, encode
@@ -22,6 +22,7 @@ from training.dictionaries import load_pairs
 from training.evaluate import Models, measure
 from training.fetch import fetch
 from training.hits_stage import Hits, train_hits
+from training.latency import print_latency
 from training.memory_stage import Memory, choose_pieces, train_memory
 from training.pages import build_pages, load_pages
 from training.piece_codes import spellings
@@ -36,14 +37,15 @@ from training.table_stage import bag_rows, train_table
 from training.tokens import SPECIAL_TOKENS, train_tokenizer
 from training.weights import load_network, new_network, save_network
 
-__all__ = ["STAGES", "evaluate", "export"]
+__all__ = ["STAGES", "evaluate", "export", "latency"]
 
 _TOKENIZER_PAGES = {"en": 14_000, "fr": 7_000, "de": 7_000}
 _SHARPER = 1.7  # importance is scaled so that a rare piece keeps nearly all of its vector
 _PAGES = 1600
-_SCHEDULES = {"cpu": Schedule(5500), "cuda": Schedule(40_000, size=128)}
+_SCHEDULES = {"cpu": Schedule(9500), "cuda": Schedule(40_000, size=128)}
 _SEEN, _MEMORY_STEPS = 600, 80
 _CROP, _TILE = (128, 256), (512, 512)
+_FEATURES = 6 << 30  # bytes: pages are looked at once for all modes and models
 _START, _MARK = SPECIAL_TOKENS[0], "Ġpassage"
 _SILENT = ("Ġquery", "Ġpassage", *SPECIAL_TOKENS[1:])
 
@@ -100,7 +102,7 @@ def hits() -> None:
         return
     pieces = _tokenizer()
     pages = PageBatches(load_pages(held_out=False), pieces, size=128, window=(150, 6000))
-    torch.save(asdict(train_hits(torch.load(WORK / "idf.pt") * 9.4, pages, pieces, steps=1500)), target)
+    torch.save(asdict(train_hits(torch.load(WORK / "idf.pt") * 9.4, pages, pieces, steps=400)), target)
 
 
 def renders() -> None:
@@ -170,7 +172,7 @@ def memory() -> None:
         _codes(),
         bag_rows(torch.load(WORK / "table.pt")),
         (importance * _SHARPER).clamp(0.01, 0.97),
-        choose_pieces(pages, importance, EMBED.intermediate - 1),
+        choose_pieces(pages, importance, EMBED.intermediate - 2),
         starts=_word_starts(_tokenizer()),
         steps=_MEMORY_STEPS,
     )
@@ -266,6 +268,7 @@ def evaluate(*, judged: Path | None, pools: int, asked: int, modes: list[str], n
         names: ``embedder``, ``reranker``, ``colembed``.
         depth: how many of the embedder's first pages are reranked.
     """
+    configure_vision_cache(max_bytes=_FEATURES)
     measured = [held_out_pool(seed=seed, asked=asked) for seed in range(pools)]
     if judged is not None:
         measured.append(judged_pool(judged))
@@ -275,3 +278,8 @@ def evaluate(*, judged: Path | None, pools: int, asked: int, modes: list[str], n
         colembed=load_multivector_embedder(COLEMBED.name) if "colembed" in names else None,
     )
     measure(measured, models, modes=modes, depth=depth)
+
+
+def latency() -> None:
+    """Time the shipped checkpoints on 25 held-out pages."""
+    print_latency(held_out_pool(size=26, asked=0).passages("image"))

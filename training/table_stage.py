@@ -27,7 +27,7 @@ def bag_rows(directions: torch.Tensor) -> torch.Tensor:
     """What a piece adds to a bag, as in `embedder_start.fill_table`: fixed codes in front of the directions.
 
     Args:
-        directions: (pieces, hidden - 35) of any length.
+        directions: (pieces, hidden - 36) of any length.
 
     Returns:
         (pieces, hidden), of length 1.
@@ -54,7 +54,7 @@ def train_table(
     """Contrastive training, query against page, at several vector sizes at once.
 
     Args:
-        directions: (pieces, hidden - 35), trained.
+        directions: (pieces, hidden - 36), trained.
         importance: (pieces,) in 0..1, kept: training it too was measured to help nothing.
         sources: what to draw batches from, each with the weight of its loss.
         steps: batches.

@@ -62,6 +62,24 @@ def test_reranker_mends_a_reversed_order(order):
     assert recall(reranked(SHIPPED / "starter-rerank-vl", order[:, 4::-1], 5), 1) >= 0.9
 
 
+def test_reranker_holds_a_word_in_a_long_passage_for_less_than_in_a_short_one():
+    reranker = load_reranker(SHIPPED / "starter-rerank-vl", device="cpu")
+    rest = " Invoices are kept for seven years in a dry cellar."
+    short, long = (Passage("The lighthouse was painted red." + rest * times) for times in (1, 50))
+    assert np.subtract(*reranker.score("lighthouse", [short, long])) > 1
+
+
+@pytest.mark.parametrize("word", ["page", "tornado"])
+def test_embedder_damps_repeated_words_however_common(word):
+    embedder = load_embedder(SHIPPED / "starter-embed-vl", device="cpu")
+    rest = "Invoices are kept for seven years in a dry cellar."
+    once, often = embedder.embed_passages([Passage(f"{word} {rest}"), Passage(f"{' '.join([word] * 12)} {rest}")])
+    alone, without = embedder.embed_passages([Passage(word), Passage(rest)])
+    weights = [np.linalg.lstsq(np.stack([alone, without], axis=1), vector, rcond=None)[0] for vector in (once, often)]
+    (one, ground), (twelve, common_ground) = weights
+    assert 1.5 < (twelve / common_ground) / (one / ground) < 6
+
+
 def test_random_embedder_fails(tmp_path):
     assert recall(embedding_order(random_twin("starter-embed-vl", tmp_path)), 1) <= 0.5
 
