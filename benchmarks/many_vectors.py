@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from qdrant_client import QdrantClient
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import engine
+from benchmarks.report import print_table
 from benchmarks.setup import processor
 from benchmarks.token_cache import Corpus, TokenCache
 from nemotron_rag.protocols import FloatArray
@@ -85,7 +85,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many_vectors", description=__doc__)
     parser.add_argument("model", help="catalog id or local folder of a late-interaction model")
     parser.add_argument("folder", type=Path, help="PDFs, also in folders below")
-    parser.add_argument("--pages", type=int, default=1200, help="how many are sampled")
+    parser.add_argument("--pages", type=int, default=1000, help="how many are sampled")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks/many_vectors"), help="where vectors are kept")
     parser.add_argument("--max-input-tiles", type=int, help="of a picture; without it the model's own number")
@@ -196,12 +196,7 @@ def _float(rows: PageVectors) -> FloatArray:
 
 
 def _show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for n, column in enumerate(rows[0]):
-        table.add_column(column, justify="right" if n else "left")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
+    print_table(console, title, list(rows[0]), [[str(value) for value in row.values()] for row in rows])
 
 
 if __name__ == "__main__":

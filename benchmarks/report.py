@@ -1,4 +1,4 @@
-"""What was measured, as tables for people and as one line of JSON for programs."""
+"""What was measured, as Markdown tables, to be kept in BENCHMARKS.md, and as one line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Timing
 
-__all__ = ["Row", "Section", "compare", "plain", "show"]
+__all__ = ["Row", "Section", "compare", "plain", "print_table", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,34 +77,18 @@ def compare(title: str, timings: Sequence[Timing], *, items: int, unit: str, pea
 def show(sections: Sequence[Section], console: Console) -> None:
     """Print tables."""
     for section in sections:
-        table = Table(title=section.title, title_justify="left")
-        for column in (
-            "",
-            "p50",
-            "p95",
-            f"{section.unit}/s",
-            "time",
-            "CPU",
-            "CPU time",
-            "difference",
-            "memory",
-            "of peak",
-        ):
-            table.add_column(column, justify="left" if not column else "right")
-        for row in section.rows:
-            table.add_row(
-                row.name,
-                _seconds(row.p50),
-                _seconds(row.p95),
-                f"{row.rate:.3g}",
-                f"{row.times_as_long:.2f} x",
-                _seconds(row.cpu_p50),
-                f"{row.cpu_times_as_long:.2f} x",
-                f"{row.difference:.0e}",
-                "-" if row.memory is None else f"{row.memory / 1e6:.0f} MB",
-                "-" if row.share is None else f"{row.share:.0%}",
-            )
-        console.print(table)
+        columns = ("", "p50", "p95", f"{section.unit}/s", "time", "CPU", "CPU time", "difference", "memory", "of peak")
+        print_table(console, section.title, columns, [_cells(row) for row in section.rows])
+
+
+def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A heading and a table; the first column holds words, the others numbers."""
+    table = Table(box=MARKDOWN)
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(f"\n**{title}**", table, sep="\n", highlight=False)
 
 
 def plain(sections: Sequence[Section]) -> list[dict[str, object]]:
@@ -126,6 +111,21 @@ def _row(timing: Timing, first: Timing, items: int, peak: float) -> Row:
         memory=timing.memory,
         share=None if operations is None else operations / timing.median / peak,
     )
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        _seconds(row.p50),
+        _seconds(row.p95),
+        f"{row.rate:.3g}",
+        f"{row.times_as_long:.2f} x",
+        _seconds(row.cpu_p50),
+        f"{row.cpu_times_as_long:.2f} x",
+        f"{row.difference:.0e}",
+        "-" if row.memory is None else f"{row.memory / 1e6:.0f} MB",
+        "-" if row.share is None else f"{row.share:.0%}",
+    ]
 
 
 def _seconds(value: float) -> str:
