@@ -44,8 +44,9 @@ _HIT, _SHARE = 2.0, 3.0  # how loud hits and their weighted share are
 _ZERO = 0.45  # share of hits that gets the logit 0
 _SIDE = 2.0
 _HALF = 64  # of a head's dimensions
-_SLOW = [*range(62, 20, -1), *range(126, 84, -1), 63]  # those whose rotation over a page is negligible
-_SINK = 127
+_SLOW = [*range(62, 20, -1), *range(126, 84, -1)]  # those whose rotation over a page is negligible, and two more:
+_SPARE, _SINK = 63, 127
+_KNOWN = 60.0  # logit of the start beside an endless text layer; half of it at the usual length
 _IN_PICTURE = 50.0  # further logit of image tokens: more than equal pieces of text get
 _SINES = (-0.01, 0.13, 0.02, 1.0, -0.3, 0.23, 1.0, -0.05, 0.46, 0.39, 0.59, *[1.0] * 20)
 """Factors that keep the sum of sin(frequency x distance) above 0.33 for 1 to 2500 tokens, at rope_theta 1e14."""
@@ -189,7 +190,10 @@ def _find_hits(attention: torch.nn.Module, hits: Hits) -> None:
 
 
 def _find_pictures(attention: torch.nn.Module) -> None:
-    """Head 1: a piece of the question looks at the image tokens most like it, and takes over what they are."""
+    """Head 1: a piece of the question looks at the image tokens most like it, and takes over what they are.
+
+    The more words the text layer has, the more the start draws instead: reading adds errors to words that are known.
+    """
     dim = attention.head_dim
     root = dim**0.5
     query, key = attention.q_proj.weight, attention.k_proj.weight
@@ -200,6 +204,9 @@ def _find_pictures(attention: torch.nn.Module) -> None:
     query[dim + _SINK, ONE] = 1.0 / _ONE
     key[dim + _SINK, PICTURE] = _IN_PICTURE * root / _PICTURE
     key[dim + _SINK, START] = _IN_PICTURE * root / _START
+    query[dim + _SPARE, ONE] = 1.0 / _ONE
+    query[dim + _SPARE, SHORT] = -1.0
+    key[dim + _SPARE, START] = _KNOWN * root / _START
     for row in range(SIGHT.stop - SIGHT.start):
         attention.v_proj.weight[dim + row, SIGHT.start + row] = 1.0 / _READ
         attention.o_proj.weight[SEEN.start + row, dim + row] = _TAKEN

@@ -41,7 +41,14 @@ def test_map_names_every_public_module():
     assert [name for name in sorted(modules) if f"`shared/nemotron_rag/{name}`" not in README] == []
 
 
-DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cookbook/README.md", "integrations/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "BENCHMARKS.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "cookbook/README.md",
+    "integrations/README.md",
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -77,10 +84,6 @@ def test_python_blocks_compile(block):
     compile(block, "README.md", "exec")
 
 
-@pytest.mark.xfail(
-    "starter-embed-vl" not in {spec.id for spec in catalog.CATALOG},
-    reason="the starter checkpoints are not in the catalog yet",
-)
 @pytest.mark.parametrize("block", [block for block in BLOCKS if not block.startswith(NEEDS_HUB)])
 def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
     def load_fake(name, kind, *_):
