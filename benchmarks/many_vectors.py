@@ -40,14 +40,12 @@ from nemotron_rag.token_vectors.sketch import mean_vector, sketch, sketch_dimens
 K = 10
 FIRST_STAGES = (50, 100, 200)
 SETTINGS: dict[str, TokenVectors] = {
-    "all that differ": TokenVectors(storage="float32"),
-    "all that differ, float16": TokenVectors(),
-    "512 clusters": TokenVectors(max_rows=512),
+    "all that differ": TokenVectors(),
     "256 clusters": TokenVectors(max_rows=256),
-    "128 clusters": TokenVectors(max_rows=128),
     "64 clusters": TokenVectors(max_rows=64),
     "rows and columns": TokenVectors(pooling="grid"),
 }
+PARTS = ("stages", "settings", "formats")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,23 +60,23 @@ def main(arguments: list[str] | None = None) -> None:
         "software": ", ".join(f"{name} {version(name)}" for name in ("nemotron-rag", "qdrant-client", "numpy")),
         "pages": len(corpus.pages),
         "questions": len(corpus.questions),
-        "vectors a page": round(statistics.mean(map(len, corpus.tokens))),
+        "vectors a page": round(statistics.fmean(map(len, corpus.tokens))),
         "dimensions": corpus.tokens[0].shape[1],
     }
     console = Console(width=140)
     console.print("\n".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
     exact = maxsim(corpus.questions, corpus.tokens)  # (questions, pages)
-    stages = list(_first_stages(corpus, exact))
-    _show(console, f"best {K} pages of exhaustive MaxSim among the first ... candidates", stages)
-    settings = []
-    for name, setting in SETTINGS.items():
-        settings.append(_measure(name, setting, corpus, exact))
-        gc.collect()
-    _show(console, f"what is stored; recall of the best {K} pages of exhaustive MaxSim over all vectors", settings)
-    formats = list(_formats(corpus, exact)) if engine.installed() else []
-    if formats:
-        _show(console, "number formats of a server, by its engine (qdrant-edge)", formats)
-    print(json.dumps(facts | {"first stages": stages, "settings": settings, "formats": formats}))
+    titles = {
+        "stages": f"best {K} pages of exhaustive MaxSim among the first ... candidates",
+        "settings": f"what is stored; recall of the best {K} pages of exhaustive MaxSim over all vectors",
+        "formats": "number formats of a server, by its engine (qdrant-edge)",
+    }
+    measures = {"stages": _first_stages, "settings": _settings, "formats": _formats}
+    found: dict[str, Any] = {}
+    for part in given.parts:
+        found[part] = list(measures[part](corpus, exact))
+        _show(console, titles[part], found[part])
+    print(json.dumps(facts | found))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -86,7 +84,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("model", help="catalog id or local folder of a late-interaction model")
     parser.add_argument("folder", type=Path, help="PDFs, also in folders below")
     parser.add_argument("--pages", type=int, default=1000, help="how many are sampled")
-    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[: 3 if engine.installed() else 2])
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks/many_vectors"), help="where vectors are kept")
     parser.add_argument("--max-input-tiles", type=int, help="of a picture; without it the model's own number")
     parser.add_argument("--device", help="where the model runs: cpu, cuda ...")
@@ -104,7 +103,7 @@ def recall(exact: FloatArray, found: Sequence[Sequence[int]]) -> float:
     hits = [
         min(K, sum(row[page] >= floor for page in pages)) for row, floor, pages in zip(exact, least, found, strict=True)
     ]
-    return statistics.mean(hits) / K
+    return statistics.fmean(hits) / K
 
 
 def _first_stages(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
@@ -112,7 +111,6 @@ def _first_stages(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]
     stored = [TokenVectors().fit(rows.astype(np.float32)) for rows in corpus.tokens]
     for name, page, question in (
         ("mean of the vectors", lambda rows: mean_vector(rows)[None], lambda rows: mean_vector(rows)[None]),
-        ("means of 32 clusters", lambda rows: TokenVectors(max_rows=32).fit(_float(rows)), _float),
         ("sketches", sketch, sketch),
     ):
         pages = [page(rows) for rows in stored]
@@ -120,9 +118,16 @@ def _first_stages(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]
         order = np.argsort(-scores, axis=1)
         yield {
             "first stage": name,
-            "numbers a page": round(statistics.mean(each.size for each in pages)),
+            "numbers a page": round(statistics.fmean(each.size for each in pages)),
             **{f"of {n}": round(recall(exact, order[:, :n].tolist()), 3) for n in FIRST_STAGES},
         }
+
+
+def _settings(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
+    """Each setting of `TokenVectors`, in an embedded Qdrant."""
+    for name, setting in SETTINGS.items():
+        yield _measure(name, setting, corpus, exact)
+        gc.collect()
 
 
 def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray
         return [numbers[stored.page.id] for stored, _ in store.query(question, k=K)]
 
     (one, seconds), (two, faster) = (_ask(search, corpus.questions) for search in (exhaustively, in_two_stages))
-    count = statistics.mean(map(len, rows))
+    count = statistics.fmean(map(len, rows))
     size = rows[0].itemsize * dimensions
     return {
         "stored": name,
@@ -154,7 +159,7 @@ def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray
         "kB first stage": round((count * sketch_dimensions(dimensions) * 2 + dimensions * 4) / 1000, 1),
         "exhaustive": round(recall(exact, one), 3),
         f"two stages ({CANDIDATES})": round(recall(exact, two), 3),
-        "of exhaustive": round(statistics.mean(len({*a} & {*b}) / K for a, b in zip(one, two, strict=True)), 3),
+        "of exhaustive": round(statistics.fmean(len({*a} & {*b}) / K for a, b in zip(one, two, strict=True)), 3),
         "exhaustive ms": round(1000 * seconds, 1),
         "two stages ms": round(1000 * faster, 1),
         "pooling ms a page": round(1000 * pooling, 1),
