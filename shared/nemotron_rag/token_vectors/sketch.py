@@ -19,13 +19,13 @@ from nemotron_rag.token_vectors._pooling import unit
 
 __all__ = ["mean_vector", "sketch", "sketch_dimensions"]
 
-_LEAST = 128  # dimensions; the similarities of fewer say too little
+_LEAST = 192  # dimensions; the similarities of fewer say too little
 _SHARE = 8  # of a long vector's numbers, one in so many
 _SEED = b"nemotron-rag sketch 1"
 
 
 def sketch_dimensions(dimensions: int) -> int:
-    """How many numbers the sketch of a vector has: an eighth, but at least 128, and at most half."""
+    """How many numbers the sketch of a vector has: an eighth, but at least 192, and at most half."""
     return max(1, min(max(_LEAST, dimensions // _SHARE), dimensions // 2))
 
 

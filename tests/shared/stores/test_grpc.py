@@ -13,6 +13,7 @@ from nemotron_rag.stores import _connection
 from nemotron_rag.stores._grpc import answers_grpc
 from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
 from nemotron_rag.token_vectors import TokenVectors
+from nemotron_rag.token_vectors.sketch import sketch_dimensions
 from nemotron_rag.types import Page
 from qdrant_grpc import GrpcServer
 
@@ -56,7 +57,7 @@ def test_a_number_takes_four_bytes_and_requests_are_cut_by_bytes(server):
     sizes = [size for method, size in server.called if method == "Upsert"][1:]  # the first is the record
     assert len(sizes) == 2
     assert max(sizes) < 16 * 2**20
-    assert sum(sizes) < 5 * 1000 * (1024 + 128) * 4.1
+    assert sum(sizes) < 5 * 1000 * (1024 + sketch_dimensions(1024)) * 4.1
     store.close()
 
 
