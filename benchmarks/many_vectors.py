@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         "settings": f"what is stored; recall of the best {K} pages of exhaustive MaxSim over all vectors",
         "formats": "number formats of a server, by its engine (qdrant-edge)",
     }
-    measures = {"stages": _first_stages, "settings": _settings, "formats": _formats}
+    measures = {"stages": _first_stages, "settings": partial(_settings, names=given.settings), "formats": _formats}
     found: dict[str, Any] = {}
     for part in given.parts:
         found[part] = list(measures[part](corpus, exact))
@@ -86,6 +86,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pages", type=int, default=1000, help="how many are sampled")
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[: 3 if engine.installed() else 2])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks/many_vectors"), help="where vectors are kept")
     parser.add_argument("--max-input-tiles", type=int, help="of a picture; without it the model's own number")
     parser.add_argument("--device", help="where the model runs: cpu, cuda ...")
@@ -123,10 +124,10 @@ def _first_stages(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]
         }
 
 
-def _settings(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
-    """Each setting of `TokenVectors`, in an embedded Qdrant."""
-    for name, setting in SETTINGS.items():
-        yield _measure(name, setting, corpus, exact)
+def _settings(corpus: Corpus, exact: FloatArray, *, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Settings of `TokenVectors`, each in an embedded Qdrant."""
+    for name in names:
+        yield _measure(name, SETTINGS[name], corpus, exact)
         gc.collect()
 
 
