@@ -28,7 +28,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     WORK.mkdir(parents=True, exist_ok=True)
-    if given.what == "evaluate":
+    for name, stage in STAGES.items():
+        if given.what in (name, "all"):
+            stage()
+    if given.what in ("export", "all"):
+        export()
+    if given.what in ("evaluate", "all"):
         evaluate(
             judged=given.judged,
             pools=given.pools,
@@ -37,15 +42,8 @@ def main() -> None:
             names=given.models,
             depth=given.depth,
         )
-        return
     if given.what == "latency":
         latency()
-        return
-    for name, stage in STAGES.items():
-        if given.what in (name, "all"):
-            stage()
-    if given.what in ("export", "all"):
-        export()
 
 
 if __name__ == "__main__":
