@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nemotron_rag.errors import MissingExtraError
 from nemotron_rag.stores._bm25 import query_terms
 from nemotron_rag.stores._vectors import SKETCHES, TERMS, TOKENS, VECTOR, PageVectors, short_lists
@@ -32,11 +34,14 @@ class Search:
         candidates: pages that the first stage of a search by many vectors hands to the second.
         words: also looked for in the pages' texts; empty for none.
         conditions: which pages count.
+        arrays: vectors as float32 arrays, which an embedded Qdrant compares as they are: lists it reads as float64, and
+            then makes every stored vector as long, at twice the time. False for lists, which a server can be sent.
     """
 
     vectors: PageVectors
     k: int
     candidates: int
+    arrays: bool
     words: str = ""
     conditions: models.Filter | None = None
 
@@ -74,7 +79,7 @@ class Search:
 
     def first_stage(self) -> models.Prefetch:
         """Which pages' tokens are worth comparing, by their sketches."""
-        return self.prefetch(SKETCHES, short_lists(sketch(self.vectors)), max(self.candidates, self.k))
+        return self.prefetch(SKETCHES, self._nearest(sketch(self.vectors)), max(self.candidates, self.k))
 
     def prefetch(self, using: str, query: Any, limit: int) -> models.Prefetch:
         """One order of pages."""
@@ -82,10 +87,16 @@ class Search:
 
     def _by_vectors(self) -> dict[str, Any]:
         if not self.by_tokens:
-            return {"query": self.vectors.tolist(), "using": VECTOR, "query_filter": self.conditions}
+            return {"query": self._nearest(self.vectors), "using": VECTOR, "query_filter": self.conditions}
         return {
             "prefetch": [self.first_stage()],
-            "query": short_lists(self.vectors),
+            "query": self._nearest(self.vectors),
             "using": TOKENS,
             "search_params": _RESCORED,
         }
+
+    def _nearest(self, rows: PageVectors) -> models.NearestQuery | list[float] | list[list[float]]:
+        if self.arrays:  # not validated: a model of qdrant-client takes lists only
+            return models.NearestQuery.model_construct(nearest=rows.astype(np.float32, copy=False))
+        numbers: list[float] = rows.tolist()
+        return numbers if rows.ndim == 1 else short_lists(rows)

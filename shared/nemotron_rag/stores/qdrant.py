@@ -243,9 +243,12 @@ class QdrantStore(StoredPages):
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached, or refused.
         """
+        embedded = self._connection.embedded
         conditions = compile_filter(wanted)
-        search = Search(vectors=vectors, k=k, candidates=candidates, words=words, conditions=conditions)
-        if search.by_tokens and self._connection.embedded:
+        search = Search(
+            vectors=vectors, k=k, candidates=candidates, words=words, conditions=conditions, arrays=embedded
+        )
+        if search.by_tokens and embedded:
             points = self._connection.read("search", search_in_stages, self._client, self._name, search)
         else:
             points = self._connection.read("search", self._client.query_points, self._name, **search.request()).points

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.local import local_collection
 
 from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.runtime.maxsim import maxsim
@@ -141,6 +142,25 @@ def test_an_embedded_qdrant_compares_the_candidates_alone(monkeypatch):
     plain = store.query(question(7), k=5, candidates=15, words="word3")
     assert compared == [15]
     assert [(p.page.id, round(s, 5)) for p, s in plain] == [(p.page.id, round(s, 5)) for p, s in found]
+
+
+@pytest.mark.parametrize("mode", ["many", "one"])
+def test_an_embedded_qdrant_compares_in_float32(monkeypatch, mode):
+    store = QdrantStore()
+    store.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors() if mode == "many" else None)
+    many = [rows_of(n) for n in range(PAGES)]
+    store.put([page_of(n) for n in range(PAGES)], many if mode == "many" else [rows[0] for rows in many])
+    asked = set()
+    for name in ("calculate_multi_distance", "calculate_distance"):
+        compare = getattr(local_collection, name)
+
+        def noting(query, pages, distance, compare=compare):
+            asked.add(query.dtype)
+            return compare(query, pages, distance)
+
+        monkeypatch.setattr(local_collection, name, noting)
+    store.query(question(7) if mode == "many" else question(7)[0], k=5, words="word3")
+    assert asked == {np.dtype(np.float32)}  # float64 would have every stored vector converted
 
 
 def test_a_search_is_one_request(server):
