@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,7 +64,7 @@ class TokenCache:
         """Sample pages from all PDFs below a folder, and questions from these."""
         found = [self._page(path, number) for path, number in tqdm(_sample(pdfs, pages), unit="page")]
         taken = random.Random(_SEED)
-        asked = [n for n, (page, _, _) in enumerate(found) if len(page.text.split()) >= _LEAST_WORDS]
+        asked = [n for n, (page, _, _) in enumerate(found) if len(_words(page.text)) >= _LEAST_WORDS]
         asked = taken.sample(asked, min(questions, len(asked)))
         rows = [self._question(_some_words(found[n][0].text, taken)) for n in asked]
         texts, tokens, boxes = zip(*found, strict=True)
@@ -117,7 +118,12 @@ def _pages(path: Path) -> int:
         return 0
 
 
+def _words(text: str) -> list[str]:
+    """Those of three letters or more: rows of dots and numbers ask for nothing, and all pages answer them alike."""
+    return re.findall(r"[^\W\d_]{3,}", text)
+
+
 def _some_words(text: str, taken: random.Random) -> str:
-    words = text.split()
+    words = _words(text)
     start = taken.randrange(len(words) - _WORDS)
     return " ".join(words[start : start + _WORDS])
