@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks import ablation, checkpoints, loads, measure, workloads
+from benchmarks import ablation, checkpoints, float8, loads, measure, workloads
 from benchmarks.__main__ import LOADS, main
 from benchmarks.measure import Contender
 from benchmarks.padded import PaddedLoop
 from benchmarks.setup import Setup
 from benchmarks.work import sequence_operations, tile_operations
-from nemotron_rag import Passage
+from nemotron_rag import Passage, configure_vision_cache
 from nemotron_rag.runtime import windows
 
 DATA = Path(__file__).parents[1] / "data" / "reference"
@@ -141,3 +141,21 @@ def test_contenders_take_turns_and_are_compared_with_the_first():
 def test_without_a_gpu_the_full_size_is_refused_in_one_line():
     with pytest.raises(SystemExit, match="^--full needs a GPU, and torch finds no CUDA device here; .*$"):
         main(["all", "--full"])
+
+
+def test_float8_rounds_to_steps_of_an_eighth_of_each_row_s_scale():
+    rows = torch.tensor([[448.0, 17.0, -17.9, 1.0], [4.48, 0.17, 0.0, -0.01]])
+    assert float8.rounded(rows)[0].tolist() == [448.0, 16.0, -18.0, 1.0]  # three bits behind the leading one
+    torch.testing.assert_close(float8.rounded(rows)[1], torch.tensor([4.48, 0.16, 0.0, -0.01]))
+    assert torch.equal(float8.rounded(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_float8_is_held_against_bfloat16(capsys):
+    folder = Path(__file__).parents[2] / "cookbook" / "pdfs"
+    try:
+        float8.main([str(DATA / "embed_vl_open_1"), str(folder), "--pages", "2"])
+    finally:
+        configure_vision_cache()  # it keeps nothing, and other tests want it
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| bfloat16")]
+    half, less = (float(line.split("|")[2]) for line in lines)
+    assert 0.9 < less < half <= 1
