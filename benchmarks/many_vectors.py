@@ -38,6 +38,7 @@ from nemotron_rag.token_vectors import TokenVectors
 from nemotron_rag.token_vectors.sketch import mean_vector, sketch, sketch_dimensions
 
 K = 10
+FEW = 5
 FIRST_STAGES = (50, 100, 200)
 SETTINGS: dict[str, TokenVectors] = {
     "all that differ": TokenVectors(),
@@ -161,6 +162,7 @@ def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray
         "kB first stage": round((count * sketch_dimensions(dimensions) * 2 + dimensions * 4) / 1000, 1),
         "exhaustive": round(recall(exact, one), 3),
         f"two stages ({CANDIDATES})": round(recall(exact, two), 3),
+        f"asked page in {FEW}": round(_asked_found(corpus, two), 3),
         "of exhaustive": round(statistics.fmean(len({*a} & {*b}) / K for a, b in zip(one, two, strict=True)), 3),
         "exhaustive ms": round(1000 * seconds, 1),
         "two stages ms": round(1000 * faster, 1),
@@ -181,6 +183,7 @@ def _formats(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
             "bits a number": shard.bits,
             "exhaustive": round(recall(exact, one), 3),
             f"two stages ({CANDIDATES})": round(recall(exact, two), 3),
+            f"asked page in {FEW}": round(_asked_found(corpus, two), 3),
             "exhaustive ms": round(1000 * seconds, 1),
             "two stages ms": round(1000 * faster, 1),
         }
@@ -198,6 +201,11 @@ def _ask(
             pages.append(search(question))
             times.append(time.perf_counter() - start)
     return [(pages, statistics.median(times)) for pages, times in zip(found, seconds, strict=True)]
+
+
+def _asked_found(corpus: Corpus, found: Sequence[Sequence[int]]) -> float:
+    """Share of the questions whose own page is among the first few."""
+    return statistics.fmean(page in pages[:FEW] for page, pages in zip(corpus.asked, found, strict=True))
 
 
 def _float(rows: PageVectors) -> FloatArray:
