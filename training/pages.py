@@ -17,7 +17,7 @@ import pymupdf
 from training.places import WORK
 from training.sources import is_held_out, is_skipped, language_of
 
-__all__ = ["TextPage", "build_pages", "load_pages"]
+__all__ = ["TextPage", "build_pages", "has_words", "load_pages"]
 
 _PAGES_A_FILE = 20
 _FEWEST_WORDS = 40
@@ -77,7 +77,8 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
                 yield package.name, path
 
 
-def _keep(text: str) -> bool:
+def has_words(text: str) -> bool:
+    """Whether a page has enough words to be asked about, and is not mostly numbers and signs."""
     words = re.findall(r"[^\W\d_]{2,}", text)
     return len(words) >= _FEWEST_WORDS and sum(map(len, words)) > 0.5 * len(re.sub(r"\s", "", text))
 
@@ -104,7 +105,7 @@ def build_pages(root: Path) -> Path:
                 continue
             for number, title, text in rows:
                 digest = hashlib.sha1(text.encode()).hexdigest()
-                if digest in seen or not _keep(text):
+                if digest in seen or not has_words(text):
                     continue
                 seen.add(digest)
                 page = TextPage(package, name, number, language_of(package, name), held_out, title, text[:9000])

@@ -11,12 +11,13 @@ from pathlib import Path
 import pymupdf
 from PIL import Image
 
+from nemotron_rag.pdf import find_pdfs
 from nemotron_rag.types import Passage
-from training.pages import load_pages
+from training.pages import has_words, load_pages
 from training.places import WORK
 from training.queries import KINDS, QueryMaker
 
-__all__ = ["Pool", "held_out_pool", "judged_pool", "render"]
+__all__ = ["Pool", "folder_pool", "held_out_pool", "judged_pool", "render"]
 
 _PIXELS = 6 * 512 * 512
 
@@ -51,24 +52,36 @@ def held_out_pool(*, size: int = 100, seed: int = 0, asked: int | None = None) -
     """Random held-out pages, and one query of each kind for every page, or for the first `asked` ones."""
     rng = random.Random(100 + seed)
     pages = rng.sample(load_pages(held_out=True), size)
-    texts = [page.text for page in pages]
+    where = [(WORK / "root" / page.package / page.file, page.number) for page in pages]
+    return _asked_about([page.text for page in pages], where, rng, asked)
+
+
+def folder_pool(folder: Path, *, size: int = 100, asked: int | None = None) -> Pool:
+    """The same of the pages of all PDFs below a folder, those with few words left out."""
+    rng = random.Random(100)
+    found = [page for path in find_pdfs(folder) for page in _pages(Path(path)) if has_words(page[0])]
+    pages = rng.sample(found, min(size, len(found)))
+    return _asked_about([text for text, _ in pages], [place for _, place in pages], rng, asked)
+
+
+def _asked_about(texts: list[str], where: list[tuple[Path, int]], rng: random.Random, asked: int | None) -> Pool:
     maker = QueryMaker(texts)
     queries = {
         kind: [(query, {i}) for i, text in enumerate(texts[:asked]) if (query := maker.exact(text, kind, rng))]
         for kind in KINDS
     }
-    return Pool(texts, [(WORK / "root" / page.package / page.file, page.number) for page in pages], queries)
+    return Pool(texts, where, queries)
+
+
+def _pages(path: Path) -> list[tuple[str, tuple[Path, int]]]:
+    with pymupdf.open(path) as document:
+        return [(page.get_text(), (path, number)) for number, page in enumerate(document, start=1)]
 
 
 def judged_pool(folder: Path) -> Pool:
     """All pages of the PDFs in ``folder/good`` and the questions of ``folder/queries.jsonl``."""
-    texts: list[str] = []
-    where: list[tuple[Path, int]] = []
-    for path in sorted((folder / "good").glob("*.pdf")):
-        with pymupdf.open(path) as document:
-            for number, page in enumerate(document, start=1):
-                texts.append(page.get_text())
-                where.append((path, number))
+    pages = [page for path in sorted((folder / "good").glob("*.pdf")) for page in _pages(path)]
+    texts, where = [text for text, _ in pages], [place for _, place in pages]
     index = {(path.name, number): i for i, (path, number) in enumerate(where)}
     rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     questions = [(row["query"], {index[row["file"], number] for number in row["pages"]}) for row in rows]

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from training.memory_stage import Memory, choose_pieces, train_memory
 from training.pages import build_pages, load_pages
 from training.piece_codes import spellings
 from training.places import CHECKPOINTS, WORK
-from training.pools import held_out_pool, judged_pool
+from training.pools import folder_pool, held_out_pool, judged_pool
 from training.reader import Reader
 from training.reading_stage import Schedule, train_reader
 from training.renders import build_renders, draw_held_out, load_renders
@@ -37,7 +37,7 @@ from training.table_stage import bag_rows, train_table
 from training.tokens import SPECIAL_TOKENS, train_tokenizer
 from training.weights import load_network, new_network, save_network
 
-__all__ = ["STAGES", "evaluate", "export", "latency"]
+__all__ = ["STAGES", "evaluate", "export", "latency", "reading"]
 
 _TOKENIZER_PAGES = {"en": 14_000, "fr": 7_000, "de": 7_000}
 _SHARPER = 1.7  # importance is scaled so that a rare piece keeps nearly all of its vector
@@ -117,8 +117,8 @@ def _reader() -> Reader:
     return Reader(new_network(WORK / COLEMBED.name), spellings(pieces))
 
 
-def reading() -> None:
-    """Teach the tower and the projector to read."""
+def reading(*, steps: int | None = None) -> None:
+    """Teach the tower and the projector to read; in so many steps, or in those that the shipped weights took."""
     pages, importance = load_renders(), torch.load(WORK / "idf.pt")
     counts = torch.ones(len(importance) + 1)
     for page in pages:
@@ -130,7 +130,7 @@ def reading() -> None:
         _reader().to(device),
         Crops(pages, importance, shape=_CROP, thumbnails=0.04),
         Crops(pages, importance, shape=_TILE, thumbnails=0.08),
-        _SCHEDULES[device.type],
+        _SCHEDULES[device.type] if steps is None else replace(_SCHEDULES[device.type], steps=steps),
         prior=(counts / counts.sum()).log(),
         worth=(importance * 2.5).clamp(0.1, 1.0),
         held_out=[watched.draw(16, rng) for _ in range(12)],
@@ -257,11 +257,21 @@ def export() -> None:
         shutil.copytree(WORK / shape.name, CHECKPOINTS / shape.name, dirs_exist_ok=True)
 
 
-def evaluate(*, judged: Path | None, pools: int, asked: int, modes: list[str], names: list[str], depth: int) -> None:
+def evaluate(
+    *,
+    judged: Path | None,
+    pdfs: Path | None,
+    pools: int,
+    asked: int,
+    modes: list[str],
+    names: list[str],
+    depth: int,
+) -> None:
     """Print the measurements of the shipped checkpoints.
 
     Args:
         judged: folder with ``good/*.pdf`` and ``queries.jsonl``, or None.
+        pdfs: folder of any PDFs, a hundred of whose pages are a pool too, or None.
         pools: how many pools of 100 held-out pages.
         asked: pages of each pool that queries are made from.
         modes: ``text``, ``image``, ``image_text``.
@@ -270,6 +280,8 @@ def evaluate(*, judged: Path | None, pools: int, asked: int, modes: list[str], n
     """
     configure_vision_cache(max_bytes=_FEATURES)
     measured = [held_out_pool(seed=seed, asked=asked) for seed in range(pools)]
+    if pdfs is not None:
+        measured.append(folder_pool(pdfs, asked=asked))
     if judged is not None:
         measured.append(judged_pool(judged))
     models = Models(
