@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = _parse(arguments)
     cache = TokenCache(given.cache, given.model, device=given.device, max_input_tiles=given.max_input_tiles)
     corpus = cache.corpus(given.folder, pages=given.pages, questions=given.questions)
+    corpus = corpus.pictures() if given.pictures else corpus
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": shlex.join(["python", "-m", "benchmarks.many_vectors", *(arguments or sys.argv[1:])]),
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         "software": ", ".join(f"{name} {version(name)}" for name in ("nemotron-rag", "qdrant-client", "numpy")),
         "pages": len(corpus.pages),
         "questions": len(corpus.questions),
+        "vectors of": "pictures" if given.pictures else "pictures and texts",
         "vectors a page": round(statistics.fmean(map(len, corpus.tokens))),
         "dimensions": corpus.tokens[0].shape[1],
     }
@@ -88,6 +90,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[: 3 if engine.installed() else 2])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--pictures", action="store_true", help="leave out the vectors of text layers, as of scans")
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks/many_vectors"), help="where vectors are kept")
     parser.add_argument("--max-input-tiles", type=int, help="of a picture; without it the model's own number")
     parser.add_argument("--device", help="where the model runs: cpu, cuda ...")

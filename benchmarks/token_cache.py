@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,13 @@ class Corpus:
     boxes: Sequence[FloatArray]
     questions: Sequence[FloatArray]
     asked: Sequence[int]
+
+    def pictures(self) -> Corpus:
+        """The same without the vectors that stand nowhere on the picture."""
+        placed = [~np.isnan(boxes[:, 0]) for boxes in self.boxes]
+        tokens = [rows[kept] for rows, kept in zip(self.tokens, placed, strict=True)]
+        boxes = [rows[kept] for rows, kept in zip(self.boxes, placed, strict=True)]
+        return replace(self, tokens=tokens, boxes=boxes)
 
 
 class TokenCache:
