@@ -11,10 +11,11 @@ from typing import Any, get_args
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.stores.qdrant import CANDIDATES, PageVectors
 from nemotron_rag.token_vectors import Storage
-from nemotron_rag.token_vectors.sketch import sketch, sketch_dimensions
+from nemotron_rag.token_vectors.sketch import main_directions, sketch, sketch_dimensions
 
-__all__ = ["Engine", "installed", "storages"]
+__all__ = ["FIRST", "Engine", "installed", "storages"]
 
+FIRST = 16  # pages that an index is usually started with
 _BATCH = 32  # pages written at once
 _BITS: dict[Storage, str] = {
     "float32": "32",
@@ -48,6 +49,7 @@ class Engine:
 
         self.edge: Any = qdrant_edge
         self.bits = _BITS[storage]
+        self._directions = main_directions(pages[:FIRST])
         self._folder = tempfile.TemporaryDirectory()
         dimensions = pages[0].shape[1]
         vectors = {
@@ -72,7 +74,7 @@ class Engine:
         """As `PageIndex` asks a server."""
         edge = self.edge
         rescored = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0))
-        first = edge.Prefetch(limit=CANDIDATES, query=self._near(sketch(question), "sketches"))
+        first = edge.Prefetch(limit=CANDIDATES, query=self._near(sketch(question, self._directions), "sketches"))
         request = edge.QueryRequest(limit=k, query=self._near(question, "tokens"), prefetches=[first], params=rescored)
         return self._found(request)
 
@@ -102,7 +104,7 @@ class Engine:
         )
 
     def _point(self, number: int, rows: PageVectors) -> Any:
-        return self.edge.Point(number, {"tokens": rows.tolist(), "sketches": sketch(rows).tolist()})
+        return self.edge.Point(number, {"tokens": rows.tolist(), "sketches": sketch(rows, self._directions).tolist()})
 
     def _near(self, rows: FloatArray, using: str) -> Any:
         return self.edge.Query.Nearest(rows.tolist(), using=using)

@@ -35,7 +35,7 @@ from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.maxsim import maxsim
 from nemotron_rag.stores.qdrant import CANDIDATES, PageVectors, QdrantStore, StoredPage
 from nemotron_rag.token_vectors import TokenVectors
-from nemotron_rag.token_vectors.sketch import mean_vector, sketch, sketch_dimensions
+from nemotron_rag.token_vectors.sketch import main_directions, mean_vector, sketch, sketch_dimensions
 
 K = 10
 FEW = 5
@@ -114,9 +114,10 @@ def recall(exact: FloatArray, found: Sequence[Sequence[int]]) -> float:
 def _first_stages(corpus: Corpus, exact: FloatArray) -> Iterator[dict[str, Any]]:
     """Each candidate for the first stage, with the numbers that it keeps of a page."""
     stored = [TokenVectors().fit(rows.astype(np.float32)) for rows in corpus.tokens]
+    sketched = partial(sketch, directions=main_directions(stored[: engine.FIRST]))
     for name, page, question in (
         ("mean of the vectors", lambda rows: mean_vector(rows)[None], lambda rows: mean_vector(rows)[None]),
-        ("sketches", sketch, sketch),
+        ("sketches", sketched, sketched),
     ):
         pages = [page(rows) for rows in stored]
         scores = maxsim([question(rows) for rows in corpus.questions], pages)
@@ -144,7 +145,9 @@ def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray
     store = QdrantStore(client=client)
     dimensions = rows[0].shape[1]
     store.create(dimensions=dimensions, record={}, tokens=setting)
-    store.put([StoredPage.of(page, content_hash="") for page in corpus.pages], rows)
+    stored = [StoredPage.of(page, content_hash="") for page in corpus.pages]
+    store.put(stored[: engine.FIRST], rows[: engine.FIRST])
+    store.put(stored[engine.FIRST :], rows[engine.FIRST :])
     numbers = {page.id: n for n, page in enumerate(corpus.pages)}
 
     def exhaustively(question: PageVectors) -> list[int]:

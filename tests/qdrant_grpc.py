@@ -73,7 +73,8 @@ class _Points(PointsServicer):
             context.abort(self.server.failures.pop(0), "no,\nnot now")
         self.server.called[-1] = ("Upsert", request.ByteSize())
         points = [GrpcToRest.convert_point_struct(point) for point in request.points]
-        return _done(self.local.upsert(request.collection_name, points))
+        mode = GrpcToRest.convert_update_mode(request.update_mode) if request.HasField("update_mode") else None
+        return _done(self.local.upsert(request.collection_name, points, update_mode=mode))
 
     def CreateFieldIndex(self, request, context):  # noqa: N802
         return messages.PointsOperationResponse(result=messages.UpdateResult(status=messages.UpdateStatus.Completed))
@@ -83,6 +84,10 @@ class _Points(PointsServicer):
         wanted = GrpcToRest.convert_with_payload_selector(request.with_payload)
         records = self.local.retrieve(request.collection_name, ids, wanted)
         return messages.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
+
+    def Count(self, request, context):  # noqa: N802
+        count = self.local.count(request.collection_name).count
+        return messages.CountResponse(result=messages.CountResult(count=count))
 
     def Query(self, request, context):  # noqa: N802
         asked = GrpcToRest.convert_query_points(request)

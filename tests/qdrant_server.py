@@ -46,7 +46,7 @@ class Server:
             ("GET", ""): lambda name, body: local.get_collection(name),
             ("PUT", ""): self._create,
             ("PUT", "index"): lambda name, body: DONE,
-            ("PUT", "points"): lambda name, body: local.upsert(name, _points(body)) and DONE,
+            ("PUT", "points"): self._upsert,
             ("POST", "points"): self._retrieve,
             ("POST", "points/delete"): lambda name, body: local.delete(name, models.PointIdsList(**body)) and DONE,
             ("POST", "points/payload"): lambda name, body: local.set_payload(name, **body) and DONE,
@@ -60,6 +60,10 @@ class Server:
         return self.local.create_collection(
             name, asked.vectors, sparse_vectors_config=asked.sparse_vectors, metadata=asked.metadata
         )
+
+    def _upsert(self, name: str, body: dict) -> dict:
+        self.local.upsert(name, _points(body), update_mode=body.get("update_mode"))
+        return DONE
 
     def _retrieve(self, name: str, body: dict) -> list[models.Record]:
         asked = models.PointRequest(**body)

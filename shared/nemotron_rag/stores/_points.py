@@ -10,11 +10,21 @@ from typing import Any
 
 from nemotron_rag.types import Page
 
-__all__ = ["MAX_POINTS", "RECORD_ID", "StoredPage", "batches", "from_payload", "point_id", "to_payload"]
+__all__ = [
+    "DIRECTIONS_ID",
+    "MAX_POINTS",
+    "RECORD_ID",
+    "StoredPage",
+    "batches",
+    "from_payload",
+    "point_id",
+    "to_payload",
+]
 
 _NAMESPACE = uuid.UUID("5b0f3c0e-6a1d-5c57-9a39-3a4f9f6b1c52")
 
 RECORD_ID = str(uuid.uuid5(_NAMESPACE, "index record"))
+DIRECTIONS_ID = str(uuid.uuid5(_NAMESPACE, "directions of sketches"))
 """The one point that is no page: it carries the index record, has no vector, and so is never found by a search."""
 
 MAX_POINTS = 256

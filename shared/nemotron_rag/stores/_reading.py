@@ -8,7 +8,7 @@ from typing import Any
 from nemotron_rag.errors import MissingExtraError
 from nemotron_rag.stores._collection import Collection
 from nemotron_rag.stores._filters import Filter, compile_filter
-from nemotron_rag.stores._points import RECORD_ID, StoredPage, from_payload, point_id
+from nemotron_rag.stores._points import DIRECTIONS_ID, RECORD_ID, StoredPage, from_payload, point_id
 
 try:
     from qdrant_client import models
@@ -97,5 +97,5 @@ def _only_pages(wanted: Filter | None) -> models.Filter:
     conditions = compile_filter(wanted)
     return models.Filter(
         must=[] if conditions is None else [conditions],
-        must_not=[models.HasIdCondition(has_id=[RECORD_ID])],
+        must_not=[models.HasIdCondition(has_id=[RECORD_ID, DIRECTIONS_ID])],
     )

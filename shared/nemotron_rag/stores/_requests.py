@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nemotron_rag.errors import MissingExtraError
+from nemotron_rag.protocols import FloatArray
 from nemotron_rag.stores._bm25 import query_terms
 from nemotron_rag.stores._vectors import SKETCHES, TERMS, TOKENS, VECTOR, PageVectors, short_lists
-from nemotron_rag.token_vectors.sketch import sketch
 
 try:
     from qdrant_client import models
@@ -31,6 +31,7 @@ class Search:
     Args:
         vectors: (dimensions,) or (tokens, dimensions) of a question.
         k: pages wanted.
+        sketches: of many vectors; None of one.
         candidates: pages that the first stage of a search by many vectors hands to the second.
         words: also looked for in the pages' texts; empty for none.
         conditions: which pages count.
@@ -39,6 +40,7 @@ class Search:
     """
 
     vectors: PageVectors
+    sketches: FloatArray | None
     k: int
     candidates: int
     arrays: bool
@@ -48,7 +50,7 @@ class Search:
     @property
     def by_tokens(self) -> bool:
         """Whether it takes two stages."""
-        return self.vectors.ndim == 2
+        return self.sketches is not None
 
     @property
     def terms(self) -> models.SparseVector | None:
@@ -79,7 +81,8 @@ class Search:
 
     def first_stage(self) -> models.Prefetch:
         """Which pages' tokens are worth comparing, by their sketches."""
-        return self.prefetch(SKETCHES, self._nearest(sketch(self.vectors)), max(self.candidates, self.k))
+        assert self.sketches is not None
+        return self.prefetch(SKETCHES, self._nearest(self.sketches), max(self.candidates, self.k))
 
     def prefetch(self, using: str, query: Any, limit: int) -> models.Prefetch:
         """One order of pages."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemotron_rag.errors import InputError, MissingExtraError, StoreError
+from nemotron_rag.protocols import FloatArray
 from nemotron_rag.stores._bm25 import passage_terms
 from nemotron_rag.token_vectors import MAX_VALUES, Storage, TokenVectors
 from nemotron_rag.token_vectors.sketch import mean_vector, sketch, sketch_dimensions
@@ -110,19 +111,20 @@ def number_count(vectors: PageVectors) -> int:
     return rows * (dimensions + sketch_dimensions(dimensions)) + dimensions
 
 
-def named_vectors(page: Page, vectors: PageVectors, *, arrays: bool) -> dict[str, Any]:
+def named_vectors(page: Page, vectors: PageVectors, directions: FloatArray | None, *, arrays: bool) -> dict[str, Any]:
     """What a page's point holds.
 
     Args:
         page: its text gives the terms.
         vectors: (dimensions,), or (tokens, dimensions) of length 1.
+        directions: that sketches keep, for many vectors.
         arrays: many vectors as arrays of their own number format, which an embedded Qdrant keeps as they are, at a
             fraction of the bytes of lists; False for lists, which are what a server can be sent.
     """
     terms = {TERMS: passage_terms(page.text)}
-    if vectors.ndim == 1:
+    if directions is None:
         return {VECTOR: vectors.tolist(), **terms}
-    many: dict[str, Any] = {TOKENS: vectors, SKETCHES: sketch(vectors)}
+    many: dict[str, Any] = {TOKENS: vectors, SKETCHES: sketch(vectors, directions)}
     sent = many if arrays else {name: short_lists(rows) for name, rows in many.items()}
     return {VECTOR: mean_vector(vectors).tolist(), **sent, **terms}
 

@@ -13,6 +13,7 @@ from typing import Any
 from nemotron_rag.errors import InputError, MissingExtraError
 from nemotron_rag.stores._collection import Collection, IndexedType
 from nemotron_rag.stores._connection import Connection
+from nemotron_rag.stores._directions import Directions
 from nemotron_rag.stores._filters import Filter, compile_filter
 from nemotron_rag.stores._points import MAX_POINTS, StoredPage, batches, from_payload, point_id, to_payload
 from nemotron_rag.stores._reading import StoredPages
@@ -20,6 +21,7 @@ from nemotron_rag.stores._requests import Search
 from nemotron_rag.stores._two_stages import search_in_stages
 from nemotron_rag.stores._vectors import VECTOR, PageVectors, check_size, named_vectors, number_count
 from nemotron_rag.token_vectors import TokenVectors
+from nemotron_rag.token_vectors.sketch import sketch
 
 try:
     from qdrant_client import QdrantClient, models
@@ -81,6 +83,7 @@ class QdrantStore(StoredPages):
         if location is not None and client is not None:
             raise InputError("give a location or an open client, not both; a client brings its own location")
         super().__init__(Collection(Connection(location, client=client, prefer_grpc=True), collection))
+        self._directions = Directions(self._collection)
         self._writing = threading.RLock()  # reading a page's sources and writing them back must not interleave
 
     def __str__(self) -> str:
@@ -152,13 +155,14 @@ class QdrantStore(StoredPages):
             known = self.get([stored.page.id for stored in pages])
             merged = [stored.replacing(known.get(stored.page.id)) for stored in pages]
             payloads = [to_payload(stored) for stored in merged]
+            directions = self._directions.fit(list(vectors)) if len(vectors) and vectors[0].ndim == 2 else None
             sizes = [number_count(rows) * self._connection.bytes_per_number for rows in vectors]
             for part in batches(payloads, sizes):
                 points = [
                     # not validated: a page may have a million numbers, and embedded ones come as arrays
                     models.PointStruct.model_construct(
                         id=point_id(stored.page.id),
-                        vector=named_vectors(stored.page, rows, arrays=self._connection.embedded),
+                        vector=named_vectors(stored.page, rows, directions, arrays=self._connection.embedded),
                         payload=payload,
                     )
                     for stored, rows, payload in zip(merged[part], vectors[part], payloads[part], strict=True)
@@ -245,8 +249,17 @@ class QdrantStore(StoredPages):
         """
         embedded = self._connection.embedded
         conditions = compile_filter(wanted)
+        directions = self._directions.read() if vectors.ndim == 2 else None
+        if vectors.ndim == 2 and directions is None:
+            return []
         search = Search(
-            vectors=vectors, k=k, candidates=candidates, words=words, conditions=conditions, arrays=embedded
+            vectors=vectors,
+            sketches=None if directions is None else sketch(vectors, directions),
+            k=k,
+            candidates=candidates,
+            arrays=embedded,
+            words=words,
+            conditions=conditions,
         )
         if search.by_tokens and embedded:
             points = self._connection.read("search", search_in_stages, self._client, self._name, search)

@@ -1,14 +1,13 @@
 """What the first stage of a search over many vectors looks at: sketches of them, and their mean. It knows no store.
 
 MaxSim looks for single tokens, and the mean of a page does not show them: on pages of words it finds few of the best
-pages. Projected to few random dimensions, each token stays, and their similarities hold to about 1 / sqrt(dimensions)
-(Johnson and Lindenstrauss 1984).
+pages. In the few directions along which the vectors of a model differ most, each token stays, and similarities hold:
+what is left out are the directions with the least of every vector (principal components; Pearson 1901).
 """
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,26 +16,34 @@ from numpy.typing import NDArray
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.token_vectors._pooling import unit
 
-__all__ = ["mean_vector", "sketch", "sketch_dimensions"]
+__all__ = ["main_directions", "mean_vector", "sketch", "sketch_dimensions"]
 
-_LEAST = 192  # dimensions; the similarities of fewer say too little
+_LEAST = 128  # dimensions; the similarities of fewer say too little
 _SHARE = 8  # of a long vector's numbers, one in so many
-_SEED = b"nemotron-rag sketch 1"
+_ROWS = 8192  # that directions are found from: more change them little
 
 
 def sketch_dimensions(dimensions: int) -> int:
-    """How many numbers the sketch of a vector has: an eighth, but at least 192, and at most half."""
+    """How many numbers the sketch of a vector has: an eighth, but at least 128, and at most half."""
     return max(1, min(max(_LEAST, dimensions // _SHARE), dimensions // 2))
 
 
-def sketch(tokens: NDArray[np.floating[Any]]) -> FloatArray:
-    """Project vectors: (tokens, dimensions) -> (tokens, `sketch_dimensions`), each of its own length.
+def main_directions(pages: Sequence[NDArray[np.floating[Any]]]) -> FloatArray:
+    """The directions that hold most of the given vectors: (dimensions, `sketch_dimensions`), orthonormal columns.
 
-    Otherwise vectors that happen to lie in the projection would be near to everything.
+    Args:
+        pages: (tokens, dimensions) of each; a few typical pages are enough.
     """
-    rows: FloatArray = tokens.astype(np.float32, copy=False)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    sketches: FloatArray = unit(rows @ _projection(rows.shape[1])) * lengths
+    rows = np.concatenate(pages)
+    rows = rows[:: -(-len(rows) // _ROWS)].astype(np.float32)
+    _, directions = np.linalg.eigh(rows.T @ rows)  # by rising share of the rows' length
+    main: FloatArray = directions[:, ::-1][:, : sketch_dimensions(rows.shape[1])]
+    return np.ascontiguousarray(main)
+
+
+def sketch(tokens: NDArray[np.floating[Any]], directions: FloatArray) -> FloatArray:
+    """What of vectors lies along directions: (tokens, dimensions) -> (tokens, `sketch_dimensions`)."""
+    sketches: FloatArray = tokens.astype(np.float32, copy=False) @ directions
     return sketches
 
 
@@ -44,13 +51,3 @@ def mean_vector(tokens: NDArray[np.floating[Any]]) -> FloatArray:
     """The direction of the average: (dimensions,) of length 1."""
     mean: FloatArray = unit(tokens.astype(np.float32, copy=False).mean(axis=0, keepdims=True))[0]
     return mean
-
-
-@lru_cache(maxsize=8)
-def _projection(dimensions: int) -> FloatArray:
-    """Orthonormal columns made from hashed bits, so that they are the same with every numpy: (dimensions, sketch)."""
-    columns = sketch_dimensions(dimensions)
-    bits = hashlib.shake_256(_SEED).digest(-(-dimensions * columns // 8))
-    signs = np.unpackbits(np.frombuffer(bits, dtype=np.uint8))[: dimensions * columns].astype(np.float64) * 2 - 1
-    basis, triangle = np.linalg.qr(signs.reshape(dimensions, columns))
-    return (basis * np.sign(np.diag(triangle))).astype(np.float32)  # LAPACKs differ in the signs

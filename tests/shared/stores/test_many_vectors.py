@@ -10,6 +10,7 @@ from qdrant_client.local import local_collection
 from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.runtime.maxsim import maxsim
 from nemotron_rag.stores import _two_stages
+from nemotron_rag.stores._points import DIRECTIONS_ID
 from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
 from nemotron_rag.token_vectors import TokenVectors
 from nemotron_rag.types import Page
@@ -163,6 +164,45 @@ def test_an_embedded_qdrant_compares_in_float32(monkeypatch, mode):
     assert asked == {np.dtype(np.float32)}  # float64 would have every stored vector converted
 
 
+def test_the_first_pages_say_what_sketches_keep():
+    few = np.linalg.qr(np.random.default_rng(0).standard_normal((DIMENSIONS, DIMENSIONS)))[0][:8]
+    flat = [unit(rows_of(n)[:, :8] @ few) for n in range(PAGES)]  # in 8 directions; sketches keep 16
+    store = QdrantStore()
+    store.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
+    store.put([page_of(0)], flat[:1])
+    store.put([page_of(n) for n in range(1, PAGES)], flat[1:])
+    asked = flat[7][:3]
+    found = store.query(asked, k=5, candidates=5)  # no more than wanted: the first stage alone finds them
+    assert numbers(found) == np.argsort(-maxsim([asked], flat)[0])[:5].tolist()
+    assert store.count() == len(list(store.pages())) == PAGES
+
+
+def test_processes_that_start_together_keep_the_same_directions(server):
+    first, second = (QdrantStore(client=server.client()) for _ in range(2))
+    first.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
+    second.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
+    first.put([page_of(1)], [rows_of(1)])
+    second._directions.read = iter([None, first._directions.read()]).__next__  # looked just before the first wrote
+    second.put([page_of(2)], [rows_of(2)])
+    third = QdrantStore(client=server.client())
+    np.testing.assert_array_equal(third._directions.read(), first._directions.read())
+
+
+def test_pages_without_directions_and_damaged_ones_are_refused(server):
+    store = QdrantStore(client=server.client())
+    store.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
+    assert store.query(question(1), k=3) == []
+    store.put([page_of(1)], [rows_of(1)])
+    server.local.set_payload("pages", {"shape": [1, 2]}, points=[DIRECTIONS_ID])
+    with pytest.raises(StoreError, match="directions of collection 'pages' at .* are damaged; index its pages anew"):
+        QdrantStore(client=server.client()).query(question(1), k=3)
+    server.local.delete("pages", [DIRECTIONS_ID])
+    older = QdrantStore(client=server.client())
+    for use in (lambda: older.query(question(1), k=3), lambda: older.put([page_of(2)], [rows_of(2)])):
+        with pytest.raises(StoreError, match="was written by an earlier version; index its pages anew, elsewhere"):
+            use()
+
+
 def test_a_search_is_one_request(server):
     store = QdrantStore(client=server.client())
     store.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
@@ -186,7 +226,7 @@ def test_numbers_are_sent_short(server):
     store = QdrantStore(client=server.client())
     store.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
     store.put([page_of(1)], [rows_of(1)])
-    (sent,) = server.asked("PUT", "points?wait=true")[1:]
+    _, _, sent = server.asked("PUT", "points?wait=true")  # behind the record and the directions
     tokens = sent["points"][0]["vector"]["tokens"]
     assert max(len(str(number)) for row in tokens for number in row) <= len("-0.1234567")
     np.testing.assert_allclose(tokens, rows_of(1), atol=1e-7)
