@@ -151,7 +151,7 @@ def _measure(name: str, setting: TokenVectors, corpus: Corpus, exact: FloatArray
     numbers = {page.id: n for n, page in enumerate(corpus.pages)}
 
     def exhaustively(question: PageVectors) -> list[int]:
-        near = models.NearestQuery.model_construct(nearest=question)  # as an array: it takes lists at half the speed
+        near = models.NearestQuery.model_construct(nearest=question)  # lists it reads as float64
         points = client.query_points("pages", query=near, using="tokens", limit=K).points
         return [numbers[(point.payload or {})["id"]] for point in points]
 

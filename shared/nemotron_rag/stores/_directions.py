@@ -46,12 +46,13 @@ class Directions:
             StoreError: they cannot be read, or there are pages without them.
         """
         if self._known is None:
-            name = self._collection.name
-            points = self._connection.read("read directions", self._client.retrieve, name, ids=[DIRECTIONS_ID])
-            if points:
-                self._known = self._decoded(points[0].payload or {})
-            else:
-                self._refuse_pages()
+            self._known = self._stored()
+        if self._known is None and self._has_points():
+            self._known = self._stored()  # another process may have written them, and pages, just now
+            if self._known is None:
+                raise StoreError(
+                    f"{self._collection} was written by an earlier version; index its pages anew, elsewhere"
+                )
         return self._known
 
     def fit(self, pages: Sequence[PageVectors]) -> FloatArray:
@@ -79,10 +80,14 @@ class Directions:
         assert kept is not None
         return kept
 
-    def _refuse_pages(self) -> None:
-        count = self._connection.read("count", self._client.count, self._collection.name).count
-        if count > 1:  # the record alone is one
-            raise StoreError(f"{self._collection} was written by an earlier version; index its pages anew, elsewhere")
+    def _stored(self) -> FloatArray | None:
+        name = self._collection.name
+        points = self._connection.read("read directions", self._client.retrieve, name, ids=[DIRECTIONS_ID])
+        return self._decoded(points[0].payload or {}) if points else None
+
+    def _has_points(self) -> bool:
+        """Whether there are others than the record."""
+        return self._connection.read("count", self._client.count, self._collection.name).count > 1
 
     def _decoded(self, payload: dict[str, Any]) -> FloatArray:
         try:

@@ -36,7 +36,7 @@ class Search:
         words: also looked for in the pages' texts; empty for none.
         conditions: which pages count.
         arrays: vectors as float32 arrays, which an embedded Qdrant compares as they are: lists it reads as float64, and
-            then makes every stored vector as long, at twice the time. False for lists, which a server can be sent.
+            then makes every stored vector as long. False for lists, which a server can be sent.
     """
 
     vectors: PageVectors

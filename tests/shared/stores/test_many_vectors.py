@@ -188,6 +188,21 @@ def test_processes_that_start_together_keep_the_same_directions(server):
     np.testing.assert_array_equal(third._directions.read(), first._directions.read())
 
 
+def test_pages_that_another_process_writes_while_directions_are_looked_for(server, monkeypatch):
+    first, second = (QdrantStore(client=server.client()) for _ in range(2))
+    first.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
+    look = second._directions._stored
+
+    def looking():
+        monkeypatch.setattr(second._directions, "_stored", look)
+        found = look()
+        first.put([page_of(1)], [rows_of(1)])
+        return found
+
+    monkeypatch.setattr(second._directions, "_stored", looking)
+    assert numbers(second.query(question(1), k=3)) == [1]
+
+
 def test_pages_without_directions_and_damaged_ones_are_refused(server):
     store = QdrantStore(client=server.client())
     store.create(dimensions=DIMENSIONS, record={}, tokens=TokenVectors())
