@@ -22,6 +22,7 @@ from benchmarks.report import Section
 from benchmarks.setup import Setup
 from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_pictures
 from nemotron_rag import load_embedder
+from nemotron_rag.models import _vl_model
 from nemotron_rag.models._llama import BidirectionalLlama
 from nemotron_rag.runtime import attention, windows
 from nemotron_rag.runtime.features import vision_features
@@ -69,6 +70,11 @@ def no_read_ahead() -> AbstractContextManager[object]:
 def no_varlen_kernel() -> AbstractContextManager[object]:
     """Attention runs over one sequence after the other, as it does on a CPU."""
     return patch.object(attention, "_has_kernel", return_value=False)
+
+
+def resized_by_pillow() -> AbstractContextManager[object]:
+    """Pictures are resized before they travel to the device, as they are for a CPU."""
+    return patch.object(_vl_model, "resizes_there", return_value=False)
 
 
 @contextmanager
@@ -140,7 +146,7 @@ def _preparing(setup: Setup) -> Section:
 
 
 def kernels(setup: Setup) -> Section:
-    """What variable-length attention brings, and what torch.compile would bring to the tower."""
+    """What a GPU alone does: variable-length attention, resizing; and what torch.compile would bring to the tower."""
     passages = mixed_passages(32, 32, 192) if setup.full else mixed_passages(4, 4, 24)
     ours = setup.embedder("embed_vl")
     compiled = load_embedder(
@@ -152,6 +158,7 @@ def kernels(setup: Setup) -> Section:
         for name, run_work in (
             (OURS, work),
             ("attention sequence by sequence", _under(no_varlen_kernel, work)),
+            ("pictures resized on the CPU", _under(resized_by_pillow, work)),
             ("with compile=True", lambda: compiled.embed_passages(passages)),
         )
     ]

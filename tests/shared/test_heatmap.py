@@ -16,7 +16,7 @@ from nemotron_rag import Passage, heatmap, load_multivector_embedder
 from nemotron_rag.errors import InputError
 from nemotron_rag.heatmap import Heatmap, _words, boxes, compute_heatmap
 from nemotron_rag.heatmap.boxes import grid_boxes, tile_boxes
-from nemotron_rag.models._pixels import cut_tiles
+from nemotron_rag.models._pixels import Cut, cut_tiles
 from nemotron_rag.models._qwen_pixels import PixelSettings, patchify
 from nemotron_rag.models._vl_stack import pixel_shuffle
 from nemotron_rag.protocols import LocatingEmbedder
@@ -46,7 +46,8 @@ def gradient(width: int, height: int) -> Image.Image:
 
 def test_tile_boxes_are_where_the_tiles_and_their_tokens_are():
     """What the boxes say against what the pixels of each token say: 2 by 3 tiles and the thumbnail."""
-    tiles = cut_tiles(gradient(220, 330), max_tiles=6, tile_size=64, use_thumbnail=True)  # (7, 64, 64, 3)
+    cut = Cut.of((220, 330), max_tiles=6, side=64, use_thumbnail=True)
+    tiles = cut_tiles(gradient(220, 330), cut)  # (7, 64, 64, 3)
     assert len(tiles) == 7
     patches = tiles.reshape(7, 8, 8, 8, 8, 3).mean(axis=(2, 4)).reshape(7, 64, 3)  # patches of 8x8 pixels, row by row
     tokens = pixel_shuffle(torch.from_numpy(patches)).reshape(-1, 4, 3).mean(dim=1)  # four patches each

@@ -7,18 +7,65 @@ filter, crop row by row, resize the thumbnail on its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from nemotron_rag.tiling import choose_grid
+from nemotron_rag.models._resize import resize
+from nemotron_rag.tiling import choose_grid, count_tiles
 
-__all__ = ["cut_tiles", "normalise"]
+__all__ = ["Cut", "cut_tiles", "cut_tiles_there", "normalise"]
 
 
-def cut_tiles(image: Image.Image, *, max_tiles: int, tile_size: int, use_thumbnail: bool) -> NDArray[np.uint8]:
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a picture becomes tiles.
+
+    Args:
+        columns: of the grid.
+        rows: of the grid.
+        side: of a tile, pixels.
+        thumbnail: whether the whole picture follows as one more tile.
+    """
+
+    columns: int
+    rows: int
+    side: int
+    thumbnail: bool
+
+    @classmethod
+    def of(cls, size: tuple[int, int], *, max_tiles: int, side: int, use_thumbnail: bool) -> Cut:
+        """The published choice for a picture.
+
+        Args:
+            size: its width and height, pixels.
+            max_tiles: most tiles of the grid.
+            side: of a tile, pixels.
+            use_thumbnail: add it if the grid has more than one tile.
+        """
+        grid = choose_grid(*size, max_tiles=max_tiles, tile_size=side)
+        return cls(*grid, side=side, thumbnail=count_tiles(grid, use_thumbnail=use_thumbnail) > grid[0] * grid[1])
+
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return self.columns * self.rows + self.thumbnail
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the whole grid, pixels."""
+        return self.columns * self.side, self.rows * self.side
+
+    @property
+    def pixels(self) -> int:
+        """Of all tiles."""
+        return self.tiles * self.side**2
+
+
+def cut_tiles(image: Image.Image, cut: Cut) -> NDArray[np.uint8]:
     """Cut an image into RGB tiles.
 
     The image is resized in the mode it comes in and each tile converted to RGB afterwards, as the reranker's
@@ -26,20 +73,29 @@ def cut_tiles(image: Image.Image, *, max_tiles: int, tile_size: int, use_thumbna
 
     Args:
         image: any Pillow mode.
-        max_tiles: most tiles of the grid.
-        tile_size: side of a tile, pixels.
-        use_thumbnail: append the whole image as one more tile if the grid has more than one.
+        cut: how.
 
     Returns:
-        (tiles, tile_size, tile_size, 3) uint8.
+        (tiles, side, side, 3) uint8.
     """
-    columns, rows = choose_grid(image.width, image.height, max_tiles=max_tiles, tile_size=tile_size)
-    squashed = image.resize((columns * tile_size, rows * tile_size))
-    boxes = [(x * tile_size, y * tile_size) for y in range(rows) for x in range(columns)]
-    tiles = [squashed.crop((x, y, x + tile_size, y + tile_size)) for x, y in boxes]
-    if use_thumbnail and len(tiles) > 1:
-        tiles.append(image.resize((tile_size, tile_size)))
+    side = cut.side
+    squashed = image.resize(cut.size)
+    boxes = [(x * side, y * side) for y in range(cut.rows) for x in range(cut.columns)]
+    tiles = [squashed.crop((x, y, x + side, y + side)) for x, y in boxes]
+    if cut.thumbnail:
+        tiles.append(image.resize((side, side)))
     return np.stack([np.asarray(tile.convert("RGB")) for tile in tiles])
+
+
+def cut_tiles_there(picture: torch.Tensor, cut: Cut) -> torch.Tensor:
+    """The same where the picture is: (height, width, 3) uint8 to (tiles, side, side, 3) uint8, see `resize`."""
+    side = cut.side
+    width, height = cut.size
+    squashed = resize(picture, width=width, height=height).view(cut.rows, side, cut.columns, side, 3)
+    tiles = squashed.transpose(1, 2).flatten(0, 1)  # (tiles, side, side, 3)
+    if not cut.thumbnail:
+        return tiles
+    return torch.cat([tiles, resize(picture, width=side, height=side).unsqueeze(0)])
 
 
 def normalise(

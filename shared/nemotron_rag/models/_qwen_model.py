@@ -22,6 +22,7 @@ from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
 from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image, smart_size
 from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
 from nemotron_rag.models._qwen_stack import load_qwen_stack, mrope_positions
+from nemotron_rag.models._resize import resize, resizes_there
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
 from nemotron_rag.runtime.transfer import staged
@@ -110,8 +111,9 @@ class QwenModel(PackedModel[QwenInput]):
         features = vision_features.find(key)
         if features is not None:
             return Picture(grid, key, features=staged(features, self._device))
-        resized = torch.from_numpy(resize_image(image, settings))
-        return Picture(grid, key, pixels=staged(resized, self._device))
+        there = resizes_there(image, pixels=width * height, device=self._device)
+        sent = torch.from_numpy(np.array(image) if there else resize_image(image, settings))
+        return Picture(grid, key, pixels=staged(sent, self._device))
 
     def prepare(self, parts: Sequence[Part], *, ending: Sequence[Part] = (), max_length: int, index: int) -> QwenInput:
         """Token ids and positions of a prompt; see `QwenTokenizer.encode`."""
@@ -147,12 +149,17 @@ class QwenModel(PackedModel[QwenInput]):
         merge = settings.merge_size
         features: list[torch.Tensor] = []
         for group in _groups(pictures, self._patches_at_once // merge**2):
-            pixels = [picture.pixels for picture in group if picture.pixels is not None]
-            patches = [patchify(part.to(self._device, non_blocking=True), settings) for part in pixels]
+            pixels = [self._resized(picture.pixels, picture.grid) for picture in group if picture.pixels is not None]
+            patches = [patchify(part, settings) for part in pixels]
             grids = [(picture.grid[0] * merge, picture.grid[1] * merge) for picture in group]
             tokens = self._stack.visual(torch.cat(patches), grids)
             features += tokens.split([picture.tokens for picture in group])
         return features
+
+    def _resized(self, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Of one picture, on the device: (height, width, 3) uint8, whole image tokens."""
+        rows, columns = (tokens * self.config.pixels.token_side for tokens in grid)
+        return resize(pixels.to(self._device, non_blocking=True), width=columns, height=rows)
 
 
 def _groups(pictures: Sequence[Picture], room: int) -> Iterator[list[Picture]]:

@@ -42,7 +42,7 @@ class Picture:
     Args:
         grid: rows and columns of its image tokens.
         key: of its vision features.
-        pixels: (height, width, 3) uint8, resized; None if there are features.
+        pixels: (height, width, 3) uint8, resized or still to be; None if there are features.
         features: kept from an earlier call, or None.
     """
 

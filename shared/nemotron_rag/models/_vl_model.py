@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
 from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
-from nemotron_rag.models._pixels import cut_tiles, normalise
+from nemotron_rag.models._pixels import Cut, cut_tiles, cut_tiles_there, normalise
 from nemotron_rag.models._pooling import mean_pool, token_vectors
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
+from nemotron_rag.models._resize import resizes_there
 from nemotron_rag.models._vl_config import Pooling, read_vl_config
 from nemotron_rag.models._vl_settings import VLSettings
 from nemotron_rag.models._vl_stack import load_vl_stack, tower_patch_bytes
@@ -26,7 +27,6 @@ from nemotron_rag.models._wording import embed_prompt
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
 from nemotron_rag.runtime.transfer import staged
-from nemotron_rag.tiling import choose_grid, count_tiles
 from nemotron_rag.types import Passage
 
 __all__ = ["VLInput", "VLModel", "load_vl_model"]
@@ -39,13 +39,15 @@ class VLPicture:
     Args:
         tokens: image tokens it takes.
         key: of its vision features.
-        tiles: (tiles, side, side, 3) uint8; None if there are features.
+        cut: how it becomes tiles.
+        pixels: (tiles, side, side, 3) uint8, or (height, width, 3) still to be cut; None if there are features.
         features: (tokens, hidden) kept from an earlier call, or None.
     """
 
     tokens: int
     key: bytes
-    tiles: torch.Tensor | None
+    cut: Cut
+    pixels: torch.Tensor | None
     features: torch.Tensor | None
 
 
@@ -114,7 +116,7 @@ class VLModel(PackedModel[VLInput]):
         return VLInput(self._tokenizer.encode(prompt, max_length=max_length, index=index), picture)
 
     def picture(self, passage: Passage, settings: VLSettings, *, index: int, keep_mode: bool) -> VLPicture | None:
-        """Read a passage's image, and tile it unless its vision features are kept.
+        """Read a passage's image, and make it ready for the tower unless its vision features are kept.
 
         Args:
             passage: what the caller gave.
@@ -134,15 +136,19 @@ class VLModel(PackedModel[VLInput]):
             image = load_image(passage.image) if keep_mode else to_rgb(load_image(passage.image))
         except ImageError as error:
             raise type(error)(f"passage {index}: {error}") from error
-        max_tiles, side, thumbnail = settings.max_input_tiles, self.config.tile_size, settings.use_thumbnail
-        grid = choose_grid(image.width, image.height, max_tiles=max_tiles, tile_size=side)
-        count = count_tiles(grid, use_thumbnail=thumbnail)
-        key = self._tower_key + picture_key(image, f"{grid} of {side}, {count} tiles")
-        tokens, features = count * self.config.tokens_per_tile, vision_features.find(key)
+        cut = Cut.of(
+            image.size,
+            max_tiles=settings.max_input_tiles,
+            side=self.config.tile_size,
+            use_thumbnail=settings.use_thumbnail,
+        )
+        key = self._tower_key + picture_key(image, f"{(cut.columns, cut.rows)} of {cut.side}, {cut.tiles} tiles")
+        tokens, features = cut.tiles * self.config.tokens_per_tile, vision_features.find(key)
         if features is not None:
-            return VLPicture(tokens, key, tiles=None, features=staged(features, self._device))
-        tiles = torch.from_numpy(cut_tiles(image, max_tiles=max_tiles, tile_size=side, use_thumbnail=thumbnail))
-        return VLPicture(tokens, key, tiles=staged(tiles, self._device), features=None)
+            return VLPicture(tokens, key, cut, pixels=None, features=staged(features, self._device))
+        there = resizes_there(image, pixels=cut.pixels, device=self._device)
+        pixels = torch.from_numpy(np.array(image) if there else cut_tiles(image, cut))
+        return VLPicture(tokens, key, cut, pixels=staged(pixels, self._device), features=None)
 
     @torch.inference_mode()
     def _compute(self, batch: Sequence[VLInput]) -> list[torch.Tensor]:
@@ -164,8 +170,8 @@ class VLModel(PackedModel[VLInput]):
 
     def _encode(self, pictures: Sequence[VLPicture]) -> list[torch.Tensor]:
         """Run pictures through the tower, tiles of all of them together: (tokens, hidden) each."""
-        cut = [picture.tiles for picture in pictures if picture.tiles is not None]
-        tiles = torch.cat([part.to(self._device, non_blocking=True) for part in cut])  # (tiles, side, side, 3) uint8
+        cut = [self._tiles(picture.pixels, picture.cut) for picture in pictures if picture.pixels is not None]
+        tiles = torch.cat(cut)  # (tiles, side, side, 3) uint8
         mean, std = self.config.mean, self.config.std
         tokens = torch.cat(
             [
@@ -174,6 +180,11 @@ class VLModel(PackedModel[VLInput]):
             ]
         )  # (tiles, tokens_per_tile, hidden)
         return [part.flatten(0, 1) for part in tokens.split([len(part) for part in cut])]
+
+    def _tiles(self, pixels: torch.Tensor, cut: Cut) -> torch.Tensor:
+        """Of one picture, on the device: (tiles, side, side, 3) uint8."""
+        there = pixels.to(self._device, non_blocking=True)
+        return cut_tiles_there(there, cut) if there.ndim == 3 else there
 
 
 def load_vl_model(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._pixels import cut_tiles, normalise
+from nemotron_rag.models._pixels import Cut, cut_tiles, normalise
 from nemotron_rag.models._vl_config import read_vl_config
 from nemotron_rag.models._vl_stack import load_vl_stack
 from nemotron_rag.tiling import choose_grid, count_tiles
@@ -92,14 +92,13 @@ def test_pixels_and_vision_features_equal_the_reference(case, call):
     for name in call.get("images") or [pair[2] for pair in call["pairs"]]:
         if name:
             image = load_image(DATA / case / "images" / name)
-            tiles.append(
-                cut_tiles(
-                    image if keep_mode else to_rgb(image),
-                    max_tiles=options["max_input_tiles"] or config.max_input_tiles,
-                    tile_size=config.tile_size,
-                    use_thumbnail=config.use_thumbnail if options["use_thumbnail"] is None else False,
-                )
+            cut = Cut.of(
+                image.size,
+                max_tiles=options["max_input_tiles"] or config.max_input_tiles,
+                side=config.tile_size,
+                use_thumbnail=config.use_thumbnail if options["use_thumbnail"] is None else False,
             )
+            tiles.append(cut_tiles(image if keep_mode else to_rgb(image), cut))
     found = normalise(
         torch.from_numpy(np.concatenate(tiles)), mean=config.mean, std=config.std, device=torch.device("cpu")
     )

@@ -1,0 +1,130 @@
+"""Pictures resized where the model runs: the same as Pillow's, and the same embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nemotron_rag import Passage, load_embedder, load_multivector_embedder, load_reranker
+from nemotron_rag.models import _qwen_model, _vl_model
+from nemotron_rag.models._pixels import Cut, cut_tiles, cut_tiles_there
+from nemotron_rag.models._resize import resize, resizes_there
+from nemotron_rag.pdf import read_pdf
+from nemotron_rag.runtime.features import vision_features
+
+PDFS = Path(__file__).parents[3] / "cookbook" / "pdfs"
+CUDA = torch.device("cuda")
+
+
+def page() -> Image.Image:
+    (found,) = read_pdf(sorted(PDFS.glob("*.pdf"))[0], pages=[1])
+    return found.image
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image))
+
+
+@pytest.mark.parametrize("image", [page(), noise(533, 700), noise(64, 48)], ids=["page", "noise", "small"])
+@pytest.mark.parametrize(
+    "size", [(1024, 1536), (1024, 512), (512, 512), (37, 41), (64, 700), (533, 48), (128, 96), (2, 900), (900, 2)]
+)
+def test_resized_like_pillow(image, size):
+    """Whatever its version does first: Pillow 13 begins vertically where the height shrinks more."""
+    found = resize(tensor(image), width=size[0], height=size[1])
+    expected = np.asarray(image.resize(size))
+    assert found.dtype == torch.uint8
+    assert found.shape == expected.shape
+    distance = abs(found.numpy().astype(int) - expected)
+    assert distance.max() <= 1
+    assert (distance > 0).mean() < 0.002
+
+
+def test_a_picture_of_the_right_size_stays_as_it_is():
+    picture = tensor(noise(30, 20))
+    assert torch.equal(resize(picture, width=30, height=20), picture)
+
+
+@pytest.mark.parametrize("thumbnail", [True, False])
+@pytest.mark.parametrize("size", [(220, 330), (300, 60), (40, 40)])
+def test_cut_like_pillow(size, thumbnail):
+    image = noise(*size)
+    cut = Cut.of(size, max_tiles=6, side=64, use_thumbnail=thumbnail)
+    found = cut_tiles_there(tensor(image), cut).numpy()
+    expected = cut_tiles(image, cut)
+    assert found.shape == expected.shape == (cut.tiles, 64, 64, 3)
+    assert abs(found.astype(int) - expected).max() <= 1
+
+
+def test_which_pictures_are_resized_there():
+    assert resizes_there(noise(40, 40), pixels=800, device=CUDA)
+    assert not resizes_there(noise(40, 40), pixels=799, device=CUDA)  # a large one would wait in memory as it is
+    assert not resizes_there(noise(40, 40).convert("L"), pixels=1600, device=CUDA)
+    assert not resizes_there(noise(40, 40), pixels=1600, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("module", [_vl_model, _qwen_model])
+def test_a_page_of_a_pdf_travels_as_it_is(module):
+    """At the tiles and pixels that the families have by default."""
+    image = page()
+    cut = Cut.of(image.size, max_tiles=2, side=512, use_thumbnail=True)
+    assert module.resizes_there(image, pixels=cut.pixels, device=CUDA)
+
+
+@pytest.mark.parametrize(
+    ("load", "case"),
+    [
+        (load_embedder, "embed_vl_open_1"),
+        (load_reranker, "rerank_vl_open_1"),
+        (load_multivector_embedder, "colembed_llama_open_1"),
+        (load_multivector_embedder, "colembed_qwen3vl_open_1"),
+        (load_reranker, "jina_m0_open_1"),
+        (load_reranker, "monoqwen2vl_open_1"),
+    ],
+)
+def test_the_model_says_the_same(load, case, reference, monkeypatch):
+    model = load(reference / case, device="cpu")
+    passages = [Passage(image=noise(90, 130)), Passage(image=noise(131, 60))]
+
+    def run() -> list[np.ndarray]:
+        vision_features.clear()
+        return list(model.score("why", passages) if load is load_reranker else model.embed_passages(passages))
+
+    expected = run()
+    sent = []
+    for module in (_vl_model, _qwen_model):
+        monkeypatch.setattr(module, "resizes_there", lambda image, **_: sent.append(image) or True)
+    for found, row in zip(run(), expected, strict=True):
+        np.testing.assert_allclose(found, row, atol=2e-3)
+    assert sent
+
+
+@pytest.mark.gpu
+def test_resized_like_pillow_on_a_gpu():
+    image = page()
+    for width, height in ((1024, 1536), (1024, 512), (512, 512), (37, 41)):
+        found = resize(tensor(image).cuda(), width=width, height=height).cpu().numpy()
+        distance = abs(found.astype(int) - np.asarray(image.resize((width, height))))
+        assert distance.max() <= 1
+        assert (distance > 0).mean() < 0.002
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", ["embed_vl_open_1", "colembed_qwen3vl_open_1"])
+def test_a_gpu_says_the_same_of_pictures_resized_on_either_side(case, reference, monkeypatch):
+    load = load_multivector_embedder if case.startswith("colembed") else load_embedder
+    model = load(reference / case, device="cuda", dtype="float32")
+    passages = [Passage(image=noise(90, 130))]
+    there = model.embed_passages(passages)[0]
+    vision_features.clear()
+    for module in (_vl_model, _qwen_model):
+        monkeypatch.setattr(module, "resizes_there", lambda *_, **__: False)
+    np.testing.assert_allclose(model.embed_passages(passages)[0], there, atol=2e-3)
