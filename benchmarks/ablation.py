@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from benchmarks.loads import OURS, pages_in_short, run
+from benchmarks.loads import OURS, ask_one_by_one, pages_in_short, run
 from benchmarks.measure import Contender
 from benchmarks.report import Section
 from benchmarks.setup import Setup
@@ -24,10 +25,11 @@ from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_pict
 from nemotron_rag import load_embedder
 from nemotron_rag.models import _vl_model
 from nemotron_rag.models._llama import BidirectionalLlama
+from nemotron_rag.protocols import Embedder
 from nemotron_rag.runtime import attention, windows
 from nemotron_rag.runtime.features import vision_features
 
-__all__ = ["ablation", "kernels"]
+__all__ = ["ablation", "graphs", "kernels"]
 
 Work: TypeAlias = Callable[[], NDArray[Any]]
 
@@ -38,7 +40,7 @@ _FIXED = 8  # inputs a batch, where their tokens are not counted
 def ablation(setup: Setup) -> list[Section]:
     """Each technique beside its absence; kernels and compiler on a GPU only."""
     found = [_batches(setup), _merging(setup), _features(setup), _preparing(setup)]
-    return [*found, kernels(setup)] if setup.device.type == "cuda" else found
+    return [*found, kernels(setup), graphs(setup)] if setup.device.type == "cuda" else found
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def no_read_ahead() -> AbstractContextManager[object]:
 
 def no_varlen_kernel() -> AbstractContextManager[object]:
     """Attention runs over one sequence after the other, as it does on a CPU."""
-    return patch.object(attention, "_has_kernel", return_value=False)
+    return patch.object(attention, "has_kernel", return_value=False)
 
 
 def resized_by_pillow() -> AbstractContextManager[object]:
@@ -148,10 +150,7 @@ def _preparing(setup: Setup) -> Section:
 def kernels(setup: Setup) -> Section:
     """What a GPU alone does: variable-length attention, resizing; and what torch.compile would bring to the tower."""
     passages = mixed_passages(32, 32, 192) if setup.full else mixed_passages(4, 4, 24)
-    ours = setup.embedder("embed_vl")
-    compiled = load_embedder(
-        setup.checkpoint("embed_vl"), device=str(setup.device), dtype=setup.number_format, compile=True
-    )
+    ours, compiled = setup.embedder("embed_vl"), _compiled(setup)
     work = lambda: ours.embed_passages(passages)  # noqa: E731
     contenders = [
         Contender(name, run_work, before=vision_features.clear)
@@ -163,6 +162,21 @@ def kernels(setup: Setup) -> Section:
         )
     ]
     return run(setup, f"kernels: {len(passages)} passages of all kinds", contenders, items=len(passages), unit="inputs")
+
+
+def graphs(setup: Setup) -> Section:
+    """What replaying questions from CUDA graphs would bring."""
+    contenders = [
+        Contender(name, partial(ask_one_by_one, model, QUERIES))
+        for name, model in ((OURS, setup.embedder("embed_vl")), ("with compile=True", _compiled(setup)))
+    ]
+    title = f"graphs: {len(QUERIES)} questions, one after the other"
+    return run(setup, title, contenders, items=len(QUERIES), unit="calls")
+
+
+def _compiled(setup: Setup) -> Embedder:
+    folder, device = setup.checkpoint("embed_vl"), str(setup.device)
+    return load_embedder(folder, device=device, dtype=setup.number_format, compile=True)
 
 
 def _pair(
@@ -180,11 +194,11 @@ def _under(switch: Callable[[], AbstractContextManager[object]], work: Work) -> 
     return switched
 
 
-def _padded_forward(self: BidirectionalLlama, embeddings: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    hidden = pad_sequence(list(embeddings.split(list(lengths))), batch_first=True)  # (sequences, longest, hidden)
+def _padded_forward(self: BidirectionalLlama, embeddings: torch.Tensor, packing: attention.Packing) -> torch.Tensor:
+    hidden = pad_sequence(list(embeddings.split(packing.lengths)), batch_first=True)  # (sequences, longest, hidden)
     longest = hidden.shape[1]
     places = torch.arange(longest, device=hidden.device).unsqueeze(0)  # (1, longest)
-    real = places < torch.tensor(lengths, device=hidden.device).unsqueeze(1)  # (sequences, longest)
+    real = places < torch.tensor(packing.lengths, device=hidden.device).unsqueeze(1)  # (sequences, longest)
     mask = None if real.all() else real[:, None, None, :].expand(-1, 1, longest, -1)
     rotary = self.rotary_emb(hidden, places)
     for layer in self.layers:

@@ -54,7 +54,8 @@ def load_embedder(
         max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
             ``query``; None for 8192, 2048, 10240 and 512, for text models 8192. Text is cut; image tokens never are.
         compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first pictures,
-            and a C++ compiler or Triton must be there. On a CPU it brings nothing; on a GPU it has not been measured.
+            and a C++ compiler or Triton must be there. On CUDA, single questions are replayed from CUDA graphs besides.
+            On a CPU it brings nothing; on a GPU it has not been measured.
 
     Raises:
         UnknownModelError: no such id or folder.

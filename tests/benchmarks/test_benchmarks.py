@@ -114,9 +114,9 @@ def test_the_kernels_of_a_gpu_compute_the_same(tmp_path, monkeypatch):
     """Run on the CPU, where there is one kernel only, and uncompiled: that the load runs is what is tested."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     setup = Setup(folder=tmp_path, device=CPU, dtype=torch.float32, full=False, rounds=1, pages=3)
-    section = ablation.kernels(setup)
-    assert [row.runs for row in section.rows] == [1, 1, 1, 1]
-    assert max(row.difference for row in section.rows) < 1e-4
+    for section, contenders in ((ablation.kernels(setup), 4), (ablation.graphs(setup), 2)):
+        assert [row.runs for row in section.rows] == [1] * contenders
+        assert max(row.difference for row in section.rows) < 1e-4
 
 
 def test_contenders_take_turns_and_are_compared_with_the_first():

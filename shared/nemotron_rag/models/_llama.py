@@ -5,7 +5,7 @@ It knows tensors only: no prompts, no images, no scores. Layer classes come from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from nemotron_rag.runtime.attention import PACKED_ATTENTION, pack
+from nemotron_rag.runtime.attention import PACKED_ATTENTION, Packing
 
 __all__ = ["BidirectionalLlama", "llama_config", "plain"]
 
@@ -33,18 +33,17 @@ class BidirectionalLlama(nn.Module):
         with torch.device("cpu"):  # computed, not loaded: must exist even where the weights do not yet
             self.rotary_emb = LlamaRotaryEmbedding(config)
 
-    def forward(self, embeddings: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, packing: Packing) -> torch.Tensor:
         """Run the layers.
 
         Args:
             embeddings: (tokens, hidden) of all sequences.
-            lengths: tokens of each sequence.
+            packing: where each of them lies.
 
         Returns:
             (tokens, hidden), after the final norm.
         """
         hidden = embeddings.unsqueeze(0)  # (1, tokens, hidden)
-        packing = pack(lengths, embeddings.device)
         rotary = self.rotary_emb(hidden, packing.positions.unsqueeze(0))
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, packing=packing)

@@ -18,7 +18,7 @@ from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.runtime.windows import arun_windows, run_windows
 from nemotron_rag.runtime.worker import Worker
 
-__all__ = ["PackedModel", "load_packed", "token_bytes"]
+__all__ = ["PackedModel", "head_dim", "load_packed", "token_bytes"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Sized)
@@ -125,11 +125,16 @@ def token_bytes(config: Any, dtype: torch.dtype) -> int:
         config: of its layers, with the field names that Llama and Qwen share.
         dtype: of its weights.
     """
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = head_dim(config)
     return layer_bytes(
         hidden=config.hidden_size,
         mlp=config.intermediate_size,
-        queries=config.num_attention_heads * head_dim,
-        keys=config.num_key_value_heads * head_dim,
+        queries=config.num_attention_heads * width,
+        keys=config.num_key_value_heads * width,
         dtype=dtype,
     )
+
+
+def head_dim(config: Any) -> int:
+    """Width of an attention head, which a config may leave to be worked out."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

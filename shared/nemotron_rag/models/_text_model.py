@@ -16,6 +16,7 @@ from nemotron_rag.models._llama import BidirectionalLlama, llama_config
 from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._pooling import mean_pool
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
+from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.checkpoint import load_weights, read_json
 from nemotron_rag.types import Passage
 
@@ -75,7 +76,7 @@ class TextModel(PackedModel[TextInput]):
         """The mean of each sequence's last hidden states: (hidden,) float32 each."""
         lengths = [item.tokens for item in batch]
         ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
-        hidden = self._llama(self._llama.embed_tokens(ids), lengths)  # (tokens, hidden)
+        hidden = self._llama(self._llama.embed_tokens(ids), pack(lengths, self._device))  # (tokens, hidden)
         return list(mean_pool(hidden, lengths).cpu())
 
 

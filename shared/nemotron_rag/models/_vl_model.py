@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
 from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
+from nemotron_rag.models._packed import PackedModel, head_dim, load_packed, token_bytes
 from nemotron_rag.models._pixels import Cut, cut_tiles, cut_tiles_there, normalise
 from nemotron_rag.models._pooling import mean_pool, token_vectors
 from nemotron_rag.models._prompt import Prompt, PromptTokenizer
@@ -24,8 +24,10 @@ from nemotron_rag.models._vl_config import Pooling, read_vl_config
 from nemotron_rag.models._vl_settings import VLSettings
 from nemotron_rag.models._vl_stack import load_vl_stack, tower_patch_bytes
 from nemotron_rag.models._wording import embed_prompt
+from nemotron_rag.runtime.attention import has_kernel, pack
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
+from nemotron_rag.runtime.graphs import Replay
 from nemotron_rag.runtime.transfer import staged
 from nemotron_rag.types import Passage
 
@@ -77,7 +79,7 @@ class VLModel(PackedModel[VLInput]):
         device: where it runs.
         dtype: number format of the weights.
         pooling: what it computes: one mean for each input, or a vector for each of its tokens.
-        compile: whether torch.compile is to fuse the tower.
+        compile: whether torch.compile is to fuse the tower, and CUDA graphs to replay the Llama for single questions.
     """
 
     def __init__(
@@ -88,8 +90,11 @@ class VLModel(PackedModel[VLInput]):
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1, settings=self.config.tower_settings)
+        self._replay: Replay | None = None
         if compile:
             self._stack.vision_model.compile(dynamic=True)  # the number of tiles varies, nothing else
+            if has_kernel(device, dtype, head_dim=head_dim(self.config.llm)):
+                self._replay = Replay(self._stack, device=device)
         tile = (self.config.tile_size // self.config.patch_size) ** 2  # patches
         patches = tokens_at_once(device, token_bytes=tower_patch_bytes(self.config.vision, dtype))
         self._tiles_at_once = max(1, patches // tile)
@@ -154,11 +159,18 @@ class VLModel(PackedModel[VLInput]):
     def _compute(self, batch: Sequence[VLInput]) -> list[torch.Tensor]:
         """For each sequence the mean of its last hidden states (hidden,), or its tokens' vectors (tokens, hidden)."""
         lengths = [item.tokens for item in batch]
-        ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
-        hidden = self._stack(ids, lengths, self._image_tokens(batch))  # (tokens, hidden)
+        hidden = self._run(batch)  # (tokens, hidden)
         if self._pooling == "colbert":
             return token_vectors(hidden, lengths)
         return list(mean_pool(hidden, lengths).cpu())
+
+    def _run(self, batch: Sequence[VLInput]) -> torch.Tensor:
+        """The last hidden states of all tokens of a batch: (tokens, hidden)."""
+        if self._replay and len(batch) == 1 and batch[0].picture is None and self._replay.fits(batch[0].tokens):
+            return self._replay(batch[0].ids)
+        ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
+        packing = pack([item.tokens for item in batch], self._device)
+        return self._stack(ids, packing, self._image_tokens(batch))  # type: ignore[no-any-return]
 
     def _image_tokens(self, batch: Sequence[VLInput]) -> torch.Tensor | None:
         """Image tokens of a batch in document order, (image tokens, hidden); None if it has no image."""

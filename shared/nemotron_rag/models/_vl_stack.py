@@ -6,7 +6,6 @@ modules are the published weight names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from nemotron_rag.models._llama import BidirectionalLlama
 from nemotron_rag.models._vl_config import VLConfig
+from nemotron_rag.runtime.attention import Packing
 from nemotron_rag.runtime.budget import layer_bytes
 from nemotron_rag.runtime.checkpoint import load_weights
 
@@ -78,13 +78,13 @@ class LlamaNemotronVL(nn.Module):
         return self.mlp1(pixel_shuffle(patches))  # type: ignore[no-any-return]  # (tiles, tokens, hidden)
 
     def forward(
-        self, input_ids: torch.Tensor, lengths: Sequence[int], image_tokens: torch.Tensor | None = None
+        self, input_ids: torch.Tensor, packing: Packing, image_tokens: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Run packed sequences through the Llama.
 
         Args:
             input_ids: (tokens,) of all sequences.
-            lengths: tokens of each sequence.
+            packing: where each of them lies.
             image_tokens: (image tokens, hidden), in the order of the ``<IMG_CONTEXT>`` ids that they replace.
 
         Returns:
@@ -94,7 +94,7 @@ class LlamaNemotronVL(nn.Module):
         if image_tokens is not None:
             places = (input_ids == self.config.image_context_id).unsqueeze(-1)  # (tokens, 1)
             embeddings = embeddings.masked_scatter(places, image_tokens.to(embeddings.dtype))
-        return self.language_model(embeddings, lengths)  # type: ignore[no-any-return]
+        return self.language_model(embeddings, packing)  # type: ignore[no-any-return]
 
 
 def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ try:
 except ImportError:  # before torch 2.10
     varlen_attn = None  # type: ignore[assignment]
 
-__all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "pack", "packed_attention"]
+__all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "has_kernel", "pack", "packed_attention"]
 
 PACKED_ATTENTION = "nemotron_rag_packed"
 PACKED_CAUSAL_ATTENTION = "nemotron_rag_packed_causal"
@@ -90,19 +90,26 @@ def packed_attention(
     Returns:
         (1, tokens, heads, head_dim), and None in place of the attention weights.
     """
-    attend = _in_one_call if _has_kernel(query) else _one_by_one
+    there = has_kernel(query.device, query.dtype, head_dim=query.shape[-1])
+    attend = _in_one_call if there else _one_by_one
     return attend(query, key, value, packing, scaling, causal), None
 
 
-def _has_kernel(query: torch.Tensor) -> bool:
-    head_dim = query.shape[-1]
+def has_kernel(device: torch.device, dtype: torch.dtype, *, head_dim: int) -> bool:
+    """Whether torch's variable-length FlashAttention runs there; it takes the lengths from the device.
+
+    Args:
+        device: of the heads.
+        dtype: likewise.
+        head_dim: width of one.
+    """
     return (
         _HAS_KERNEL
-        and query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
+        and device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
         and head_dim % 8 == 0
         and head_dim <= _MAX_HEAD_DIM
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
         and torch.backends.cuda.is_flash_attention_available()
     )
 

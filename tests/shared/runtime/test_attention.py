@@ -81,20 +81,21 @@ def test_the_kernel_is_asked_for_the_same(monkeypatch, causal):
 
     real = pytest.importorskip("torch.nn.attention.varlen").varlen_attn
     monkeypatch.setattr(attention, "varlen_attn", kernel)
-    monkeypatch.setattr(attention, "_has_kernel", lambda query: True)
+    monkeypatch.setattr(attention, "has_kernel", lambda *_, **__: True)
     heads = _heads()
     torch.testing.assert_close(_packed(*heads, causal=causal), _padded(*heads, causal=causal))
 
 
 def test_a_cpu_has_no_kernel():
-    assert not attention._has_kernel(torch.zeros(1, 4, 8, 64, dtype=torch.bfloat16))
+    assert not attention.has_kernel(torch.device("cpu"), torch.bfloat16, head_dim=64)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_kernel_equals_padded_on_the_device(causal):
     heads = _heads(dtype=torch.bfloat16, device="cuda")
-    assert attention._has_kernel(heads[0]) or torch.cuda.get_device_capability() < (8, 0)
+    there = attention.has_kernel(heads[0].device, torch.bfloat16, head_dim=16)
+    assert there or torch.cuda.get_device_capability() < (8, 0)
     padded = _padded(*(tensor.float() for tensor in heads), causal=causal)
     torch.testing.assert_close(_packed(*heads, causal=causal).float(), padded, atol=2e-2, rtol=2e-2)
 

@@ -17,6 +17,7 @@ from nemotron_rag.models._qwen_model import QwenModel
 from nemotron_rag.models._vl_model import VLModel
 from nemotron_rag.models._vl_stack import tower_patch_bytes
 from nemotron_rag.runtime import budget
+from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.budget import tokens_at_once
 
 TOKENS = 256
@@ -40,7 +41,7 @@ def test_llama_needs_what_the_formula_says(dtype, mlp, heads, kv_heads):
     config = llama_config(fields | {"num_attention_heads": heads, "num_key_value_heads": kv_heads})
     model = BidirectionalLlama(config).eval().to(dtype)
     embeddings = torch.zeros(TOKENS, 256, dtype=dtype)
-    needed = _peak(lambda: model(embeddings, [TOKENS // 2] * 2)) / TOKENS
+    needed = _peak(lambda: model(embeddings, pack([TOKENS // 2] * 2, embeddings.device))) / TOKENS
     assert needed <= token_bytes(config, dtype) <= 2.5 * needed
 
 
@@ -110,6 +111,6 @@ def test_the_budget_fits_and_is_used_on_the_device(reference):
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with torch.inference_mode():
-        model(embeddings, [tokens])
+        model(embeddings, pack([tokens], CUDA))
     used = torch.cuda.max_memory_allocated() - before
     assert tokens * per_token / 4 < used < tokens * per_token
