@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from nemotron_rag.models._resize import resize
+from nemotron_rag.models._resize import resize, resize_image
 from nemotron_rag.tiling import choose_grid, count_tiles
 
 __all__ = ["Cut", "cut_tiles", "cut_tiles_there", "normalise"]
@@ -79,23 +79,22 @@ def cut_tiles(image: Image.Image, cut: Cut) -> NDArray[np.uint8]:
         (tiles, side, side, 3) uint8.
     """
     side = cut.side
-    squashed = image.resize(cut.size)
+    squashed = resize_image(image, cut.size)
     boxes = [(x * side, y * side) for y in range(cut.rows) for x in range(cut.columns)]
     tiles = [squashed.crop((x, y, x + side, y + side)) for x, y in boxes]
     if cut.thumbnail:
-        tiles.append(image.resize((side, side)))
+        tiles.append(resize_image(image, (side, side)))
     return np.stack([np.asarray(tile.convert("RGB")) for tile in tiles])
 
 
 def cut_tiles_there(picture: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The same where the picture is: (height, width, 3) uint8 to (tiles, side, side, 3) uint8, see `resize`."""
     side = cut.side
-    width, height = cut.size
-    squashed = resize(picture, width=width, height=height).view(cut.rows, side, cut.columns, side, 3)
+    squashed = resize(picture, cut.size).reshape(cut.rows, side, cut.columns, side, 3)
     tiles = squashed.transpose(1, 2).flatten(0, 1)  # (tiles, side, side, 3)
     if not cut.thumbnail:
         return tiles
-    return torch.cat([tiles, resize(picture, width=side, height=side).unsqueeze(0)])
+    return torch.cat([tiles, resize(picture, (side, side)).unsqueeze(0)])
 
 
 def normalise(

@@ -19,10 +19,10 @@ from nemotron_rag.images import load_image, to_rgb
 from nemotron_rag.models._packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._pooling import token_vectors
 from nemotron_rag.models._qwen_config import QwenGeneration, read_qwen_config
-from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image, smart_size
+from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, smart_size
 from nemotron_rag.models._qwen_prompt import Part, Picture, QwenTokenizer
 from nemotron_rag.models._qwen_stack import load_qwen_stack, mrope_positions
-from nemotron_rag.models._resize import resize, resizes_there
+from nemotron_rag.models._resize import resize, resize_image, resizes_there
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.features import image_features, picture_key, vision_features, weights_key
 from nemotron_rag.runtime.transfer import staged
@@ -112,7 +112,7 @@ class QwenModel(PackedModel[QwenInput]):
         if features is not None:
             return Picture(grid, key, features=staged(features, self._device))
         there = resizes_there(image, pixels=width * height, device=self._device)
-        sent = torch.from_numpy(np.array(image) if there else resize_image(image, settings))
+        sent = torch.from_numpy(np.array(image if there else resize_image(image, (width, height))))
         return Picture(grid, key, pixels=staged(sent, self._device))
 
     def prepare(self, parts: Sequence[Part], *, ending: Sequence[Part] = (), max_length: int, index: int) -> QwenInput:
@@ -158,8 +158,8 @@ class QwenModel(PackedModel[QwenInput]):
 
     def _resized(self, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Of one picture, on the device: (height, width, 3) uint8, whole image tokens."""
-        rows, columns = (tokens * self.config.pixels.token_side for tokens in grid)
-        return resize(pixels.to(self._device, non_blocking=True), width=columns, height=rows)
+        height, width = (tokens * self.config.pixels.token_side for tokens in grid)
+        return resize(pixels.to(self._device, non_blocking=True), (width, height))
 
 
 def _groups(pictures: Sequence[Picture], room: int) -> Iterator[list[Picture]]:

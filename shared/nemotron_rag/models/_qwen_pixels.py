@@ -1,6 +1,6 @@
 """From a page image to the patches that a Qwen-VL tower reads, at the image's own aspect ratio. It knows no weights.
 
-The `pil` path of the published image processors, with Pillow and torch alone.
+The `pil` path of the published image processors.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from nemotron_rag.errors import ImageError
 
-__all__ = ["PixelSettings", "patchify", "read_pixel_settings", "resize_image", "smart_size"]
+__all__ = ["PixelSettings", "patchify", "read_pixel_settings", "smart_size"]
 
 _MAX_ASPECT = 200  # the published processors refuse longer strips
 
@@ -92,16 +89,6 @@ def smart_size(width: int, height: int, settings: PixelSettings) -> tuple[int, i
         enlarge = math.sqrt(settings.min_pixels / (height * width))
         sizes = [math.ceil(length * enlarge / side) * side for length in (width, height)]
     return sizes[0], sizes[1]
-
-
-def resize_image(image: Image.Image, settings: PixelSettings) -> NDArray[np.uint8]:
-    """An RGB image at the size that the tower reads: (height, width, 3) uint8.
-
-    Raises:
-        ImageError: as for `smart_size`.
-    """
-    size = smart_size(image.width, image.height, settings)
-    return np.array(image.resize(size, Image.Resampling.BICUBIC))
 
 
 def patchify(pixels: torch.Tensor, settings: PixelSettings) -> torch.Tensor:

@@ -25,7 +25,7 @@ from nemotron_rag.vision_cache import DEFAULT_BYTES, DEFAULT_FOLDER_BYTES, FOLDE
 __all__ = ["FeatureCache", "TowerInput", "image_features", "picture_key", "vision_features", "weights_key"]
 
 _SAMPLED = 256  # values read of each weight: enough to tell two trainings apart, quick for gigabytes
-_FORMAT = b"1"  # of the keys: changes whenever the way from picture to features does
+_FORMAT = b"2"  # of the keys: changes whenever the way from picture to features does
 _UNWRITTEN = 16  # features that may wait for the disk; who wants to keep more has to wait
 
 

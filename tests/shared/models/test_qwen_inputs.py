@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 from nemotron_rag.errors import CheckpointError, ImageError
 from nemotron_rag.images import load_image, to_rgb
 from nemotron_rag.models._qwen_config import read_qwen_config
-from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, resize_image, smart_size
+from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, smart_size
 from nemotron_rag.models._qwen_prompt import Control, Picture, QwenTokenizer
 from nemotron_rag.models._qwen_stack import mrope_positions
+from nemotron_rag.models._resize import resize_image
 from nemotron_rag.models.jina_reranker_m0 import jina_prompt
 from nemotron_rag.models.monoqwen2_vl import monoqwen_prompt
 from nemotron_rag.models.nemotron_colembed_qwen3_vl import passage_prompt, query_prompt
@@ -55,7 +57,8 @@ def test_patches_equal_the_reference(case):
     for name, images in _images_of(case, calls):
         patches, grids = [], []
         for image in images:
-            pixels = resize_image(to_rgb(load_image(DATA / case / "images" / image)), settings)
+            picture = to_rgb(load_image(DATA / case / "images" / image))
+            pixels = np.array(resize_image(picture, smart_size(*picture.size, settings)))
             grids.append([1, pixels.shape[0] // settings.patch_size, pixels.shape[1] // settings.patch_size])
             patches.append(patchify(torch.from_numpy(pixels), settings))
         found = torch.cat(patches)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
 
 from nemotron_rag import Passage, load_embedder, load_multivector_embedder, load_reranker
-from nemotron_rag.models import _qwen_model, _vl_model
+from nemotron_rag.models import _qwen_model, _resize, _vl_model
 from nemotron_rag.models._pixels import Cut, cut_tiles, cut_tiles_there
-from nemotron_rag.models._resize import resize, resizes_there
+from nemotron_rag.models._resize import resize, resize_image, resizes_there
 from nemotron_rag.pdf import read_pdf
 from nemotron_rag.runtime.features import vision_features
 
@@ -38,9 +39,8 @@ def tensor(image: Image.Image) -> torch.Tensor:
     "size", [(1024, 1536), (1024, 512), (512, 512), (37, 41), (64, 700), (533, 48), (128, 96), (2, 900), (900, 2)]
 )
 def test_resized_like_pillow(image, size):
-    """Whatever its version does first: Pillow 13 begins vertically where the height shrinks more."""
-    found = resize(tensor(image), width=size[0], height=size[1])
-    expected = np.asarray(image.resize(size))
+    found = resize(tensor(image), size)
+    expected = np.asarray(resize_image(image, size))
     assert found.dtype == torch.uint8
     assert found.shape == expected.shape
     distance = abs(found.numpy().astype(int) - expected)
@@ -48,9 +48,28 @@ def test_resized_like_pillow(image, size):
     assert (distance > 0).mean() < 0.002
 
 
+@pytest.mark.skipif(int(PIL.__version__.partition(".")[0]) < 13, reason="what Pillow 13 does is to be compared with")
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("size", [(1024, 512), (512, 512), (64, 700), (533, 48), (900, 2)])
+def test_every_pillow_resizes_like_pillow_13(size, mode, monkeypatch):
+    monkeypatch.setattr(_resize, "_PILLOW_BEFORE_13", True)
+    image = noise(533, 700)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(noise(533, 700).convert("L"))
+    image = image.convert(mode)
+    assert resize_image(image, size).tobytes() == image.resize(size).tobytes()
+
+
+def test_the_order_of_the_passes_shows():
+    """What Pillow did before version 13, without the way around it."""
+    image, size = noise(533, 700), (1024, 512)
+    across_first = np.asarray(image.resize((1024, 700)).resize(size)).astype(int)
+    assert abs(across_first - np.asarray(resize_image(image, size))).max() > 1
+
+
 def test_a_picture_of_the_right_size_stays_as_it_is():
     picture = tensor(noise(30, 20))
-    assert torch.equal(resize(picture, width=30, height=20), picture)
+    assert torch.equal(resize(picture, (30, 20)), picture)
 
 
 @pytest.mark.parametrize("thumbnail", [True, False])
@@ -110,9 +129,9 @@ def test_the_model_says_the_same(load, case, reference, monkeypatch):
 @pytest.mark.gpu
 def test_resized_like_pillow_on_a_gpu():
     image = page()
-    for width, height in ((1024, 1536), (1024, 512), (512, 512), (37, 41)):
-        found = resize(tensor(image).cuda(), width=width, height=height).cpu().numpy()
-        distance = abs(found.astype(int) - np.asarray(image.resize((width, height))))
+    for size in ((1024, 1536), (1024, 512), (512, 512), (37, 41)):
+        found = resize(tensor(image).cuda(), size).cpu().numpy()
+        distance = abs(found.astype(int) - np.asarray(resize_image(image, size)))
         assert distance.max() <= 1
         assert (distance > 0).mean() < 0.002
 
