@@ -9,11 +9,14 @@ import copy
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaConfig, LlamaModel, SiglipVisionConfig, SiglipVisionModel
 
 __all__ = ["TextNetwork", "VLNetwork", "load_published"]
+
+_TRANSFORMERS_4 = transformers.__version__.startswith("4.")  # its Llama without a mask is causal, whatever is asked for
 
 
 class TextNetwork(nn.Module):
@@ -40,7 +43,7 @@ class TextNetwork(nn.Module):
     def run(self, embeddings: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """From (sequences, length, hidden) to the same shape, after the final norm."""
         seen = None  # nothing is padded: the fastest attention there is may be chosen
-        if not attention_mask.all():
+        if not attention_mask.all() or _TRANSFORMERS_4:
             length = attention_mask.shape[1]
             seen = attention_mask[:, None, None, :].bool().expand(-1, 1, length, -1)  # (sequences, 1, length, length)
         found = self.language_model(inputs_embeds=embeddings, attention_mask=seen)
@@ -62,7 +65,8 @@ class VLNetwork(TextNetwork):
         vision._attn_implementation = "sdpa"
         vision.vision_use_head = False  # the models do not use it
         joined, hidden = 4 * vision.hidden_size, llm.hidden_size
-        self.vision_model = SiglipVisionModel(vision)
+        tower = SiglipVisionModel(vision)
+        self.vision_model = getattr(tower, "vision_model", tower)  # transformers 4 has it one level deeper
         self.mlp1 = nn.Sequential(nn.LayerNorm(joined), nn.Linear(joined, hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.context = context
 
