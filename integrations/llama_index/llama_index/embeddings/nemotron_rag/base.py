@@ -60,7 +60,7 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
             `embeddings_cache` is refused: it would answer a question with the vector of an equal passage.
         num_workers: batches of texts that LlamaIndex's async method has under way; None for all.
         callback_manager: for callbacks.
-        rate_limiter: of LlamaIndex, where it has one.
+        rate_limiter: of LlamaIndex.
         settings: all of these, and the arguments of `ModelFields` (``device``, ``dtype``, ``max_input_tiles``, ...).
 
     Raises:
@@ -119,11 +119,10 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
     def get_passage_embeddings(self, passages: Sequence[Passage], *, show_progress: bool = False) -> list[Embedding]:
         """Embed texts, pictures, or both: one vector for each passage, in their order."""
         vectors: list[Embedding] = []
-        limiter = getattr(self, "rate_limiter", None)  # newer releases of LlamaIndex have it
         for batch in self._batches(passages, show_progress):
             with self._events(batch) as result:
-                if limiter is not None:
-                    limiter.acquire()
+                if self.rate_limiter is not None:
+                    self.rate_limiter.acquire()
                 result += self._embed(batch, "passage")
             vectors += result
         return vectors
@@ -134,11 +133,10 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
     ) -> list[Embedding]:
         """The same as `get_passage_embeddings`, without blocking the event loop."""
         vectors: list[Embedding] = []
-        limiter = getattr(self, "rate_limiter", None)  # newer releases of LlamaIndex have it
         for batch in self._batches(passages, show_progress):
             with self._events(batch) as result:
-                if limiter is not None:
-                    await limiter.async_acquire()
+                if self.rate_limiter is not None:
+                    await self.rate_limiter.async_acquire()
                 result += await self._aembed(batch, "passage")
             vectors += result
         return vectors

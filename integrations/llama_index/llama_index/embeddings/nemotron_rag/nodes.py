@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llama_index.core.base.llms.types import ImageBlock, TextBlock
+from llama_index.core.base.llms.types import BaseContentBlock, ImageBlock, TextBlock
 from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MediaResource, MetadataMode, Node, NodeWithScore
 
 from nemotron_rag.types import ImageSource
-
-if TYPE_CHECKING:
-    from llama_index.core.base.llms.types import BaseContentBlock  # not in 0.13
 
 __all__ = ["PageNode", "Picture", "for_llm", "is_picture_node", "light", "light_nodes", "picture_of", "without_picture"]
 
