@@ -134,14 +134,14 @@ def _features(setup: Setup) -> Section:
 
 def _preparing(setup: Setup) -> Section:
     embedder, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
-    pages = page_pictures(windows.WINDOW + 8)
+    pages = page_pictures(3 * windows.WINDOW)
     work = lambda: embedder.embed_passages(pages)  # noqa: E731
     contenders = [
         Contender(name, run_work, before=vision_features.clear)
         for name, run_work in (
             (OURS, work),
             ("one thread cuts tiles", _under(one_cutting_thread, work)),
-            ("nothing is cut ahead", _under(no_read_ahead, work)),
+            ("all tiles are cut first", _under(no_read_ahead, work)),
         )
     ]
     return run(setup, f"preparing: {pages_in_short(padded, pages)}", contenders, items=len(pages), unit="pages")
