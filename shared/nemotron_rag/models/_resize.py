@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 __all__ = ["resize", "resize_image", "resizes_there"]
 
 _PILLOW_BEFORE_13 = int(PIL.__version__.partition(".")[0]) < 13
-_MOST = 2  # times the bytes of the resized picture that the picture itself may take: they wait in memory
+_MOST = 3  # times as large as resized, as a scan of 200 dpi is: such pictures wait in memory
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:

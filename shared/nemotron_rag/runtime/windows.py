@@ -21,7 +21,7 @@ from nemotron_rag.runtime.worker import Worker
 
 __all__ = ["WINDOW", "arun_windows", "run_windows"]
 
-WINDOW = 32  # inputs prepared at a time; a page of 7 tiles takes 5.5 MB
+WINDOW = 32  # inputs prepared at a time; a page of 7 tiles takes 5.5 MB, a scan for a GPU up to 16
 
 # Pillow lets go of the interpreter while it resizes, 80 ms a page; tokenisers do not gain.
 _threads = ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 1)), thread_name_prefix="nemotron-rag prepare")

@@ -22,7 +22,7 @@ from nemotron_rag.runtime.batching import Compute, Sized, compute_batch
 __all__ = ["Worker"]
 
 S = TypeVar("S", bound=Sized)
-_MAX_WAITING = 262_144  # tokens of prepared inputs, some 150 pages of 5.5 MB; who wants to add more has to wait
+_MAX_WAITING = 262_144  # tokens of prepared inputs, some 150 pages of 5 to 16 MB; who wants to add more has to wait
 _PATIENCE = 5.0  # seconds that a thread may take to end with the process
 _LEAST_SHARE = 8  # no device gets less than this part of a full batch for the sake of the others
 

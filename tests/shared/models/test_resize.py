@@ -84,8 +84,8 @@ def test_cut_like_pillow(size, thumbnail):
 
 
 def test_which_pictures_are_resized_there():
-    assert resizes_there(noise(40, 40), pixels=800, device=CUDA)
-    assert not resizes_there(noise(40, 40), pixels=799, device=CUDA)  # a large one would wait in memory as it is
+    assert resizes_there(noise(40, 40), pixels=534, device=CUDA)
+    assert not resizes_there(noise(40, 40), pixels=533, device=CUDA)  # a large one would wait in memory as it is
     assert not resizes_there(noise(40, 40).convert("L"), pixels=1600, device=CUDA)
     assert not resizes_there(noise(40, 40), pixels=1600, device=torch.device("cpu"))
 
