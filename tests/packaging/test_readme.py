@@ -9,7 +9,7 @@ import pymupdf
 import pytest
 import typer.core
 
-from nemotron_rag import catalog, cli, load
+from nemotron_rag import catalog, cli, configure_vision_cache, load
 from nemotron_rag.cli._models import MODEL_COLUMNS, model_row
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 
@@ -84,6 +84,13 @@ def test_python_blocks_compile(block):
     compile(block, "README.md", "exec")
 
 
+@pytest.fixture
+def _usual_vision_cache():
+    yield
+    configure_vision_cache()
+
+
+@pytest.mark.usefixtures("_usual_vision_cache")
 @pytest.mark.parametrize("block", [block for block in BLOCKS if not block.startswith(NEEDS_HUB)])
 def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
     def load_fake(name, kind, *_):
