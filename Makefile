@@ -2,43 +2,53 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PROJECTS := pyproject.toml starters/pyproject.toml constraints.txt
+DEMO := $(VENV)/.demo
+ALL := $(VENV)/.all
 
-.PHONY: help demo test notebooks lint fmt types imports check clean
+.PHONY: help demo test test-fast notebooks lint fmt types imports check clean
 
 help:  ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
 # torch goes first and alone: an installed one is kept by everything that follows.
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO): $(PROJECTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test --group lint --group types
-	@touch $(STAMP)
+	$(PIP) torch
+	$(PIP) --editable ./starters --editable ".[demo]"
+	@touch $(DEMO)
 
-demo: $(STAMP)  ## Index, search and rerank the PDFs in cookbook/pdfs, offline, and write an HTML page
+$(ALL): $(DEMO)
+	$(PIP) --editable ".[all]" --group test --group lint --group types
+	@touch $(ALL)
+
+demo: $(DEMO)  ## Index, search and rerank the PDFs in cookbook/pdfs, offline, and write an HTML page
 	$(BIN)/nemotron-rag demo --out demo_output
 
-test: $(STAMP)  ## Run every test that needs neither a GPU nor the model hub
+test: $(ALL)  ## Run every test that needs neither a GPU nor the model hub
 	$(BIN)/python -m pytest
 
-notebooks: $(STAMP)  ## Run the notebooks in cookbook/ and store what they show
-	$(BIN)/python tests/notebooks.py
+test-fast: $(ALL)  ## Run the quick tests of the core and of the contract of adapters, on up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not gpu and not hub" \
+		tests/shared tests/packaging tests/integrations/test_adapters.py
 
-lint: $(STAMP)  ## Style
+notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
+	$(BIN)/python tests/support/notebooks.py
+
+lint: $(ALL)  ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-fmt: $(STAMP)  ## Apply the style
+fmt: $(ALL)  ## Apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(STAMP)  ## Types
+types: $(ALL)  ## Types
 	$(BIN)/mypy
 
-imports: $(STAMP)  ## Import rules
+imports: $(ALL)  ## Import rules
 	$(BIN)/lint-imports
 
 check: lint types imports test  ## All that CI runs

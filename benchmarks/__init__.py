@@ -1,1 +1,1 @@
-"""Measures this project beside its peers on the same weights, in one run; not installed with the package."""
+"""Benchmarks of this project and its peers on the same weights; not installed with the package."""

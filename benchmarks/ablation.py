@@ -1,4 +1,4 @@
-"""Ourselves without each technique, on a load that the technique is made for. It reaches into the package's inside."""
+"""Ablation: our package with and without each technique, by patching its internals."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from benchmarks.loads import OURS, ask_one_by_one, pages_in_short, run
+from benchmarks.loads import OURS, embed_one_by_one, pages_in_short, run
 from benchmarks.measure import Contender
 from benchmarks.report import Section
 from benchmarks.setup import Setup
-from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_pictures
+from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_images
 from nemotron_rag import load_embedder
-from nemotron_rag.models import _vl_model
-from nemotron_rag.models._llama import BidirectionalLlama
+from nemotron_rag.models._llama import model as _vl_model
+from nemotron_rag.models._llama.layers import BidirectionalLlama
 from nemotron_rag.protocols import Embedder
 from nemotron_rag.runtime import attention, windows
 from nemotron_rag.runtime.features import vision_features
 
-__all__ = ["ablation", "graphs", "kernels"]
+__all__ = ["ablation", "compiler", "graphs", "kernels"]
 
 Work: TypeAlias = Callable[[], NDArray[Any]]
 
-_CALLERS = 16
 _FIXED = 8  # inputs a batch, where their tokens are not counted
 
 
-def ablation(setup: Setup) -> list[Section]:
+def ablation(setup: Setup) -> Iterator[Section]:
     """Each technique beside its absence; kernels and compiler on a GPU only."""
-    found = [_batches(setup), _merging(setup), _features(setup), _preparing(setup)]
-    return [*found, kernels(setup), graphs(setup)] if setup.device.type == "cuda" else found
+    parts = [_batches, _merging, _features, _preparing]
+    if setup.device.type == "cuda":
+        parts = [kernels, graphs, *parts, compiler]
+    for part in parts:
+        yield part(setup)
 
 
 @contextmanager
 def no_packing() -> Iterator[None]:
-    """Sequences of a batch are padded to the longest, and the padding is masked."""
+    """Pad the sequences of a batch to the longest, and mask the padding."""
     name = attention.PACKED_ATTENTION
     packed = AttentionInterface()[name]  # type: ignore[no-untyped-call]
     AttentionInterface.register(name, sdpa_attention_forward)
@@ -57,38 +59,38 @@ def no_packing() -> Iterator[None]:
 
 
 @contextmanager
-def no_kept_features() -> Iterator[None]:
-    """Every picture goes through the tower each time it is asked about."""
+def no_feature_cache() -> Iterator[None]:
+    """Run every image through the tower for each query."""
     with patch.object(vision_features, "max_bytes", 0):
         vision_features.clear()
         yield
 
 
 def no_read_ahead() -> AbstractContextManager[object]:
-    """All inputs of a call are prepared before the first is computed."""
+    """Prepare all inputs of a call before the first is computed."""
     return patch.object(windows, "WINDOW", 1 << 30)
 
 
 def no_varlen_kernel() -> AbstractContextManager[object]:
-    """Attention runs over one sequence after the other, as it does on a CPU."""
+    """Run attention over one sequence after the other, as on a CPU."""
     return patch.object(attention, "has_kernel", return_value=False)
 
 
 def resized_by_pillow() -> AbstractContextManager[object]:
-    """Pictures are resized before they travel to the device, as they are for a CPU."""
-    return patch.object(_vl_model, "resizes_there", return_value=False)
+    """Resize images on the CPU."""
+    return patch.object(_vl_model, "resizes_on_device", return_value=False)
 
 
 @contextmanager
 def one_cutting_thread() -> Iterator[None]:
-    """Pictures are resized one after the other."""
+    """Resize images one after the other."""
     with ThreadPoolExecutor(1) as pool, patch.object(windows, "_threads", pool):
         yield
 
 
 def _batches(setup: Setup) -> Section:
     embedder = setup.embedder("embed_text")
-    texts = mixed_texts(512, 16) if setup.full else mixed_texts(64, 2)
+    texts = mixed_texts(*setup.size.texts, words=setup.size.long_text)
 
     def fixed() -> NDArray[Any]:
         return np.concatenate([embedder.embed_passages(texts[i : i + _FIXED]) for i in range(0, len(texts), _FIXED)])
@@ -105,8 +107,8 @@ def _batches(setup: Setup) -> Section:
 
 
 def _merging(setup: Setup) -> Section:
-    embedder = setup.embedder("embed_text")
-    calls = [f"{QUERIES[i % len(QUERIES)]} {i}" for i in range(16 * _CALLERS)]
+    embedder, callers = setup.embedder("embed_text"), setup.size.callers
+    calls = [f"{QUERIES[i % len(QUERIES)]} {i}" for i in range(16 * callers)]
     one_at_a_time = threading.Lock()
 
     def alone(query: str) -> NDArray[Any]:
@@ -114,10 +116,10 @@ def _merging(setup: Setup) -> Section:
             return embedder.embed_queries([query])
 
     def threads(call: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
-        with ThreadPoolExecutor(_CALLERS) as pool:
+        with ThreadPoolExecutor(callers) as pool:
             return np.concatenate(list(pool.map(call, calls)))
 
-    title = f"merging: {len(calls)} questions from {_CALLERS} threads"
+    title = f"merging: {len(calls)} queries from {callers} threads"
     return _pair(
         setup, title, lambda: threads(lambda q: embedder.embed_queries([q])), lambda: threads(alone), len(calls)
     )
@@ -125,16 +127,16 @@ def _merging(setup: Setup) -> Section:
 
 def _features(setup: Setup) -> Section:
     reranker, padded = setup.reranker(), setup.padded("rerank_vl")
-    pages = page_pictures(min(setup.pages, 25))
+    pages = page_images(min(setup.pages, setup.size.reranked))
     work = lambda: reranker.score(QUERIES[0], pages)  # noqa: E731
-    title = f"kept vision features: another question over {pages_in_short(padded, pages)}"
-    kept = lambda: reranker.score(QUERIES[1], pages)  # noqa: E731
-    return _pair(setup, title, work, _under(no_kept_features, work), len(pages), before=kept)
+    title = f"cached vision features: another query over {pages_in_short(padded, pages)}"
+    fill_cache = lambda: reranker.score(QUERIES[1], pages)  # noqa: E731
+    return _pair(setup, title, work, _under(no_feature_cache, work), len(pages), before=fill_cache)
 
 
 def _preparing(setup: Setup) -> Section:
     embedder, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
-    pages = page_pictures(3 * windows.WINDOW)
+    pages = page_images(setup.size.prepared)
     work = lambda: embedder.embed_passages(pages)  # noqa: E731
     contenders = [
         Contender(name, run_work, before=vision_features.clear)
@@ -148,29 +150,38 @@ def _preparing(setup: Setup) -> Section:
 
 
 def kernels(setup: Setup) -> Section:
-    """What a GPU alone does: variable-length attention, resizing; and what torch.compile would bring to the tower."""
-    passages = mixed_passages(32, 32, 192) if setup.full else mixed_passages(4, 4, 24)
-    ours, compiled = setup.embedder("embed_vl"), _compiled(setup)
+    """What a GPU alone does: variable-length attention, and resizing."""
+    passages = mixed_passages(*setup.size.passages)
+    ours = setup.embedder("embed_vl")
     work = lambda: ours.embed_passages(passages)  # noqa: E731
     contenders = [
         Contender(name, run_work, before=vision_features.clear)
         for name, run_work in (
             (OURS, work),
             ("attention sequence by sequence", _under(no_varlen_kernel, work)),
-            ("pictures resized on the CPU", _under(resized_by_pillow, work)),
-            ("with compile=True", lambda: compiled.embed_passages(passages)),
+            ("images resized on the CPU", _under(resized_by_pillow, work)),
         )
     ]
     return run(setup, f"kernels: {len(passages)} passages of all kinds", contenders, items=len(passages), unit="inputs")
 
 
-def graphs(setup: Setup) -> Section:
-    """What replaying questions from CUDA graphs would bring."""
+def compiler(setup: Setup) -> Section:
+    """What torch.compile would bring to the tower. Compiling it takes a minute."""
+    pages = page_images(min(setup.pages, setup.size.prepared))
     contenders = [
-        Contender(name, partial(ask_one_by_one, model, QUERIES))
+        Contender(name, partial(model.embed_passages, pages), before=vision_features.clear)
         for name, model in ((OURS, setup.embedder("embed_vl")), ("with compile=True", _compiled(setup)))
     ]
-    title = f"graphs: {len(QUERIES)} questions, one after the other"
+    return run(setup, f"compiler: {len(pages)} page images", contenders, items=len(pages), unit="pages")
+
+
+def graphs(setup: Setup) -> Section:
+    """Measure single queries replayed from CUDA graphs."""
+    contenders = [
+        Contender(name, partial(embed_one_by_one, model, QUERIES))
+        for name, model in ((OURS, setup.embedder("embed_vl")), ("with compile=True", _compiled(setup)))
+    ]
+    title = f"graphs: {len(QUERIES)} queries, one after the other"
     return run(setup, title, contenders, items=len(QUERIES), unit="calls")
 
 

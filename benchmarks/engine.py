@@ -1,4 +1,4 @@
-"""The number formats of a Qdrant server, measured with its own engine in this process: qdrant-edge, if installed."""
+"""The storage formats of a Qdrant server, measured in this process with its engine, qdrant-edge, if installed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from nemotron_rag.late_interaction.projection import fit_basis, project, projected_dimensions
+from nemotron_rag.late_interaction.token_vectors import Storage
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.stores.qdrant import CANDIDATES, PageVectors
-from nemotron_rag.token_vectors import Storage
-from nemotron_rag.token_vectors.sketch import main_directions, sketch, sketch_dimensions
+from nemotron_rag.stores.qdrant import DEFAULT_PREFETCH
+from nemotron_rag.types import PageVectors
 
 __all__ = ["FIRST", "Engine", "installed", "storages"]
 
-FIRST = 16  # pages that an index is usually started with
+FIRST = 16  # pages that the projection basis is fitted on
 _BATCH = 32  # pages written at once
 _BITS: dict[Storage, str] = {
     "float32": "32",
@@ -27,17 +28,17 @@ _BITS: dict[Storage, str] = {
 
 
 def installed() -> bool:
-    """Whether ``pip install qdrant-edge-py`` was done."""
+    """Whether qdrant-edge-py is installed."""
     return importlib.util.find_spec("qdrant_edge") is not None
 
 
 def storages() -> Sequence[Storage]:
-    """All number formats."""
+    """List all storage formats."""
     return get_args(Storage)
 
 
 class Engine:
-    """One collection as `stores` lays it out, in a folder that goes with it.
+    """One collection with the layout of `stores`, in a temporary folder.
 
     Args:
         storage: of the token vectors.
@@ -49,12 +50,14 @@ class Engine:
 
         self.edge: Any = qdrant_edge
         self.bits = _BITS[storage]
-        self._directions = main_directions(pages[:FIRST])
+        self._basis = fit_basis(pages[:FIRST])
         self._folder = tempfile.TemporaryDirectory()
         dimensions = pages[0].shape[1]
         vectors = {
-            "tokens": self._many(dimensions, **self._kept(storage)),
-            "sketches": self._many(sketch_dimensions(dimensions), datatype=self.edge.VectorStorageDatatype.Float16),
+            "tokens": self._multivector(dimensions, **self._format(storage)),
+            "sketches": self._multivector(
+                projected_dimensions(dimensions), datatype=self.edge.VectorStorageDatatype.Float16
+            ),
         }
         path = Path(self._folder.name, "shard")
         path.mkdir()
@@ -65,25 +68,25 @@ class Engine:
         self._shard.flush()
         self._shard.optimize()
 
-    def exhaustively(self, question: FloatArray, k: int) -> list[int]:
-        """All pages by what is stored of their tokens; quantized copies are left out."""
+    def exhaustively(self, query: FloatArray, k: int) -> list[int]:
+        """Search all pages by their stored token vectors, without quantized copies."""
         exact = self.edge.SearchParams(exact=True, quantization=self.edge.QuantizationSearchParams(ignore=True))
-        return self._found(self.edge.QueryRequest(limit=k, query=self._near(question, "tokens"), params=exact))
+        return self._found(self.edge.QueryRequest(limit=k, query=self._near(query, "tokens"), params=exact))
 
-    def in_two_stages(self, question: FloatArray, k: int) -> list[int]:
-        """As `PageIndex` asks a server."""
+    def in_two_stages(self, query: FloatArray, k: int) -> list[int]:
+        """Search as `PageIndex` does on a server."""
         edge = self.edge
         rescored = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0))
-        first = edge.Prefetch(limit=CANDIDATES, query=self._near(sketch(question, self._directions), "sketches"))
-        request = edge.QueryRequest(limit=k, query=self._near(question, "tokens"), prefetches=[first], params=rescored)
+        first = edge.Prefetch(limit=DEFAULT_PREFETCH, query=self._near(project(query, self._basis), "sketches"))
+        request = edge.QueryRequest(limit=k, query=self._near(query, "tokens"), prefetches=[first], params=rescored)
         return self._found(request)
 
     def close(self) -> None:
-        """Remove the folder."""
+        """Close the collection and delete its folder."""
         self._shard.close()
         self._folder.cleanup()
 
-    def _kept(self, storage: Storage) -> dict[str, Any]:
+    def _format(self, storage: Storage) -> dict[str, Any]:
         datatypes = self.edge.VectorStorageDatatype
         if storage == "int8":
             quantized = self.edge.ScalarQuantizationConfig(self.edge.ScalarType.Int8, 0.99, True)
@@ -93,18 +96,18 @@ class Engine:
             return {"datatype": getattr(datatypes, storage.capitalize())}
         return {"datatype": datatypes.Float16, "quantization_config": quantized}
 
-    def _many(self, size: int, **kept: Any) -> Any:
+    def _multivector(self, size: int, **options: Any) -> Any:
         edge = self.edge
         return edge.EdgeVectorParams(
             size,
             edge.Distance.Dot,
             multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
             hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
-            **kept,
+            **options,
         )
 
     def _point(self, number: int, rows: PageVectors) -> Any:
-        return self.edge.Point(number, {"tokens": rows.tolist(), "sketches": sketch(rows, self._directions).tolist()})
+        return self.edge.Point(number, {"tokens": rows.tolist(), "sketches": project(rows, self._basis).tolist()})
 
     def _near(self, rows: FloatArray, using: str) -> Any:
         return self.edge.Query.Nearest(rows.tolist(), using=using)

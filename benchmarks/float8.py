@@ -1,10 +1,10 @@
-"""What 8-bit floats would cost in accuracy: every linear layer multiplies numbers rounded to float8 (e4m3).
+"""Accuracy of 8-bit floats: every linear layer multiplies numbers rounded to float8 (e4m3).
 
     python -m benchmarks.float8 MODEL FOLDER
 
 embeds the pages of the PDFs below FOLDER in float32, in bfloat16, and in bfloat16 with the rows of inputs and weights
-rounded to what a GPU's FP8 units take (each row scaled to their largest number), and prints how near the embeddings
-stay. The rounding is computed, not timed: it runs anywhere.
+rounded as for a GPU's FP8 units (each row scaled to their largest number), and prints the cosine similarity of the
+embeddings. The rounding is simulated, so that it runs on any device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.report import print_table
 from nemotron_rag import Page, configure_vision_cache, load_embedder
-from nemotron_rag.pdf import count_pages, find_pdfs, read_pdf
+from nemotron_rag.documents.pdf import count_pages, find_pdfs, read_pdf
 from nemotron_rag.protocols import FloatArray
 
 FORMAT = torch.float8_e4m3fn
@@ -28,13 +28,13 @@ LARGEST = torch.finfo(FORMAT).max
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print a table."""
+    """Run the benchmark and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.float8", description=__doc__)
     parser.add_argument("model", help="catalog id or local folder of an embedder")
     parser.add_argument("folder", type=Path, help="PDFs, also in folders below")
     parser.add_argument("--pages", type=int, default=20, help="how many, from the first PDF on")
     given = parser.parse_args(arguments)
-    configure_vision_cache(max_bytes=0)  # what was kept of the tower's run in bfloat16 would serve the one in float8
+    configure_vision_cache(max_bytes=0)  # features cached by the bfloat16 run would be used by the float8 run
     pages = _read(given.folder, given.pages)
     exact = _embed(given.model, "float32", pages, nullcontext())
     rows = []
@@ -66,8 +66,8 @@ def _embed(model: str, dtype: str, pages: Sequence[Page], context: AbstractConte
 def _read(folder: Path, count: int) -> list[Page]:
     pages: list[Page] = []
     for path in find_pdfs(folder):
-        wanted = range(1, min(count_pages(path), count - len(pages)) + 1)
-        pages += read_pdf(path, pages=list(wanted)) if wanted else []
+        numbers = range(1, min(count_pages(path), count - len(pages)) + 1)
+        pages += read_pdf(path, pages=list(numbers)) if numbers else []
     return pages
 
 

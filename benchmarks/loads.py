@@ -1,8 +1,8 @@
-"""The loads of the commands ``embed``, ``rerank`` and ``mixed``: ours beside the peers, on the same weights."""
+"""The workloads of ``embed``, ``rerank`` and ``mixed``: our package and its peers on the same weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,84 +13,81 @@ from benchmarks.padded import PaddedLoop
 from benchmarks.report import Section, compare
 from benchmarks.setup import Setup
 from benchmarks.work import sequence_operations, tile_operations
-from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_pictures
+from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_images
 from nemotron_rag import Passage
 from nemotron_rag.protocols import Embedder, FloatArray
 from nemotron_rag.runtime.features import vision_features
 
-__all__ = ["OURS", "ask_one_by_one", "embed", "mixed", "pages_in_short", "rerank", "run"]
+__all__ = ["OURS", "embed", "embed_one_by_one", "mixed", "pages_in_short", "rerank", "run"]
 
 OURS = "nemotron-rag"
-_RERANKED = 25  # pages: a usual first stage
-_QUESTIONS = 20  # asked one after the other, since one alone is too quick to be timed well
 
 
-def embed(setup: Setup) -> list[Section]:
-    """Page pictures never seen before, and one question at a time."""
+def embed(setup: Setup) -> Iterator[Section]:
+    """Page images never seen before, and one query at a time."""
     ours, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
-    pages = page_pictures(setup.pages)
+    pages = page_images(setup.pages)
     work = sum(_operations(setup.checkpoint("embed_vl"), padded, pages))
     contenders = [
         Contender(OURS, lambda: ours.embed_passages(pages), before=vision_features.clear, operations=work),
         Contender("padded loop", lambda: padded.embed_passages(pages), operations=work),
     ]
-    return [
-        run(setup, f"embed {pages_in_short(padded, pages)}", contenders, items=len(pages), unit="pages"),
-        _questions(setup, padded),
-    ]
+    yield run(setup, f"embed {pages_in_short(padded, pages)}", contenders, items=len(pages), unit="pages")
+    yield _queries(setup, padded)
 
 
-def rerank(setup: Setup) -> list[Section]:
-    """One question over 25 pages that nobody has seen, and another question over the same pages."""
+def rerank(setup: Setup) -> Iterator[Section]:
+    """One query over 25 pages that nobody has seen, and another query over the same pages."""
     ours, padded = setup.reranker(), setup.padded("rerank_vl")
-    pages = page_pictures(_RERANKED)
+    pages = page_images(setup.size.reranked)
     vision, llama = _operations(setup.checkpoint("rerank_vl"), padded, pages)
     contenders = [
         Contender(
-            f"{OURS}, first question",
+            f"{OURS}, first query",
             lambda: ours.score(QUERIES[0], pages),
             before=vision_features.clear,
             operations=vision + llama,
         ),
         Contender(
-            f"{OURS}, second question",  # over the pages that the first one left behind
+            f"{OURS}, second query",  # over the pages that the first one left in the cache
             lambda: ours.score(QUERIES[0], pages),
             before=lambda: ours.score(QUERIES[1], pages),
             operations=llama,
         ),
-        Contender("padded loop, any question", lambda: padded.score(QUERIES[0], pages), operations=vision + llama),
+        Contender("padded loop, any query", lambda: padded.score(QUERIES[0], pages), operations=vision + llama),
     ]
     title = f"rerank {pages_in_short(padded, pages)}"
-    return [run(setup, title, contenders, items=len(pages), unit="pairs")]
+    yield run(setup, title, contenders, items=len(pages), unit="pairs")
 
 
-def mixed(setup: Setup) -> list[Section]:
+def mixed(setup: Setup) -> Iterator[Section]:
     """Inputs of very different lengths together."""
-    return [_mixed_texts(setup), _mixed_pages(setup)]
+    yield _mixed_texts(setup)
+    yield _mixed_pages(setup)
 
 
 def run(setup: Setup, title: str, contenders: Sequence[Contender], *, items: int, unit: str) -> Section:
     """Time contenders on one load."""
-    timings = measure(contenders, rounds=setup.rounds, device=setup.device)
+    timings = measure(contenders, rounds=setup.rounds, device=setup.device, seconds=setup.seconds)
     return compare(title, timings, items=items, unit=unit, peak=setup.peak)
 
 
 def pages_in_short(padded: PaddedLoop, pages: Sequence[Passage]) -> str:
-    """How many pages of how many tiles and tokens."""
+    """Describe pages by number, tiles and tokens."""
     tiles, tokens = (
         " or ".join(map(str, sorted(set(map(count, pages)))))
         for count in (padded.processor.count_tiles, padded.processor.count_tokens)
     )
-    return f"{len(pages)} page pictures of {tiles} tiles, {tokens} tokens"
+    return f"{len(pages)} page images of {tiles} tiles, {tokens} tokens"
 
 
-def ask_one_by_one(embedder: Embedder | PaddedLoop, queries: Sequence[str]) -> FloatArray:
-    """Questions as a user asks them: each waits for the one before."""
+def embed_one_by_one(embedder: Embedder | PaddedLoop, queries: Sequence[str]) -> FloatArray:
+    """Embed queries one after the other, as a user types them."""
     return np.concatenate([embedder.embed_queries([query]) for query in queries])
 
 
 def _mixed_texts(setup: Setup) -> Section:
-    texts = mixed_texts(512, 16) if setup.full else mixed_texts(64, 2)
+    texts = mixed_texts(*setup.size.texts, words=setup.size.long_text)
     ours, padded = setup.embedder("embed_text"), setup.padded("embed_text")
     folder = setup.checkpoint("embed_text")
     work = sum(_operations(folder, padded, texts))
@@ -98,8 +95,8 @@ def _mixed_texts(setup: Setup) -> Section:
         Contender(OURS, lambda: ours.embed_passages(texts), operations=work),
         Contender("padded loop", lambda: padded.embed_passages(texts), operations=work),
     ]
-    if peers.installed():
-        batch = setup.padded_batch(pictures=False)
+    if setup.peers and peers.installed():
+        batch = setup.padded_batch(images=False)
         peer = peers.SentenceTransformersLoop(folder, device=setup.device, dtype=setup.dtype, batch=batch)
         contenders.append(Contender("sentence-transformers", lambda: peer.embed_passages(texts), operations=work))
     lengths = [padded.processor.count_tokens(text) for text in texts]
@@ -108,7 +105,7 @@ def _mixed_texts(setup: Setup) -> Section:
 
 
 def _mixed_pages(setup: Setup) -> Section:
-    passages = mixed_passages(32, 32, 192) if setup.full else mixed_passages(4, 4, 24)
+    passages = mixed_passages(*setup.size.passages)
     ours, padded = setup.embedder("embed_vl"), setup.padded("embed_vl")
     work = sum(_operations(setup.checkpoint("embed_vl"), padded, passages))
     contenders = [
@@ -121,18 +118,20 @@ def _mixed_pages(setup: Setup) -> Section:
     return run(setup, title, contenders, items=len(passages), unit="passages")
 
 
-def _questions(setup: Setup, padded: PaddedLoop) -> Section:
+def _queries(setup: Setup, padded: PaddedLoop) -> Section:
     ours = setup.embedder("embed_vl")
-    asked = [QUERIES[i % len(QUERIES)] for i in range(_QUESTIONS)]
+    queries = [QUERIES[i % len(QUERIES)] for i in range(setup.size.queries)]
     contenders = [
-        Contender(OURS, lambda: ask_one_by_one(ours, asked)),
-        Contender("padded loop", lambda: ask_one_by_one(padded, asked)),
+        Contender(OURS, lambda: embed_one_by_one(ours, queries)),
+        Contender("padded loop", lambda: embed_one_by_one(padded, queries)),
     ]
-    return run(setup, f"embed {len(asked)} questions, one after the other", contenders, items=len(asked), unit="calls")
+    return run(
+        setup, f"embed {len(queries)} queries, one after the other", contenders, items=len(queries), unit="calls"
+    )
 
 
 def _operations(folder: Path, padded: PaddedLoop, passages: Sequence[Passage]) -> tuple[int, int]:
-    """Of the tower and of the Llama."""
+    """Count the operations of the tower and of the Llama."""
     tiles = sum(map(padded.processor.count_tiles, passages))
     vision = tiles * tile_operations(folder) if tiles else 0
     return vision, sum(sequence_operations(folder, padded.processor.count_tokens(passage)) for passage in passages)

@@ -1,4 +1,4 @@
-"""Contenders timed in turns, so that whatever else the machine does meets all of them alike."""
+"""Time contenders in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Contender", "Timing", "matmul_peak", "measure"]
+__all__ = ["Contender", "Timing", "matmul_peak", "measure", "peak_bytes", "reset_peak"]
 
-_MATRIX = {"cuda": 8192, "cpu": 2048}  # rows of a matrix that keeps the device busy
 _STATUS = Path("/proc/self/status")
 
 
@@ -33,8 +32,8 @@ class Contender:
     Args:
         name: shown in the table.
         run: the work; returns its result.
-        before: brings back the starting state, untimed.
-        operations: that the work takes at least; None if they are not counted.
+        before: restores the initial state, untimed.
+        operations: that the work needs at least; None if they are not counted.
     """
 
     name: str
@@ -45,14 +44,14 @@ class Contender:
 
 @dataclass(slots=True)
 class Timing:
-    """What came of a contender.
+    """Measurements of a contender.
 
     Args:
-        contender: itself.
+        contender: that was measured.
         result: of its first run.
-        memory: most bytes that this run took beside what was there before; None where it cannot be told.
+        memory: peak bytes of this run above those in use before; None if unknown.
         seconds: of each timed run.
-        cpu_seconds: of each, summed over this process's threads: on a busy machine steadier than the clock.
+        cpu_seconds: of each timed run, summed over all threads: on a busy machine steadier than wall-clock time.
     """
 
     contender: Contender
@@ -63,30 +62,42 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median seconds."""
         return statistics.median(self.seconds)
 
     def quantile(self, share: float) -> float:
-        """Seconds that `share` of the runs stayed within, interpolated between runs."""
+        """Return the quantile of the seconds, interpolated between runs."""
         return float(np.quantile(self.seconds, share))
 
     def ratio(self, other: Timing) -> float:
-        """Median over the rounds of this one's time divided by the other's in the same round."""
+        """Return the median over the rounds of this time divided by the other's in the same round."""
         return _ratio(self.seconds, other.seconds)
 
     def cpu_ratio(self, other: Timing) -> float:
-        """The same of the processor's time."""
+        """Return `ratio` of the processor times."""
         return _ratio(self.cpu_seconds, other.cpu_seconds)
 
     def difference(self, other: Timing) -> float:
-        """Largest distance of a number from its counterpart."""
+        """Return the largest difference between the numbers of both results."""
         return float(np.abs(self.result.astype(np.float64) - other.result).max())
 
 
-def measure(contenders: Sequence[Contender], *, rounds: int, device: torch.device) -> list[Timing]:
-    """Run every contender once to warm up and to see its memory, then all in turns, `rounds` times."""
+def measure(
+    contenders: Sequence[Contender], *, rounds: int, device: torch.device, seconds: float | None = None
+) -> list[Timing]:
+    """Run every contender once to warm up and to see its memory, then all in turns, `rounds` times.
+
+    Args:
+        contenders: at least one.
+        rounds: how many.
+        device: whose memory is looked at.
+        seconds: after these, counted from the first warm-up, no further round starts; one is always timed.
+    """
+    begun = time.perf_counter()
     timings = [_first_run(contender, device) for contender in contenders]
-    for _ in range(rounds):
+    for n in range(rounds):
+        if n and seconds is not None and time.perf_counter() - begun > seconds:
+            break
         for contender, timing in zip(contenders, timings, strict=True):
             contender.before()
             start, cpu_start = time.perf_counter(), time.process_time()
@@ -96,10 +107,20 @@ def measure(contenders: Sequence[Contender], *, rounds: int, device: torch.devic
     return timings
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of the best of 20 products of large square matrices: what the device can do at all."""
-    n = _MATRIX["cuda" if device.type == "cuda" else "cpu"]
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+def matmul_peak(
+    device: torch.device, dtype: torch.dtype, *, rows: int, inner: int | None = None, columns: int | None = None
+) -> float:
+    """Operations per second of the best of 20 matrix products: what the device can do at all, if they are large.
+
+    Args:
+        device: where it runs.
+        dtype: number format.
+        rows: of the first matrix; 8192 keep a GPU busy.
+        inner: columns of the first and rows of the second; `rows` without it.
+        columns: of the second; `rows` without it.
+    """
+    inner, columns = inner or rows, columns or rows
+    a, b = (torch.randn(*shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
     best = float("inf")
     for _ in range(20):
         _wait(device)
@@ -107,7 +128,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
         a @ b
         _wait(device)
         best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
+    return 2 * rows * inner * columns / best
 
 
 def _ratio(these: Sequence[float], others: Sequence[float]) -> float:
@@ -117,26 +138,27 @@ def _ratio(these: Sequence[float], others: Sequence[float]) -> float:
 def _first_run(contender: Contender, device: torch.device) -> Timing:
     contender.before()
     gc.collect()
-    held = _reset_peak(device)
+    held = reset_peak(device)
     result = contender.run()
-    peak = _peak(device)
+    peak = peak_bytes(device)
     return Timing(contender, result, None if held is None or peak is None else max(0, peak - held))
 
 
-def _reset_peak(device: torch.device) -> int | None:
-    """Bytes in use now; the highest mark starts from here."""
+def reset_peak(device: torch.device) -> int | None:
+    """Bytes in use now, None where it cannot be told; the highest mark of `peak_bytes` starts from here."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     if not _STATUS.exists():
         return None
-    ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)  # else freed memory of earlier runs counts as held
+    ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)  # else freed memory of earlier runs counts as in use
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _peak(device)
+    return peak_bytes(device)
 
 
-def _peak(device: torch.device) -> int | None:
+def peak_bytes(device: torch.device) -> int | None:
+    """Most bytes in use at once since `reset_peak`; None where it cannot be told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if not _STATUS.exists():

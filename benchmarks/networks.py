@@ -1,6 +1,6 @@
-"""The networks as `transformers` has them, over padded batches: what the model cards run. They share no code with ours.
+"""The networks of the model cards: `transformers` over padded batches. They share no code with the package.
 
-Their parameters carry the published names, so that checkpoints are written from them and read into them.
+Their parameters have the published names, so that checkpoints can be written from them and read into them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from transformers import LlamaConfig, LlamaModel, SiglipVisionConfig, SiglipVisi
 
 __all__ = ["TextNetwork", "VLNetwork", "load_published"]
 
-_TRANSFORMERS_4 = transformers.__version__.startswith("4.")  # its Llama without a mask is causal, whatever is asked for
+_TRANSFORMERS_4 = transformers.__version__.startswith(
+    "4."
+)  # its Llama is causal without a mask, whatever is_causal says
 
 
 class TextNetwork(nn.Module):
-    """Llama whose tokens see each other in both directions, but no padding.
+    """Llama with attention in both directions, and padding masked.
 
     Args:
         llm: its configuration.
@@ -37,12 +39,12 @@ class TextNetwork(nn.Module):
             layer.self_attn.is_causal = False  # type: ignore[union-attr]
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """From (sequences, length) ids and mask to (sequences, length, hidden)."""
+        """Compute (sequences, length, hidden) from (sequences, length) ids and mask."""
         return self.run(self.language_model.embed_tokens(input_ids), attention_mask)
 
     def run(self, embeddings: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """From (sequences, length, hidden) to the same shape, after the final norm."""
-        seen = None  # nothing is padded: the fastest attention there is may be chosen
+        """Run the layers on (sequences, length, hidden); the result is after the final norm."""
+        seen = None  # without padding torch may choose its fastest attention
         if not attention_mask.all() or _TRANSFORMERS_4:
             length = attention_mask.shape[1]
             seen = attention_mask[:, None, None, :].bool().expand(-1, 1, length, -1)  # (sequences, 1, length, length)
@@ -73,7 +75,7 @@ class VLNetwork(TextNetwork):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, pixel_values: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """As in `TextNetwork`; (tiles, 3, side, side) pixels of all pictures take the places of the context ids."""
+        """As in `TextNetwork`; features of the (tiles, 3, side, side) pixels replace the embeddings of context ids."""
         embeddings = self.language_model.embed_tokens(input_ids)
         if pixel_values is not None:
             pixels = pixel_values.to(embeddings.dtype)
@@ -84,18 +86,18 @@ class VLNetwork(TextNetwork):
 
 
 def load_published(network: TextNetwork, folder: Path, *, prefix: str = "") -> None:
-    """Read a checkpoint's weights; what the network does not have (heads) is left out.
+    """Load a checkpoint's weights; those that the network lacks (heads) are left out.
 
     Args:
         network: receives them.
         folder: holds ``model.safetensors``.
         prefix: in front of the network's own names, which text checkpoints lack.
     """
-    wanted = network.state_dict()
+    expected = network.state_dict()
     found = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
         bare = name.removeprefix("model.").replace("vision_model.vision_model.", "vision_model.")
-        if prefix + bare in wanted:
+        if prefix + bare in expected:
             found[prefix + bare] = tensor
     network.load_state_dict(found)
 

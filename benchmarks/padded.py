@@ -1,4 +1,4 @@
-"""The plain loop of the model cards: batches as they come, padded on the left to their longest, one after the other."""
+"""The loop of the model cards: batches in input order, padded on the left to the longest, one after the other."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 from benchmarks.networks import TextNetwork, VLNetwork, load_published
 from benchmarks.processor import CardProcessor
 from nemotron_rag import Passage
-from nemotron_rag.models._llama import llama_config
-from nemotron_rag.models._vl_config import VLConfig, read_vl_config
+from nemotron_rag.models._llama.config import VLConfig, read_vl_config
+from nemotron_rag.models._llama.layers import llama_config
 from nemotron_rag.runtime.checkpoint import read_json
 
 __all__ = ["PaddedLoop"]
@@ -32,7 +32,7 @@ class PaddedLoop:
         folder: the checkpoint.
         device: where it runs.
         dtype: number format of the weights.
-        batch: inputs that are padded and computed together.
+        batch: number of inputs padded and computed together.
     """
 
     def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype, batch: int) -> None:
@@ -71,8 +71,8 @@ class PaddedLoop:
         for start in range(0, len(inputs), self._batch):
             prompts, tiles = zip(*(prepare(item) for item in inputs[start : start + self._batch]), strict=True)
             padded = self.processor.tokenize(prompts).to(self._device)
-            pictures = [part for part in tiles if part is not None]
-            given = {"pixel_values": torch.cat(pictures).to(self._device)} if pictures else {}
+            images = [part for part in tiles if part is not None]
+            given = {"pixel_values": torch.cat(images).to(self._device)} if images else {}
             hidden = self._network(padded["input_ids"], padded["attention_mask"], **given)  # (batch, length, hidden)
             real = padded["attention_mask"].unsqueeze(-1)  # (batch, length, 1)
             yield hidden.masked_fill(real == 0, 0).float().sum(1) / real.sum(1)

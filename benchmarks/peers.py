@@ -1,4 +1,4 @@
-"""sentence-transformers over a checkpoint of ours, where it can: an optional peer, nothing here depends on it."""
+"""sentence-transformers on our checkpoints, where possible: an optional peer."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from nemotron_rag import Passage
 __all__ = ["WHY_TEXT_ONLY", "SentenceTransformersLoop", "installed"]
 
 WHY_TEXT_ONLY = (
-    "sentence-transformers reads the picture models with remote code only, and its text cross-encoder pools the last "
+    "sentence-transformers reads the image models with remote code only, and its text cross-encoder pools the last "
     "token instead of all: not comparable here"
 )
 
 
 def installed() -> bool:
-    """Whether it can be imported."""
+    """Whether sentence-transformers can be imported."""
     return importlib.util.find_spec("sentence_transformers") is not None
 
 
 class SentenceTransformersLoop:
     """A text embedder: its own sorting, batches and padding over the Llama of `transformers`.
 
-    It knows the architecture as a plain Llama; what remote code would do, to let tokens see those after them, is done
-    here to the loaded layers.
+    The checkpoint is loaded as a plain Llama; the attention in both directions, for which it would need remote code, is
+    set on the loaded layers here.
 
     Args:
         folder: a checkpoint of the text family.

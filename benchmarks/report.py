@@ -1,4 +1,4 @@
-"""What was measured, as Markdown tables, to be kept in BENCHMARKS.md, and as one line of JSON for programs."""
+"""Results as Markdown tables for BENCHMARKS.md, and as one line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from rich.table import Table
 
 from benchmarks.measure import Timing
 
-__all__ = ["Row", "Section", "compare", "plain", "print_table", "show"]
+__all__ = ["Row", "Section", "cells", "compare", "plain", "print_table", "show"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender on one load.
+    """Results of one contender on one workload.
 
     Args:
         name: the contender.
-        runs: how many were timed.
+        runs: number of timed runs.
         p50: median seconds of a run.
         p95: seconds that 95 % of the runs stayed within.
         rate: items in a second, by the median.
         times_as_long: the median over the rounds of its seconds divided by those of the first row.
         cpu_p50: median seconds of processor time, of all threads together.
-        cpu_times_as_long: as above, of the processor time.
-        difference: largest distance of a result from its counterpart in the first row.
-        memory: most bytes taken while running, beside the weights; None where it cannot be told.
-        share: of the measured matrix-product peak, for the operations that the load needs at least.
+        cpu_times_as_long: the same ratio of the processor time.
+        difference: largest difference of a number from the same number in the first row's result.
+        memory: peak bytes while running, without the weights; None if unknown.
+        share: of the measured matrix-product peak, counting the operations that the workload needs at least.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The contenders on one load.
+    """Results of all contenders on one workload.
 
     Args:
-        title: the load in words.
-        unit: what is counted in it.
-        rows: the contenders.
+        title: of the workload.
+        unit: of its items.
+        rows: one for each contender.
     """
 
     title: str
@@ -62,13 +62,13 @@ class Section:
 
 
 def compare(title: str, timings: Sequence[Timing], *, items: int, unit: str, peak: float) -> Section:
-    """Hold contenders against the first one.
+    """Compare contenders with the first one.
 
     Args:
-        title: what they did.
+        title: of the workload.
         timings: of the contenders.
-        items: how many inputs each computed.
-        unit: what these are.
+        items: number of inputs that each computed.
+        unit: of the items.
         peak: operations per second of the device.
     """
     return Section(title, unit, [_row(timing, timings[0], items, peak) for timing in timings])
@@ -77,12 +77,17 @@ def compare(title: str, timings: Sequence[Timing], *, items: int, unit: str, pea
 def show(sections: Sequence[Section], console: Console) -> None:
     """Print tables."""
     for section in sections:
-        columns = ("", "p50", "p95", f"{section.unit}/s", "time", "CPU", "CPU time", "difference", "memory", "of peak")
-        print_table(console, section.title, columns, [_cells(row) for row in section.rows])
+        print_table(console, section.title, *cells(section))
+
+
+def cells(section: Section) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of its table."""
+    columns = ["", "p50", "p95", f"{section.unit}/s", "time", "CPU", "CPU time", "difference", "memory", "of peak"]
+    return columns, [_cells(row) for row in section.rows]
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A heading and a table; the first column holds words, the others numbers."""
+    """A heading and a table; the first column is text, the others are numbers."""
     table = Table(box=MARKDOWN)
     for n, column in enumerate(columns):
         table.add_column(column, justify="right" if n else "left")
@@ -92,7 +97,7 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequ
 
 
 def plain(sections: Sequence[Section]) -> list[dict[str, object]]:
-    """The same as plain values."""
+    """Convert sections to plain JSON values."""
     return [asdict(section) for section in sections]
 
 

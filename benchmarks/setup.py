@@ -1,4 +1,4 @@
-"""What a run is made on: device, number format, size, checkpoints, and what the device can do at most."""
+"""The setup of a run: device, number format, model size, checkpoints, and the device's peak."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from benchmarks.checkpoints import Kind, write_checkpoint
 from benchmarks.measure import matmul_peak
 from benchmarks.padded import PaddedLoop
+from benchmarks.sizes import Size
 from nemotron_rag import load_embedder, load_reranker
 from nemotron_rag.protocols import Embedder, Reranker
 
@@ -23,26 +24,30 @@ class Setup:
     """The settings of a run.
 
     Args:
-        folder: checkpoints are written into it.
+        folder: for the checkpoints.
         device: where everything runs.
         dtype: number format of the weights.
-        full: the 1.7 B geometry instead of the small one.
+        size: of models and loads.
         rounds: timed runs of each contender.
-        pages: page pictures to embed.
+        pages: page images to embed.
+        peers: whether other libraries that are installed are timed too.
+        seconds: after which no further round of a load starts; None for no limit.
     """
 
     folder: Path
     device: torch.device
     dtype: torch.dtype
-    full: bool
+    size: Size
     rounds: int
     pages: int
+    peers: bool = True
+    seconds: float | None = None
     _written: dict[Kind, Path] = field(default_factory=dict)
 
     @cached_property
     def peak(self) -> float:
         """Operations per second of a large matrix product here."""
-        return matmul_peak(self.device, self.dtype)
+        return matmul_peak(self.device, self.dtype, rows=self.size.matrix[self.device.type])
 
     @property
     def hardware(self) -> str:
@@ -53,37 +58,37 @@ class Setup:
 
     @property
     def number_format(self) -> str:
-        """The dtype as the package's options spell it."""
+        """The dtype as an option of the package."""
         return str(self.dtype).removeprefix("torch.")
 
     def checkpoint(self, kind: Kind) -> Path:
-        """A folder of random weights, written when first asked for."""
+        """A folder of random weights, written when first asked for; see `write_checkpoint`."""
         if kind not in self._written:
             self._written[kind] = write_checkpoint(
-                kind, self.folder, full=self.full, device=self.device, dtype=self.dtype
+                kind, self.folder, size=self.size, device=self.device, dtype=self.dtype
             )
         return self._written[kind]
 
     def embedder(self, kind: Kind) -> Embedder:
-        """Ours."""
+        """Load our embedder."""
         return load_embedder(self.checkpoint(kind), device=str(self.device), dtype=self.number_format)
 
     def reranker(self) -> Reranker:
-        """Ours."""
+        """Load our reranker."""
         return load_reranker(self.checkpoint("rerank_vl"), device=str(self.device), dtype=self.number_format)
 
-    def padded_batch(self, *, pictures: bool) -> int:
-        """Inputs that padded loops compute at a time: few on a CPU and with pictures, where more only pad more."""
-        return 8 if pictures or self.device.type == "cpu" else 32
+    def padded_batch(self, *, images: bool) -> int:
+        """Return the batch size of padded loops: small on a CPU and with images, where larger ones only add padding."""
+        return 8 if images or self.device.type == "cpu" else 32
 
     def padded(self, kind: Kind) -> PaddedLoop:
-        """The model card's loop over the same weights."""
-        batch = self.padded_batch(pictures=kind != "embed_text")
+        """Load the model card's loop over the same weights."""
+        batch = self.padded_batch(images=kind != "embed_text")
         return PaddedLoop(self.checkpoint(kind), device=self.device, dtype=self.dtype, batch=batch)
 
 
 def processor() -> str:
-    """The processor's name; on Linux `platform` knows the architecture only."""
+    """Return the processor's name; on Linux `platform` knows the architecture only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

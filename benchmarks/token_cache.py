@@ -1,4 +1,4 @@
-"""The token vectors of sampled PDF pages and of questions taken from them, computed once and kept on disk."""
+"""Token vectors of sampled PDF pages and of queries taken from them, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nemotron_rag import Page, load_multivector_embedder
+from nemotron_rag.documents.pdf import count_pages, find_pdfs, read_pdf
 from nemotron_rag.errors import InputError
-from nemotron_rag.pdf import count_pages, find_pdfs, read_pdf
 from nemotron_rag.protocols import FloatArray, LocatingEmbedder
 
 __all__ = ["Corpus", "TokenCache"]
 
-_WORDS = 8  # of a question
-_LEAST_WORDS = 40  # of a page that is asked about
+_WORDS = 8  # of a query
+_LEAST_WORDS = 40  # of a page that a query is taken from
 _SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is searched.
+    """Pages and queries with their vectors.
 
     Args:
-        pages: without pictures.
+        pages: without images.
         tokens: (tokens, dimensions) float16 of each page.
         boxes: (tokens, 4) of each page; see `LocatingEmbedder`.
-        questions: (tokens, dimensions) float32 of each: some consecutive words of a page.
-        asked: which page each question was taken from.
+        queries: (tokens, dimensions) float32 of each: some consecutive words of a page.
+        source_pages: index of the page that each query was taken from.
     """
 
     pages: Sequence[Page]
     tokens: Sequence[NDArray[np.float16]]
     boxes: Sequence[FloatArray]
-    questions: Sequence[FloatArray]
-    asked: Sequence[int]
+    queries: Sequence[FloatArray]
+    source_pages: Sequence[int]
 
-    def pictures(self) -> Corpus:
-        """The same without the vectors that stand nowhere on the picture."""
+    def images(self) -> Corpus:
+        """Return the corpus without the vectors of texts and prompts."""
         placed = [~np.isnan(boxes[:, 0]) for boxes in self.boxes]
-        tokens = [rows[kept] for rows, kept in zip(self.tokens, placed, strict=True)]
-        boxes = [rows[kept] for rows, kept in zip(self.boxes, placed, strict=True)]
+        tokens = [rows[mask] for rows, mask in zip(self.tokens, placed, strict=True)]
+        boxes = [rows[mask] for rows, mask in zip(self.boxes, placed, strict=True)]
         return replace(self, tokens=tokens, boxes=boxes)
 
 
 class TokenCache:
-    """A folder with one model's vectors.
+    """A folder with the vectors of one model.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         model: catalog id or local folder.
         **options: for `load_multivector_embedder`.
     """
@@ -67,26 +67,26 @@ class TokenCache:
         self._folder, self._name, self._options = folder, model, options
         folder.mkdir(parents=True, exist_ok=True)
 
-    def corpus(self, pdfs: Path, *, pages: int, questions: int) -> Corpus:
-        """Sample pages from all PDFs below a folder, and questions from these."""
+    def corpus(self, pdfs: Path, *, pages: int, queries: int) -> Corpus:
+        """Sample pages from all PDFs below a folder, and queries from these."""
         found = [self._page(path, number) for path, number in tqdm(_sample(pdfs, pages), unit="page")]
-        taken = random.Random(_SEED)
-        asked = [n for n, (page, _, _) in enumerate(found) if len(_words(page.text)) >= _LEAST_WORDS]
-        asked = taken.sample(asked, min(questions, len(asked)))
-        rows = [self._question(_some_words(found[n][0].text, taken)) for n in asked]
+        chance = random.Random(_SEED)
+        sources = [n for n, (page, _, _) in enumerate(found) if len(_words(page.text)) >= _LEAST_WORDS]
+        sources = chance.sample(sources, min(queries, len(sources)))
+        rows = [self._query(_some_words(found[n][0].text, chance)) for n in sources]
         texts, tokens, boxes = zip(*found, strict=True)
-        return Corpus(pages=texts, tokens=tokens, boxes=boxes, questions=rows, asked=asked)
+        return Corpus(pages=texts, tokens=tokens, boxes=boxes, queries=rows, source_pages=sources)
 
     @cached_property
     def _model(self) -> LocatingEmbedder:
         model = load_multivector_embedder(self._name, **self._options)
-        noted = self._folder / "identity.json"
+        recorded = self._folder / "identity.json"
         identity = json.dumps(dict(model.identity), sort_keys=True)
-        if noted.exists() and noted.read_text() != identity:
+        if recorded.exists() and recorded.read_text() != identity:
             raise InputError(
-                f"{self._folder} holds vectors of another model: {noted.read_text()}; give another --cache"
+                f"{self._folder} has vectors of another model: {recorded.read_text()}; give another --cache"
             )
-        noted.write_text(identity)
+        recorded.write_text(identity)
         assert isinstance(model, LocatingEmbedder)
         return model
 
@@ -101,7 +101,7 @@ class TokenCache:
         page = Page(id=key.name, source=path.name, number=number, text=text.read_text())
         return page, np.load(key.with_suffix(".npy")), np.load(key.with_suffix(".boxes.npy"))
 
-    def _question(self, words: str) -> FloatArray:
+    def _query(self, words: str) -> FloatArray:
         key = self._key(words).with_suffix(".query.npy")
         if not key.exists():
             np.save(key, self._model.embed_queries([words])[0])
@@ -126,11 +126,11 @@ def _pages(path: Path) -> int:
 
 
 def _words(text: str) -> list[str]:
-    """Those of three letters or more: rows of dots and numbers ask for nothing, and all pages answer them alike."""
+    """Words of three letters or more: rows of dots and numbers match all pages alike."""
     return re.findall(r"[^\W\d_]{3,}", text)
 
 
-def _some_words(text: str, taken: random.Random) -> str:
+def _some_words(text: str, chance: random.Random) -> str:
     words = _words(text)
-    start = taken.randrange(len(words) - _WORDS)
+    start = chance.randrange(len(words) - _WORDS)
     return " ".join(words[start : start + _WORDS])

@@ -1,4 +1,4 @@
-"""How many operations an input takes at least: one multiply-add counts two, norms and activations nothing."""
+"""Operations that an input needs at least: a multiply-add counts two, norms and activations nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["sequence_operations", "tile_operations"]
 
 
 def tile_operations(folder: Path) -> int:
-    """Tower and projector, for one tile."""
+    """Count the operations of tower and projector for one tile."""
     config = read_json(folder, "config.json")
     vision, llm = config["vision_config"], config["llm_config"]
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
@@ -23,7 +23,7 @@ def tile_operations(folder: Path) -> int:
 
 
 def sequence_operations(folder: Path, tokens: int) -> int:
-    """The Llama, for one sequence that is not padded; every token sees all others."""
+    """Count the operations of the Llama for one sequence without padding."""
     config = read_json(folder, "config.json")
     llm: dict[str, Any] = config.get("llm_config", config)
     hidden, wide, head = llm["hidden_size"], llm["intermediate_size"], llm["head_dim"]

@@ -1,6 +1,6 @@
-"""The demonstration: real PDFs indexed, five questions asked, the pages reranked and shown. It prints nothing.
+"""The demo: index the PDFs of ``cookbook/pdfs``, run five queries, rerank, and write an HTML report.
 
-The questions were written for the documents in the repository's ``cookbook/pdfs``, before any model had read them.
+The queries were written for these documents before any model had read them.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.html_report import Answer, write_report
 from nemotron_rag.index import PageIndex
-from nemotron_rag.load import load_embedder, load_reranker
+from nemotron_rag.models.load import load_embedder, load_reranker
 from nemotron_rag.protocols import Reranker
+from nemotron_rag.report import Answer, write_report
 from nemotron_rag.types import AddReport, Hit
 
-__all__ = ["QUESTIONS", "DemoAnswer", "DemoResult", "Question", "find_pdfs", "run_demo"]
+__all__ = ["QUERIES", "DemoAnswer", "DemoResult", "Query", "find_pdfs", "run_demo"]
 
 EMBEDDER = "starter-embed-vl"
 RERANKER = "starter-rerank-vl"
 NOTE = (
-    "Found by starter-embed-vl and ranked by starter-rerank-vl: tiny models of this project, shipped with it to "
-    "try the whole way offline. They are not NVIDIA's models, and say nothing about how good those are."
+    "Found by starter-embed-vl and ranked by starter-rerank-vl: tiny models of this project to try the whole "
+    "way offline. They are not NVIDIA's models, and say nothing about how good those are."
 )
 _CANDIDATES = 10
 _SHOWN = 3
-_MARKER = ".nemotron-rag-demo"  # only in a folder with this file is anything ever replaced
+_MARKER = ".nemotron-rag-demo"  # only a folder with this file is ever overwritten
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A question whose answer is known.
+class Query:
+    """A query whose answer is known.
 
     Args:
         text: as a visitor would type it.
         file: name of the PDF that answers it.
         pages: pages of that PDF that answer it, starting at 1.
-        kind: what the answer is found in: text, table or figure.
+        kind: where the answer is: text, table or figure.
     """
 
     text: str
@@ -48,53 +48,51 @@ class Question:
     kind: str
 
     def answered_by(self, hit: Hit) -> bool:
-        """Whether the hit is one of the pages known to answer the question."""
+        """Whether the hit is one of the pages known to answer the query."""
         return Path(hit.page.source).name == self.file and hit.page.number in self.pages
 
 
-QUESTIONS = (
-    Question("How is a compute node sanitized between two jobs?", "nist-sp800-223-hpc.pdf", (23,), "text"),
-    Question("How do diskless nodes boot over the network?", "nist-sp800-223-hpc.pdf", (32,), "text"),
-    Question(
+QUERIES = (
+    Query("How is a compute node sanitized between two jobs?", "nist-sp800-223-hpc.pdf", (23,), "text"),
+    Query("How do diskless nodes boot over the network?", "nist-sp800-223-hpc.pdf", (32,), "text"),
+    Query(
         "Disability rate of Hispanic or Latino people in 2005 and 2010", "census-disability-us001.pdf", (3,), "table"
     ),
-    Question("Chart of disability and need for assistance by age group", "census-disability-us001.pdf", (2,), "figure"),
-    Question(
-        "Wie wird die Viruslast auf den Durchfluss der Kläranlage normalisiert?", "rki-amelag-de.pdf", (4,), "text"
-    ),
+    Query("Chart of disability and need for assistance by age group", "census-disability-us001.pdf", (2,), "figure"),
+    Query("Wie wird die Viruslast auf den Durchfluss der Kläranlage normalisiert?", "rki-amelag-de.pdf", (4,), "text"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class DemoAnswer:
-    """One question, the hits after reranking, and the seconds that search and reranking took together."""
+    """One query, its hits after reranking, and the seconds of search and reranking together."""
 
-    question: Question
+    query: Query
     hits: Sequence[Hit]
     seconds: float
 
     @property
     def rank(self) -> int | None:
-        """Where the first right page stands among the hits, starting at 1; None if it is not there."""
-        return next((hit.rank for hit in self.hits if self.question.answered_by(hit)), None)
+        """Rank of the first correct page among the hits, starting at 1; None if there is none."""
+        return next((hit.rank for hit in self.hits if self.query.answered_by(hit)), None)
 
     @property
     def note(self) -> str:
-        """One line: the time, where the answer stands, and whether it was found."""
-        pages = ", ".join(map(str, self.question.pages))
+        """One line: the time, the page of the answer, and whether it was found."""
+        pages = ", ".join(map(str, self.query.pages))
         place = f"found at rank {self.rank}" if self.rank else f"not among the first {len(self.hits)}"
-        return f"{self.seconds:.2f} s; answer in {self.question.file}, page {pages} ({self.question.kind}): {place}"
+        return f"{self.seconds:.2f} s; answer in {self.query.file}, page {pages} ({self.query.kind}): {place}"
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demonstration did.
+    """Results of the demo.
 
     Args:
         load_seconds: time to load both models.
-        added: what was indexed, and how long that took.
-        answers: one for each question.
-        index: folder of the index, ready for more questions.
+        added: report of indexing.
+        answers: one for each query.
+        index: folder of the index, ready for more queries.
         report: the HTML page.
     """
 
@@ -106,10 +104,10 @@ class DemoResult:
 
 
 def find_pdfs() -> Path:
-    """The repository's ``cookbook/pdfs``: below the current folder, or beside the source this runs from.
+    """Find the repository's ``cookbook/pdfs``: in the current folder, or in the clone that this module is in.
 
     Raises:
-        InputError: neither is there; the package was installed without its repository.
+        InputError: neither exists; the package was installed without its repository.
     """
     for root in (Path.cwd(), Path(__file__).parents[2]):
         folder = root / "cookbook" / "pdfs"
@@ -121,48 +119,48 @@ def find_pdfs() -> Path:
 
 
 def run_demo(pdfs: Path, *, out: Path, progress: bool = True) -> DemoResult:
-    """Index the PDFs, ask the questions, write the report.
+    """Index the PDFs, run the queries, write the report.
 
     Args:
-        pdfs: folder with the demo's PDFs; questions about files that are not there are left out.
-        out: folder to write to; made if missing. The index of an earlier demo in it is replaced.
+        pdfs: folder with the demo's PDFs; queries about missing files are left out.
+        out: folder to write to; created if missing. The index of an earlier demo in it is replaced.
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: the folder holds none of the demo's PDFs, or `out` cannot be used.
+        InputError: the folder has none of the demo's PDFs, or `out` cannot be used.
     """
-    questions = [question for question in QUESTIONS if (pdfs / question.file).is_file()]
-    if not questions:
-        wanted = ", ".join(sorted({question.file for question in QUESTIONS}))
-        raise InputError(f"the demo asks about {wanted}; {pdfs} holds none of them; give the folder that does")
+    queries = [query for query in QUERIES if (pdfs / query.file).is_file()]
+    if not queries:
+        files = ", ".join(sorted({query.file for query in QUERIES}))
+        raise InputError(f"{pdfs} has none of the demo's PDFs ({files}); give the folder that has them")
     location = _fresh_index(out)
     start = time.perf_counter()
     embedder, reranker = load_embedder(EMBEDDER), load_reranker(RERANKER)
     load_seconds = time.perf_counter() - start
     with PageIndex(location, embedder=embedder) as index:
         added = index.add(pdfs, progress=progress)
-        answers = [_ask(index, question, reranker) for question in questions]
-    sections = [Answer(answer.question.text, answer.hits, answer.note) for answer in answers]
+        answers = [_search(index, query, reranker) for query in queries]
+    sections = [Answer(answer.query.text, answer.hits, answer.note) for answer in answers]
     report = write_report(out / "report.html", sections, title="nemotron-rag demo", note=NOTE)
     return DemoResult(load_seconds, added, answers, location, report)
 
 
-def _ask(index: PageIndex, question: Question, reranker: Reranker) -> DemoAnswer:
+def _search(index: PageIndex, query: Query, reranker: Reranker) -> DemoAnswer:
     start = time.perf_counter()
-    hits = index.search(question.text, k=_CANDIDATES, rerank=reranker, top_n=_SHOWN)
-    return DemoAnswer(question, hits, time.perf_counter() - start)
+    hits = index.search(query.text, k=_SHOWN, candidates=_CANDIDATES, rerank=reranker)
+    return DemoAnswer(query, hits, time.perf_counter() - start)
 
 
 def _fresh_index(out: Path) -> Path:
-    """An empty place for the index in `out`; only what an earlier demo left there is replaced."""
+    """Return an empty folder for the index in `out`, replacing that of an earlier demo only."""
     location = out / "index"
     try:
         if out.exists() and not (out / _MARKER).is_file() and any(out.iterdir()):
-            raise InputError(f"{out} holds files that are not the demo's; give an empty or new folder with --out")
+            raise InputError(f"{out} has files that are not the demo's; give an empty or new folder with --out")
         if location.exists():
             shutil.rmtree(location)
         out.mkdir(parents=True, exist_ok=True)
-        (out / _MARKER).write_text("Every demo replaces what stands beside this file.\n", encoding="utf-8")
+        (out / _MARKER).write_text("Each demo replaces what is in this folder.\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write the demo's files to {out}: {error.strerror}; give another folder") from error
     return location

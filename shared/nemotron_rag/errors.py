@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, in one tree. It knows nothing of what raises them.
+"""Every error this package raises on purpose, in one tree.
 
 * NemotronRagError
   * MissingExtraError          an optional dependency is not installed (also an ImportError)
@@ -18,6 +18,10 @@
 
 Each message is one line: what was wanted, what was given, what to do.
 """
+
+from __future__ import annotations
+
+from typing import Self
 
 __all__ = [
     "CheckpointError",
@@ -70,6 +74,13 @@ class InputError(NemotronRagError, ValueError):
 
 class ImageError(InputError):
     """An image cannot be read."""
+
+    index: int | None = None
+    """Of a passage in the list that was given to a model, where it is known."""
+
+    def named(self, name: str) -> Self:
+        """The same error with what the caller calls the image in front, in place of a model's ``passage 3``."""
+        return type(self)(f"{name}: {str(self).removeprefix(f'passage {self.index}: ')}")
 
 
 class ImageBudgetError(ImageError):

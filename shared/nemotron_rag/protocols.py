@@ -1,25 +1,45 @@
-"""THE SEAM: all that a model owes to the rest of the package and to the adapters. It knows no implementation.
+"""The interfaces: what every embedder, reranker and page store implements.
 
-Row i of every output belongs to input i, always, or the call raises naming the index. Every method may be called
+Row i of a model's output belongs to input i, always, or the call raises naming the index. Every method may be called
 from any thread; the ``a...`` twins may be called from any event loop and never block it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nemotron_rag.types import Passage, Ranked
+from nemotron_rag.types import (
+    Filter,
+    FloatArray,
+    IndexedType,
+    Kind,
+    PageVectors,
+    Passage,
+    Ranked,
+    StoredPage,
+    TokenStorage,
+)
 
-__all__ = ["Embedder", "FloatArray", "LocatingEmbedder", "MultiVectorEmbedder", "Reranker"]
-
-FloatArray: TypeAlias = NDArray[np.float32]
+__all__ = [
+    "AnyEmbedder",
+    "Embedder",
+    "FloatArray",
+    "LocatingEmbedder",
+    "MultiVectorEmbedder",
+    "PageStore",
+    "Reranker",
+]
 
 
 class _Model(Protocol):
+    @property
+    def kind(self) -> Kind:
+        """Which of these interfaces it implements."""
+
     @property
     def name(self) -> str:
         """Catalog id, or the local folder the model was loaded from."""
@@ -37,14 +57,14 @@ class _Model(Protocol):
 
 @runtime_checkable
 class Embedder(_Model, Protocol):
-    """One L2-normalised vector for each input."""
+    """One L2-normalised vector for each input; of kind ``embedder``."""
 
     @property
     def dimensions(self) -> int:
         """Length of every vector."""
 
     def embed_queries(self, queries: Sequence[str]) -> FloatArray:
-        """Embed questions: (n, dimensions) float32, each row of length 1."""
+        """Embed queries: (n, dimensions) float32, each row of length 1."""
 
     def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """Embed texts, images, or both: (n, dimensions) float32, each row of length 1."""
@@ -58,14 +78,14 @@ class Embedder(_Model, Protocol):
 
 @runtime_checkable
 class MultiVectorEmbedder(_Model, Protocol):
-    """One L2-normalised vector for each token of each input (late interaction)."""
+    """One L2-normalised vector for each token of each input (late interaction); of kind ``multivector_embedder``."""
 
     @property
     def dimensions(self) -> int:
         """Length of every token vector."""
 
     def embed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
-        """Embed questions: one (tokens, dimensions) float32 array each."""
+        """Embed queries: one (tokens, dimensions) float32 array each."""
 
     def embed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
         """Embed passages: one (tokens, dimensions) float32 array each."""
@@ -90,19 +110,19 @@ class LocatingEmbedder(MultiVectorEmbedder, Protocol):
     def locate_queries(self, queries: Sequence[str]) -> list[NDArray[np.int64]]:
         """Which characters of its query each vector stands for: one (tokens, 2) int64 array each.
 
-        First character and the one behind the last; the two are equal for tokens of the prompt, which stand for none.
+        A half-open span, [first, last); empty for tokens of the prompt, which stand for none.
         """
 
     def locate_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
-        """Which rectangle of its picture each vector stands for: one (tokens, 4) float32 array each.
+        """Which rectangle of its image each vector stands for: one (tokens, 4) float32 array each.
 
-        Left, top, right and bottom in fractions of the picture's width and height; NaN for tokens of text or prompt.
+        Left, top, right and bottom in fractions of the image's width and height; NaN for tokens of text or prompt.
         """
 
 
 @runtime_checkable
 class Reranker(_Model, Protocol):
-    """A cross-encoder: reads a query and a passage together and says how well they match."""
+    """A cross-encoder: reads a query and a passage together and scores how well they match; of kind ``reranker``."""
 
     def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
         """Raw logits: (n,) float32; higher is more relevant."""
@@ -115,3 +135,105 @@ class Reranker(_Model, Protocol):
 
     async def arank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The same as `rank`, without blocking the event loop."""
+
+
+AnyEmbedder: TypeAlias = Embedder | MultiVectorEmbedder
+"""One vector a page, or many; its `kind` tells which."""
+
+
+class PageStore(Protocol):
+    """Keeps pages with their vectors, and finds them: all that a `PageIndex` needs of a store.
+
+    Constructing one opens nothing and leaves nothing behind; the first call opens it. Every method may be called from
+    any thread. Writes are acknowledged when they return, and safe to repeat. Errors are `StoreError`, and `ClosedError`
+    after `close`.
+    """
+
+    def __str__(self) -> str:
+        """For messages, such as ``collection 'pages' at ./index``."""
+
+    @property
+    def image_root(self) -> str | None:
+        """Where page images can lie beside the pages: a folder or an fsspec URL; None if there is no such place."""
+
+    def exists(self) -> bool:
+        """Whether there is an index to search."""
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The record given to `create`; None if there is no index yet."""
+
+    def create(self, *, dimensions: int, record: Mapping[str, Any], token_storage: TokenStorage | None = None) -> None:
+        """Make the index, if it is not there; pages that are there already stay.
+
+        Args:
+            dimensions: length of the vectors.
+            record: plain JSON, given back by `read_record`.
+            token_storage: number format of token vectors; None for one vector a page.
+        """
+
+    def put(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors]) -> None:
+        """Write pages; one whose id and content are stored already keeps its other sources.
+
+        Args:
+            pages: n pages.
+            vectors: n arrays of (dimensions,), or of (tokens, dimensions); row i belongs to page i.
+        """
+
+    def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
+        """Note that stored pages belong to `source` too, with `metadata` over theirs; returns how many are stored."""
+
+    def remove(
+        self,
+        ids: Sequence[str],
+        *,
+        source: str | None = None,
+        before: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
+    ) -> int:
+        """Delete pages; given a source, those that other sources hold as well only lose that source.
+
+        Args:
+            ids: of pages; unknown ones are passed over.
+            source: a document; None to delete whatever the sources.
+            before: called with the pages that will be deleted, before they are.
+
+        Returns:
+            How many pages were deleted.
+        """
+
+    def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
+        """The stored ones of these pages by id; their texts may be left out."""
+
+    def pages(self, filter: Filter | None = None) -> Iterator[StoredPage]:
+        """The pages that a filter matches, in no particular order, read as they are consumed; texts may be left out."""
+
+    def sources(self) -> list[str]:
+        """The documents that have pages here, sorted."""
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many pages a filter matches."""
+
+    def query(
+        self,
+        vectors: PageVectors,
+        *,
+        k: int,
+        prefetch: int | None = None,
+        words: str = "",
+        filter: Filter | None = None,
+    ) -> list[tuple[StoredPage, float]]:
+        """The k pages nearest to a query, best first, each with its score.
+
+        Args:
+            vectors: (dimensions,), compared by cosine similarity; or (tokens, dimensions), compared by MaxSim.
+            k: at most so many.
+            prefetch: pages whose token vectors are compared exactly; None for the store's default.
+            words: a query whose words are looked for in the pages' texts as well; the two orders are joined by
+                reciprocal rank fusion, and the scores only tell an order. Empty for none.
+            filter: which pages to look at.
+        """
+
+    def index_metadata(self, key: str, kind: IndexedType) -> None:
+        """Make filters on a metadata key fast, where the store knows such a thing."""
+
+    def close(self) -> None:
+        """Let go of what was opened; closing twice is allowed."""

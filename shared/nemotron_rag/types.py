@@ -1,34 +1,40 @@
-"""The nouns of the package: frozen, framework-free values. They know nothing of models, files or stores."""
+"""The nouns of the package: plain values, frozen, comparable and picklable."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
-from nemotron_rag.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL import Image
 
-    from nemotron_rag.heatmap import Heatmap
-
 __all__ = [
+    "PAGE_FIELDS",
     "AddReport",
     "Failure",
+    "Filter",
+    "FloatArray",
     "Hit",
+    "ImageReference",
     "ImageSource",
+    "IndexedType",
     "Kind",
     "Modality",
     "ModelSpec",
     "Page",
+    "PageVectors",
     "Passage",
     "Ranked",
+    "StoredPage",
+    "TokenStorage",
     "page_id",
+    "page_uuid",
 ]
 
 Modality: TypeAlias = Literal["text", "image", "image_text"]
@@ -37,10 +43,55 @@ Modality: TypeAlias = Literal["text", "image", "image_text"]
 Kind: TypeAlias = Literal["embedder", "multivector_embedder", "reranker"]
 """Which protocol a model meets."""
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.generic]"
-"""Every form of an image that `nemotron_rag.images` reads; a str is a path or a ``data:`` URI, never a URL."""
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@runtime_checkable
+class ImageReference(Protocol):
+    """An image that is somewhere else and is decoded when it is opened; a page of an index has one.
+
+    Where `size` and `pixel_hash` are known, a model whose vision features of the image are cached opens nothing.
+    """
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, pixels; None if they are not known before it is opened."""
+
+    @property
+    def pixel_hash(self) -> str | None:
+        """`nemotron_rag.documents.images.pixel_hash` of the RGB image that `open` gives; None if it is not known."""
+
+    def open(self) -> Image.Image:
+        """Decode it: a new image each time.
+
+        Raises:
+            ImageError: it is missing, broken or beyond the budget.
+        """
+
+
+TokenStorage: TypeAlias = Literal["float32", "float16", "int8", "binary", "turbo4"]
+"""Number format of token vectors; see `TokenVectors`."""
+
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.generic] | ImageReference"
+)
+"""Every form of an image that `load_image` reads; a str is a path or a ``data:`` URI, never a URL."""
+
+PageVectors: TypeAlias = NDArray[np.floating[Any]]
+"""Of one page: (dimensions,), or (tokens, dimensions)."""
+
+Filter: TypeAlias = "Mapping[str, Any] | Any"
+"""``{"source": "a.pdf", "page_number": [1, 2], "year": {"gte": 2020}}``, see `nemotron_rag.stores.filters`; or the
+store's own kind of filter, such as `qdrant_client.models.Filter`."""
+
+IndexedType: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
+"""What a metadata key holds, "keyword" for texts."""
+
+PAGE_FIELDS = ("id", "source", "page_number", "content_hash")
+"""Keys of a filter that are fields of a page; every other key is looked up in the page's metadata."""
 
 _LONGEST_REASON = 500  # characters; some libraries quote whole files
+_STORED_NAMESPACE = uuid.UUID("5b0f3c0e-6a1d-5c57-9a39-3a4f9f6b1c52")
 _PAGE_NAMESPACE = uuid.UUID("6f1c7a54-8e0b-5d0e-9a53-2f3a7c1f0b1d")
 
 
@@ -54,13 +105,21 @@ def page_id(content_hash: str, number: int) -> str:
     return str(uuid.uuid5(_PAGE_NAMESPACE, f"{content_hash}/{number}"))
 
 
+def page_uuid(page_id: str) -> str:
+    """The id of a page as a UUID: its own id where that is one, else a uuid5 of it."""
+    try:
+        return str(uuid.UUID(page_id))
+    except ValueError:
+        return str(uuid.uuid5(_STORED_NAMESPACE, page_id))
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What a model reads: a text, an image, or both.
 
     Args:
         text: the text; empty if there is none.
-        image: the picture in any form of `ImageSource`, or None.
+        image: the image in any form of `ImageSource`, or None.
 
     Example:
         >>> Passage(text="Revenue rose by 4 %.").modality
@@ -95,46 +154,66 @@ class Page(Passage):
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One result of a search.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPage:
+    """A page as a store keeps it.
 
     Args:
-        page: the page found.
-        score: what the hits are ordered by: the reranker's raw logit after reranking, else the retrieval score.
-        retrieval_score: the first stage's score (cosine similarity for one vector, MaxSim for many).
+        page: the page without its image; `Page.source` is the first of `sources`.
+        sources: every document that holds this page; files of equal content share their pages.
+        content_hash: hex digest of the document's bytes, or ``page:`` and the digest of a page that was added alone.
+        image_key: where `PageImages` keeps the image; None if there is none.
+        image_size: its width and height, pixels; None if they were not noted.
+        image_hash: `pixel_hash` of the image as it is read back; None if it was not noted.
+    """
+
+    page: Page
+    sources: tuple[str, ...]
+    content_hash: str
+    image_key: str | None = None
+    image_size: tuple[int, int] | None = None
+    image_hash: str | None = None
+
+    @classmethod
+    def of(cls, page: Page, *, content_hash: str) -> StoredPage:
+        """A page as it comes from one document, without its image."""
+        sources = (page.source,) if page.source else ()
+        return cls(page=replace(page, image=None), sources=sources, content_hash=content_hash)
+
+    def with_source(self, source: str, metadata: Mapping[str, Any]) -> StoredPage:
+        """The same page, also held by `source`, with `metadata` laid over its own."""
+        sources = self.sources if source in ("", *self.sources) else (*self.sources, source)
+        return replace(self, page=replace(self.page, metadata={**self.page.metadata, **metadata}), sources=sources)
+
+    def without_source(self, source: str) -> StoredPage | None:
+        """The same page without one of its sources; None if no other one is left."""
+        rest = tuple(name for name in self.sources if name != source)
+        return replace(self, page=replace(self.page, source=rest[0]), sources=rest) if rest else None
+
+    def replacing(self, old: StoredPage | None) -> StoredPage:
+        """The same page with the sources of an older one of the same content put before its own."""
+        if old is None or old.content_hash != self.content_hash:
+            return self
+        return replace(self, sources=tuple(dict.fromkeys((*old.sources, *self.sources))))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result of a search: a plain value.
+
+    Args:
+        page: the page found. Its image, if there is one, is an `ImageReference` that decodes when it is opened.
+        score: what the hits are ordered by: after reranking the reranker's score, else the retrieval score. Minus
+            infinity for a page that the reranker could not score (see `ranking`).
+        retrieval_score: the first stage's score: cosine similarity for one vector, MaxSim for many, a fusion score in
+            hybrid mode.
         rank: place in the final order, starting at 1.
-        image_path: where the picture is kept, a path or a URL of fsspec; None if there is none that can be read.
-        locate: computes the heatmap of a page and a query; None unless a model with a vector for each token found it.
     """
 
     page: Page
     score: float
     retrieval_score: float
     rank: int
-    image_path: str | None = None
-    locate: Callable[[Passage, str], Heatmap] | None = field(default=None, repr=False, compare=False)
-
-    def heatmap(self, query: str, *, word: str | None = None) -> Image.Image:
-        """Where on the page the words of a query match: the page in shades of grey, those places in colour.
-
-        For hits of late interaction. Computed here, from the page's picture and by the model of its index, which must
-        still be open. `PageIndex.heatmap` gives the numbers behind it.
-
-        Args:
-            query: the question, the same or another.
-            word: of the query, in upper or lower case: only its places. None for all telling words together.
-
-        Returns:
-            An RGB image of the size of the page's picture.
-
-        Raises:
-            InputError: the hit is not of late interaction, its page has no picture, or the query no such word.
-            NemotronRagError: the index was closed, or the model failed.
-        """
-        if self.locate is None:
-            raise InputError("only a model with a vector for each token can show where it matched; this hit has none")
-        return self.locate(self.page, query).image(word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +267,7 @@ class AddReport:
         removed: pages deleted because their document changed.
         failures: what could not be read and was skipped.
         seconds: wall-clock time by stage (``render``, ``embed``, ``store``, ``total``), and of ``embed`` the part in
-            which pictures were decoded and cut (``preprocess``). Stages run side by side: they add up to more than
+            which images were decoded and cut (``preprocess``). Stages run side by side: they add up to more than
             the total, and the one nearest to it is the narrow one.
     """
 
@@ -217,9 +296,9 @@ class ModelSpec:
         max_input_tiles: tiles per image, thumbnail not counted; None for models without tiles.
         max_length: default maximum number of tokens by modality.
         verified: True if golden vectors of the published reference implementation are reproduced by a test.
-        shipped: whether the weights are part of this package.
-        page_vectors: vectors of a page picture, those of the prompt not counted: 1, for tiles those of the largest
-            picture, for grids a published mean.
+        starter: whether the weights are those of the extra `starters`, the package ``nemotron-rag-starters``.
+        page_vectors: vectors of a page image, those of the prompt not counted: 1, for tiles those of the largest
+            image, for grids a published mean.
         note: one line for people, empty if there is nothing to add.
     """
 
@@ -236,6 +315,6 @@ class ModelSpec:
     max_input_tiles: int | None
     max_length: Mapping[Modality, int]
     verified: bool
-    shipped: bool = False
+    starter: bool = False
     page_vectors: int = 1
     note: str = ""

@@ -13,14 +13,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks import ablation, checkpoints, float8, loads, measure, workloads
+from benchmarks import ablation, checkpoints, float8, measure, workloads
 from benchmarks.__main__ import LOADS, main
 from benchmarks.measure import Contender
 from benchmarks.padded import PaddedLoop
 from benchmarks.setup import Setup
+from benchmarks.sizes import FULL, SMALL, TOY
 from benchmarks.work import sequence_operations, tile_operations
 from nemotron_rag import Passage, configure_vision_cache
 from nemotron_rag.runtime import windows
+
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).parents[1] / "data" / "reference"
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # stated by the cases' meta.json
@@ -66,36 +69,23 @@ def test_the_padded_loop_scores_as_the_reference(case, call):
 
 def test_operations_of_the_1_7_b_geometry(tmp_path):
     """Figures of the geometry, worked out by hand: 981.1 GFLOP a tile, 3947 GFLOP for 1808 tokens."""
-    (tmp_path / "config.json").write_text(json.dumps(checkpoints._config("embed_vl", full=True)))
+    (tmp_path / "config.json").write_text(json.dumps(checkpoints.model_config("embed_vl", FULL)))
     assert tile_operations(tmp_path) == pytest.approx(981.12e9, rel=1e-4)
     assert sequence_operations(tmp_path, 1808) == pytest.approx(3947.1e9, rel=1e-4)
 
 
 @pytest.fixture
 def _tiny(monkeypatch, tmp_path):
-    """Three pages, tiles of 64 pixels and one layer each: everything is run, nothing takes long."""
-    shutil.copy(workloads._PDFS / "census-disability-us001.pdf", tmp_path)
-    monkeypatch.setattr(workloads, "_PDFS", tmp_path)
-    monkeypatch.setattr(checkpoints, "_TOWER", checkpoints._TOWER | {"image_size": 64})
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    monkeypatch.setattr(checkpoints, "_SMALL_TOWER", tower)
-    llama = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    monkeypatch.setattr(checkpoints, "_SMALL_LLAMA", checkpoints._SMALL_LLAMA | llama)
-    for module, name, small in [
-        (loads, "_QUESTIONS", 2),
-        (loads, "_RERANKED", 3),
-        (ablation, "_CALLERS", 2),
-        (windows, "WINDOW", 4),
-        (workloads, "_LONG", 90),
-        (measure, "_MATRIX", {"cpu": 64}),
-    ]:
-        monkeypatch.setattr(module, name, small)
+    """Three pages, and windows that are smaller than the loads."""
+    shutil.copy(workloads.PDFS / "census-disability-us001.pdf", tmp_path)
+    monkeypatch.setattr(workloads, "PDFS", tmp_path)
+    monkeypatch.setattr(windows, "WINDOW", 4)
 
 
 @pytest.mark.usefixtures("_tiny")
 @pytest.mark.parametrize("command", LOADS)
 def test_every_contender_computes_the_same(command, capsys):
-    main([command, "--rounds", "1", "--pages", "3", "--device", "cpu"])
+    main([command, "--toy", "--rounds", "1", "--device", "cpu"])
     printed = capsys.readouterr().out
     found = json.loads(printed.splitlines()[-1])
     assert found["command"].startswith(f"python -m benchmarks {command}")
@@ -113,10 +103,43 @@ def test_every_contender_computes_the_same(command, capsys):
 def test_the_kernels_of_a_gpu_compute_the_same(tmp_path, monkeypatch):
     """Run on the CPU, where there is one kernel only, and uncompiled: that the load runs is what is tested."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    setup = Setup(folder=tmp_path, device=CPU, dtype=torch.float32, full=False, rounds=1, pages=3)
-    for section, contenders in ((ablation.kernels(setup), 4), (ablation.graphs(setup), 2)):
+    setup = Setup(folder=tmp_path, device=CPU, dtype=torch.float32, size=TOY, rounds=1, pages=3)
+    for section, contenders in (
+        (ablation.kernels(setup), 3),
+        (ablation.graphs(setup), 2),
+        (ablation.compiler(setup), 2),
+    ):
         assert [row.runs for row in section.rows] == [1] * contenders
         assert max(row.difference for row in section.rows) < 1e-4
+
+
+def test_no_round_starts_after_the_time_is_over():
+    slow = Contender("slow", lambda: time.sleep(0.02) or np.zeros(1))
+    [timing] = measure.measure([slow], rounds=50, device=CPU, seconds=0.1)
+    assert 1 <= len(timing.seconds) < 10
+    [timing] = measure.measure([slow], rounds=50, device=CPU, seconds=0)
+    assert len(timing.seconds) == 1
+
+
+def test_a_checkpoint_is_written_once(tmp_path):
+    def write(size):
+        return checkpoints.write_checkpoint("embed_text", tmp_path, size=size, device=CPU, dtype=torch.float32)
+
+    folder = write(TOY)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert write(TOY) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match="holds a model of another size; give another folder"):
+        write(SMALL)
+
+
+@pytest.mark.parametrize("there_is_a_folder", [True, False])
+def test_pages_are_drawn_where_there_are_no_pdfs(monkeypatch, tmp_path, there_is_a_folder):
+    monkeypatch.setattr(workloads, "PDFS", tmp_path if there_is_a_folder else None)
+    images = [passage.image for passage in workloads.page_images(26)]
+    assert {image.size for image in images} == {workloads._SIZE}
+    assert len({image.tobytes() for image in images}) == 26
+    assert [len(text.text.split()) for text in workloads.mixed_texts(0, 2, words=90)] == [90, 90]
 
 
 def test_contenders_take_turns_and_are_compared_with_the_first():

@@ -11,7 +11,9 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from notebooks import COOKBOOK, NOTEBOOKS, run
+from support.notebooks import COOKBOOK, NOTEBOOKS, run
+
+pytestmark = pytest.mark.slow
 
 INDEXED = [("census-disability-us001.pdf", page) for page in (1, 2, 3)]
 INDEXED += [("nist-sp800-223-hpc.pdf", page) for page in (20, 21, 22, 23, 24, 32)]
@@ -32,20 +34,20 @@ def printed(notebook):
     return "".join(output.text for output in outputs(notebook) if output.get("name") == "stdout")
 
 
-def pictures(notebook):
+def images(notebook):
     encoded = [output.data["image/jpeg"] for output in outputs(notebook) if output.output_type == "display_data"]
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def shown_pages(notebook):
-    """The lists of pages that `show` prints above its pictures."""
+    """The lists of pages that `show` prints above its images."""
     lists = re.split(r"^1\. ", printed(notebook), flags=re.MULTILINE)[1:]
     return [[(name, int(page)) for name, page in re.findall(r"(\S+\.pdf), page (\d+)", part)] for part in lists]
 
 
 def given_pages(notebook):
-    """What the stand-in for the chat model says of the pages that reached it with their pictures."""
-    pattern = r"^  .*?([\w-]+\.pdf), page (\d+), and its picture of 1102 x 1426 pixels$"
+    """What the stand-in for the chat model says of the pages that reached it with their images."""
+    pattern = r"^  .*?([\w-]+\.pdf), page (\d+), and its image of 1102 x 1426 pixels$"
     answers = printed(notebook).split("I was given\n")[1:]
     return [[(name, int(page)) for name, page in re.findall(pattern, answer, re.MULTILINE)] for answer in answers]
 
@@ -62,7 +64,7 @@ def check(notebook):
     assert [pages[0] for pages in given] == BEST
     assert [len(pages) for pages in given] == [2, 2]
     assert "It is important to sanitize the compute node so that data from previous jobs are not" in printed(notebook)
-    assert len(pictures(notebook)) == 3
+    assert len(images(notebook)) == 3
 
 
 @pytest.mark.timeout(900)
@@ -85,7 +87,7 @@ def test_a_notebook_is_stored_with_what_it_shows(path):
     check(notebook)
     assert "execution" not in {key for cell in notebook.cells for key in cell.metadata}, "times: see make notebooks"
     assert path.stat().st_size < 1.5 * MEGABYTE
-    assert all(max(picture.size) <= 1200 for picture in pictures(notebook))
+    assert all(max(image.size) <= 1200 for image in images(notebook))
     stored = path.read_text(encoding="utf-8")
     assert re.findall(r"(?:/home|/root|/tmp|/Users|/work|/private|[A-Z]:\\\\)[/\\]\S+", stored) == []
 
@@ -97,7 +99,7 @@ def test_the_pdfs_a_notebook_opens_are_beside_it(path):
     assert [name for name in named if not (COOKBOOK / name).is_file()] == []
 
 
-def test_the_first_question_is_answered_by_the_chart_alone():
+def test_the_first_query_is_answered_by_the_chart_alone():
     """37.5 percent: a bar of the chart on page 2, and in no sentence."""
     with pymupdf.open(COOKBOOK / "pdfs" / "census-disability-us001.pdf") as document:
         texts = [page.get_text() for page in document]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from PIL import Image
 
-from nemotron_rag.access import ImageAccess
+from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.images import ImageBudget, load_image
 from nemotron_rag.errors import ImageBudgetError, ImageError
-from nemotron_rag.images import ImageBudget
+from nemotron_rag.types import ImageReference
 
 PNG = io.BytesIO()
 Image.new("RGB", (3, 2), "red").save(PNG, "PNG")
@@ -43,6 +45,45 @@ def test_paths_only_below_a_root(tmp_path):
         ImageAccess().open(str(inside))
     with pytest.raises(ImageError):
         access.open("a\0b")
+
+
+def test_a_reference_is_opened_when_something_needs_its_pixels(tmp_path):
+    path = tmp_path / "a.png"
+    image = ImageAccess(roots=[tmp_path]).reference(path)
+    assert isinstance(image, ImageReference)
+    assert (image.size, image.pixel_hash) == (None, None)
+    path.write_bytes(PNG.getvalue())  # it was not looked for before
+    assert image.open().size == load_image(image).size == (3, 2)
+    assert image.open() is not image.open()
+    assert pickle.loads(pickle.dumps(image)) == image
+
+
+def test_a_reference_with_a_path_is_held_to_the_roots_and_keeps_what_it_knows(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG.getvalue())
+
+    class Stored:
+        size, pixel_hash = (3, 2), "ab"
+
+        def __init__(self, path):
+            self.path = path
+
+        def open(self):
+            raise AssertionError("opened past the roots")
+
+    image = ImageAccess(roots=[tmp_path]).reference(Stored(path))
+    assert (image.size, image.pixel_hash, image.open().size) == ((3, 2), "ab", (3, 2))
+    with pytest.raises(ImageError, match="outside the allowed folders"):
+        ImageAccess(roots=[tmp_path / "pages"]).reference(Stored(path)).open()
+    elsewhere = Stored(None)  # as in memory or an object store
+    assert ImageAccess().reference(elsewhere) is elsewhere
+
+
+def test_a_reference_may_know_what_is_cached_of_it():
+    image = ImageAccess().reference("/etc/passwd", size=(3, 2), pixel_hash="ab")
+    assert (image.size, image.pixel_hash) == ((3, 2), "ab")
+    with pytest.raises(ImageError, match="outside the allowed folders"):
+        load_image(image)
 
 
 def test_urls_only_on_an_allowed_host():
@@ -84,3 +125,22 @@ def test_an_allowed_host_is_asked_within_the_budget_and_without_redirects(server
         ImageAccess(hosts=["127.0.0.1"], budget=ImageBudget(max_bytes=10)).open(f"{server}/a.png")
     with pytest.raises(ImageError, match="not on an allowed host"):
         ImageAccess(hosts=["localhost"]).open(f"{server}/a.png")
+
+
+def test_paths_are_the_callers_own_and_urls_are_not(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG.getvalue())
+    access = ImageAccess()
+    for source in (path, str(path), PNG.getvalue()):
+        assert load_image(access.of_caller(source)).size == (3, 2)
+    for url in ("http://example.org/a.png", "HTTPS://example.org/a.png"):
+        with pytest.raises(ImageError, match="not on an allowed host"):
+            load_image(access.of_caller(url))
+
+
+def test_errors_are_named_as_the_caller_names_the_image():
+    error = ImageBudgetError("passage 3: too large")
+    assert str(error.named("a.pdf")) == "a.pdf: passage 3: too large"
+    error.index = 3
+    named = error.named("a.pdf")
+    assert (type(named), str(named), named.index) == (ImageBudgetError, "a.pdf: too large", None)

@@ -11,11 +11,13 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from nemotron_rag import cli, load
-from nemotron_rag.catalog import CATALOG, find
+from nemotron_rag import cli
 from nemotron_rag.cli import _models
 from nemotron_rag.errors import CheckpointError
-from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+from nemotron_rag.models.catalog import CATALOG, find
+from support.models import use_models
+
+pytestmark = pytest.mark.slow
 
 TEXTS = {
     "fruit.pdf": ["Red apples keep best in cold rooms.", "Pears ripen after the harvest."],
@@ -27,10 +29,7 @@ TEXTS = {
 def fake_models(monkeypatch):
     """Every name loads a fake."""
 
-    def load_fake(name, kind, *_):
-        return FakeEmbedder(name=str(name)) if kind == "embedder" else FakeReranker()
-
-    monkeypatch.setattr(load, "_load", load_fake)
+    use_models(monkeypatch)
 
 
 def write_pdf(path, texts):
@@ -104,7 +103,7 @@ def test_index_of_nothing_readable_is_exit_code_1(tmp_path, run):
     assert code == 1
     (failure,) = json.loads(out)["failures"]
     assert failure["source"] == str(bad)
-    assert set(failure) == {"source", "page", "reason"}
+    assert set(failure) == {"source", "page_number", "reason"}
 
 
 def test_index_stops_at_the_first_error_if_asked(tmp_path, run):
@@ -123,10 +122,10 @@ def test_index_json(tmp_path, pdfs, run):
 
 
 def test_index_says_when_the_model_cannot_be_fetched(tmp_path, pdfs, run, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise CheckpointError("cannot get it from the model hub (no route\nto host); give a local folder")
 
-    monkeypatch.setattr(load, "_load", refuse)
+    use_models(monkeypatch, refuse)
     fails(run("index", pdfs, "--to", tmp_path / "i"), 1, r"cannot get it .*no route to host\); give a local folder")
 
 
@@ -156,14 +155,16 @@ def test_search_shows_a_table(index, run):
 
 
 def test_search_json_has_the_documented_keys(index, run):
-    code, out, err = run("search", index, "Where do blue whales sing?", "--json", "-k", "2", "--rerank", "--top-n", "1")
+    code, out, err = run(
+        "search", index, "Where do blue whales sing?", "--json", "-k", "1", "--rerank", "--candidates", "2"
+    )
     assert (code, err) == (0, "")
     answer = json.loads(out)
     assert set(answer) == {"query", "seconds", "hits"}
     (hit,) = answer["hits"]
-    assert set(hit) == {"rank", "score", "retrieval_score", "id", "source", "page", "text", "metadata"}
+    assert set(hit) == {"rank", "score", "retrieval_score", "id", "source", "page_number", "text", "metadata", "image"}
     assert hit["source"].endswith("sea.pdf")
-    assert (hit["rank"], hit["page"]) == (1, 1)
+    assert (hit["rank"], hit["page_number"]) == (1, 1)
     assert hit["score"] != hit["retrieval_score"]
 
 
@@ -186,7 +187,7 @@ def test_search_filters(index, run, conditions, pages):
     flags = [word for condition in conditions for word in ("--filter", condition)]
     code, out, _ = run("search", index, "anything", "--json", *flags)
     assert code == 0
-    assert sorted((Path(hit["source"]).name, hit["page"]) for hit in json.loads(out)["hits"]) == pages
+    assert sorted((Path(hit["source"]).name, hit["page_number"]) for hit in json.loads(out)["hits"]) == pages
 
 
 def test_search_without_a_hit_is_an_answer(index, run):
@@ -204,14 +205,14 @@ def test_search_writes_the_report(index, run, tmp_path):
 
 
 def test_the_report_shows_where_late_interaction_matched(tmp_path, pdfs, run, monkeypatch):
-    monkeypatch.setattr(load, "_load", lambda name, *_: FakeMultiVectorEmbedder(name=str(name)))
+    use_models(monkeypatch)
     location, target = tmp_path / "index", tmp_path / "hits.html"
     run("index", pdfs, "--to", location, "--embedder", "llama-nemotron-colembed-vl-3b-v2")
     code, _, err = run("search", location, "red apples", "-k", "2", "--html", target)
     assert (code, err) == (0, "")
     report = target.read_text(encoding="utf-8")
     assert report.count("data:image/webp") == 4  # two pages and their heatmaps
-    assert report.count('page 1: where the words of the question match"') >= 1
+    assert report.count('page 1: where the words of the query match"') >= 1
 
 
 def test_search_of_no_index_makes_none(tmp_path, run):
@@ -222,15 +223,15 @@ def test_search_of_no_index_makes_none(tmp_path, run):
 # rerank
 
 
-def test_rerank_ranks_pictures_and_pdf_pages(tmp_path, pdfs, run):
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (50, 50), "red").save(picture)
+def test_rerank_ranks_images_and_pdf_pages(tmp_path, pdfs, run):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (50, 50), "red").save(image)
     target = tmp_path / "hits.html"
-    code, out, _ = run("rerank", "blue whales", picture, pdfs / "sea.pdf", "--json", "--html", target)
+    code, out, _ = run("rerank", "blue whales", image, pdfs / "sea.pdf", "--json", "--html", target)
     assert code == 0
     hits = json.loads(out)["hits"]
     assert [hit["rank"] for hit in hits] == [1, 2, 3, 4]
-    assert (Path(hits[0]["source"]).name, hits[0]["page"]) == ("sea.pdf", 1)
+    assert (Path(hits[0]["source"]).name, hits[0]["page_number"]) == ("sea.pdf", 1)
     assert {hit["retrieval_score"] for hit in hits} == {None}
     assert target.read_text(encoding="utf-8").count("data:image/webp") == 4
 
@@ -240,7 +241,7 @@ def test_rerank_keeps_the_best_of_more_pages_than_it_holds(tmp_path, run):
     long = write_pdf(tmp_path / "long.pdf", texts)
     code, out, _ = run("rerank", "answer", long, "--json", "--top-n", "2", "--pages", "10-")
     assert code == 0
-    assert [hit["page"] for hit in json.loads(out)["hits"]] == [41, 10]
+    assert [hit["page_number"] for hit in json.loads(out)["hits"]] == [41, 10]
 
 
 def test_rerank_skips_what_it_cannot_read(tmp_path, pdfs, run):
@@ -262,7 +263,11 @@ def test_models(run):
     rows = json.loads(run("models", "--json")[1])
     assert [row["id"] for row in rows] == [spec.id for spec in CATALOG]
     sources = {"needs hub", "local folder only"}
-    assert {row["status"] for row in rows} <= {"shipped", *sources, *(f"verified, {source}" for source in sources)}
+    assert {row["status"] for row in rows} <= {
+        "needs starters",
+        *sources,
+        *(f"verified, {source}" for source in sources),
+    }
     assert all(spec.id in out for spec in CATALOG)
 
 
@@ -296,7 +301,7 @@ def test_info(index, run):
 def test_delete(index, pdfs, run):
     assert run("delete", index, pdfs / "sea.pdf")[:2] == (0, "3 pages removed\n")
     assert json.loads(run("info", index, "--json")[1])["sources"] == [str(pdfs / "fruit.pdf")]
-    fails(run("delete", index, pdfs / "sea.pdf"), 1, "the index holds no document .*sea.pdf")
+    fails(run("delete", index, pdfs / "sea.pdf"), 1, "the index has no document .*sea.pdf")
 
 
 def test_delete_of_a_copy_leaves_the_pages_of_the_other(tmp_path, pdfs, run):

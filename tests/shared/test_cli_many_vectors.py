@@ -5,8 +5,10 @@ import json
 import pymupdf
 import pytest
 
-from nemotron_rag import cli, load
-from nemotron_rag.testing import FakeMultiVectorEmbedder
+from nemotron_rag import cli
+from support.models import use_models
+
+pytestmark = pytest.mark.slow
 
 MODEL = "nemotron-colembed-vl-4b-v2"
 TEXTS = ["Red apples keep best in cold rooms.", "Pears ripen after the harvest.", "Blue whales sing in the ocean."]
@@ -14,11 +16,7 @@ TEXTS = ["Red apples keep best in cold rooms.", "Pears ripen after the harvest."
 
 @pytest.fixture(autouse=True)
 def fake_models(monkeypatch):
-    def load_fake(name, kind, *_):
-        assert kind == "multivector_embedder"
-        return FakeMultiVectorEmbedder(name=str(name))
-
-    monkeypatch.setattr(load, "_load", load_fake)
+    use_models(monkeypatch)
 
 
 @pytest.fixture
@@ -42,10 +40,10 @@ def pdf(tmp_path):
 
 def test_index_and_search_in_every_mode(pdf, run, tmp_path):
     assert run("index", pdf, "--to", tmp_path / "i", "--embedder", MODEL)[0] == 0
-    for more in ((), ("--mode", "multi", "--candidates", 20), ("--mode", "dense"), ("--mode", "hybrid")):
+    for more in ((), ("--mode", "multi", "--prefetch", 20), ("--mode", "dense"), ("--mode", "hybrid")):
         code, out, err = run("search", tmp_path / "i", "whales in the ocean", "--json", *more)
         assert code == 0, err
-        assert json.loads(out)["hits"][0]["page"] == 3
+        assert json.loads(out)["hits"][0]["page_number"] == 3
 
 
 def test_how_vectors_are_stored_is_shown_and_kept(pdf, run, tmp_path):
@@ -68,4 +66,4 @@ def test_settings_that_cannot_be_are_one_line(pdf, run, tmp_path):
     assert "an embedded Qdrant stores float16 or float32, not int8" in err
     code, _, err = run("index", pdf, "--to", tmp_path / "j", "--embedder", "starter-embed-vl", "--max-rows", 5)
     assert (code, err.count("\n")) == (1, 1)
-    assert "token_vectors= is for models that give many vectors" in err
+    assert "token_vectors= is for late-interaction models" in err

@@ -1,4 +1,4 @@
-"""The demo finds its pages with the shipped weights, pictures and text together, and not with random ones.
+"""The demo finds its pages with the starter weights, images and text together, and not with random ones.
 
 The random weights get one tile a page instead of six, to save time: they read as little in either.
 """
@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from nemotron_rag import demo, load_embedder, load_reranker
-from starter_support import SHIPPED, random_twin
+from nemotron_rag_starters import checkpoint
+from support.starters import random_twin
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def ranks(monkeypatch, tmp_path):
-    """Runs the whole demo with other checkpoints; tells at which rank each question's page was found."""
+    """Runs the whole demo with other checkpoints; tells at which rank each query's page was found."""
 
     def run(embedder: Path, reranker: Path, *, tiles: int) -> list[int | None]:
         options = {"device": "cpu", "max_input_tiles": tiles}
@@ -30,8 +33,8 @@ def ranks(monkeypatch, tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_the_shipped_weights_put_every_page_first(ranks):
-    assert ranks(SHIPPED / "starter-embed-vl", SHIPPED / "starter-rerank-vl", tiles=6) == [1, 1, 1, 1, 1]
+def test_the_starter_weights_put_every_page_first(ranks):
+    assert ranks(checkpoint("starter-embed-vl"), checkpoint("starter-rerank-vl"), tiles=6) == [1, 1, 1, 1, 1]
 
 
 def test_random_weights_do_not_pass(ranks, tmp_path):

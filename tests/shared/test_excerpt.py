@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemotron_rag._excerpt import excerpt, one_line, printable, split_marked
+from nemotron_rag.documents.text import excerpt, one_line, printable, split_marked
 
 
 def marked(text, query):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from nemotron_rag import Passage, heatmap, load_multivector_embedder
+from nemotron_rag import Passage, load_multivector_embedder
 from nemotron_rag.errors import InputError
-from nemotron_rag.heatmap import Heatmap, _words, boxes, compute_heatmap
-from nemotron_rag.heatmap.boxes import grid_boxes, tile_boxes
-from nemotron_rag.models._pixels import Cut, cut_tiles
-from nemotron_rag.models._qwen_pixels import PixelSettings, patchify
-from nemotron_rag.models._vl_stack import pixel_shuffle
+from nemotron_rag.late_interaction import boxes, heatmap
+from nemotron_rag.late_interaction import words as _words
+from nemotron_rag.late_interaction.boxes import grid_boxes, tile_boxes
+from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
+from nemotron_rag.models._llama.network import pixel_shuffle
+from nemotron_rag.models._llama.pixels import Cut, cut_tiles
+from nemotron_rag.models._qwen.pixels import PixelSettings, patchify
 from nemotron_rag.protocols import LocatingEmbedder
 from nemotron_rag.testing import FakeMultiVectorEmbedder
-from nemotron_rag.types import Hit, Page
+from nemotron_rag.types import Page
 
 DATA = Path(__file__).parents[1] / "data" / "reference"
 LLAMA, QWEN = DATA / "colembed_llama_open_1", DATA / "colembed_qwen3vl_open_1"
@@ -38,7 +39,7 @@ def centres(found) -> np.ndarray:
 
 
 def gradient(width: int, height: int) -> Image.Image:
-    """A picture whose red says how far to the right a pixel is, and whose green how far down, in 1/255."""
+    """An image whose red says how far to the right a pixel is, and whose green how far down, in 1/255."""
     down, right = np.indices((height, width)) + 0.5
     channels = [right / width * 255, down / height * 255, np.zeros((height, width))]
     return Image.fromarray(np.stack(channels, axis=2).round().astype(np.uint8))
@@ -149,9 +150,9 @@ def test_heat_is_where_a_word_matches():
 
 
 def test_heat_is_painted_at_its_place_and_only_there():
-    picture = compute_heatmap(Vectors(), WHITE, "the crimson").image()
-    assert (picture.mode, picture.size) == ("RGB", (80, 40))
-    pixels = np.asarray(picture).astype(int)
+    image = compute_heatmap(Vectors(), WHITE, "the crimson").image()
+    assert (image.mode, image.size) == ("RGB", (80, 40))
+    pixels = np.asarray(image).astype(int)
     colour = pixels.max(axis=2) - pixels.min(axis=2)  # grey has none
     assert colour[10, 10] > 60  # the centres of the two cells
     assert colour[30, 70] > 60
@@ -192,6 +193,7 @@ def test_a_real_model_gives_the_mean_of_its_pieces(model):
     assert found.image().size == (128, 256)
 
 
+@pytest.mark.slow
 def test_a_trained_model_finds_words_where_they_stand():
     """The starter reads about half of these words; a peak at the right place is below 1 in 100 by chance."""
     lines = ["The annual report of the company", "Revenue and profit by quarter", "Tornadoes form in thunderstorms"]
@@ -200,12 +202,12 @@ def test_a_trained_model_finds_words_where_they_stand():
     for row, line in enumerate(lines):
         page.insert_text((80 + 40 * row, 120 + 150 * row), line, fontsize=14)
     drawn = page.get_pixmap(dpi=124)
-    picture = Passage(image=Image.frombytes("RGB", (drawn.width, drawn.height), drawn.samples))
+    image = Passage(image=Image.frombytes("RGB", (drawn.width, drawn.height), drawn.samples))
     stands = {word[4]: np.array(word[:4]) / (595, 842, 595, 842) for word in page.get_text("words")}
     starter = load_multivector_embedder("starter-colembed", device="cpu")
     found = 0
     for word in ("report", "company", "Revenue", "profit", "Tornadoes", "thunderstorms"):
-        heat = compute_heatmap(starter, picture, word).heat()
+        heat = compute_heatmap(starter, image, word).heat()
         cell = np.array([1 / heat.shape[1], 1 / heat.shape[0]])  # width and height
         row, column = np.unravel_index(heat.argmax(), heat.shape)
         peak = (np.array([column, row]) + 0.5) * cell
@@ -213,15 +215,11 @@ def test_a_trained_model_finds_words_where_they_stand():
     assert found >= 2
 
 
-def test_a_hit_shows_where_it_matched():
-    page = Page("", WHITE.image, id="1")
-    found = Hit(page, 1.0, 1.0, 1, locate=functools.partial(compute_heatmap, Vectors()))
-    whole, azure = found.heatmap("crimson azure"), found.heatmap("crimson azure", word="azure")
+def test_one_word_is_painted_alone():
+    heatmap = compute_heatmap(Vectors(), Page("", WHITE.image, id="1"), "crimson azure")
+    whole, azure = heatmap.image(), heatmap.image("azure")
     assert whole.size == azure.size == (80, 40)
     assert (np.asarray(whole) != np.asarray(azure)).any()
-    assert found == Hit(page, 1.0, 1.0, 1)
-    with pytest.raises(InputError, match="only a model with a vector for each token can show where it matched"):
-        Hit(page, 1.0, 1.0, 1).heatmap("crimson")
 
 
 def test_who_can_say_where():
@@ -230,16 +228,16 @@ def test_who_can_say_where():
     class Blind:
         name = "blind"
 
-    with pytest.raises(InputError, match="blind does not say where its vectors stand; heatmaps need a ColEmbed model"):
+    with pytest.raises(InputError, match="blind cannot locate its vectors on a page; heatmaps need a ColEmbed model"):
         compute_heatmap(Blind(), WHITE, "crimson")
 
 
 @pytest.mark.parametrize(
     ("page", "query", "message"),
     [
-        (Passage("only text"), "crimson", "needs a page with a picture"),
+        (Passage("only text"), "crimson", "needs a page with an image"),
         (WHITE, " ?! ", r"needs a query with words, got ' \?! '"),
-        (Passage(image=b"no picture"), "crimson", "wanted an image"),
+        (Passage(image=b"no image"), "crimson", "expected an image"),
     ],
 )
 def test_what_cannot_be_mapped(page, query, message):
@@ -254,9 +252,9 @@ def test_words_that_are_not_in_the_query():
 
 
 def test_wrong_inputs_name_their_index(model):
-    with pytest.raises(InputError, match="query 1 is of type int"):
+    with pytest.raises(InputError, match="query 1 must be a str, got int"):
         model.locate_queries(["a", 1])
-    with pytest.raises(InputError, match="passage 1 is of type str"):
+    with pytest.raises(InputError, match="passage 1 must be a nemotron_rag.Passage, got str"):
         model.locate_passages([WHITE, "b"])
 
 

@@ -6,16 +6,15 @@ import functools
 import hashlib
 import io
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
-from nemotron_rag import html_report
 from nemotron_rag.errors import InputError
-from nemotron_rag.heatmap import compute_heatmap
-from nemotron_rag.html_report import Answer, render_report, write_report
+from nemotron_rag.late_interaction.heatmap import compute_heatmap
+from nemotron_rag.report import html_page as html_report
+from nemotron_rag.report.html_page import Answer, render_report, write_report
 from nemotron_rag.testing import FakeMultiVectorEmbedder
 from nemotron_rag.types import Hit, Page
 
@@ -64,7 +63,7 @@ def hit(text="words", *, image=None, source="a.pdf", number=1, score=0.5, retrie
     return Hit(page, score, retrieval, rank)
 
 
-def picture(width=60, height=80, colour="red", mode="RGB"):
+def make_image(width=60, height=80, colour="red", mode="RGB"):
     return Image.new(mode, (width, height), colour)
 
 
@@ -99,7 +98,7 @@ HOSTILE = (
 
 
 def test_text_of_documents_never_becomes_markup():
-    answers = [Answer(HOSTILE, [hit(HOSTILE, image=picture(), source=HOSTILE)], HOSTILE)] * 2
+    answers = [Answer(HOSTILE, [hit(HOSTILE, image=make_image(), source=HOSTILE)], HOSTILE)] * 2
     html = render_report(answers, title=HOSTILE, note=HOSTILE)
     reader = parse(html)
     assert set(reader.tags) <= ALLOWED
@@ -110,7 +109,7 @@ def test_text_of_documents_never_becomes_markup():
 
 
 def test_refers_to_nothing_outside_itself():
-    reader = parse(render_report([Answer("q", [hit(image=picture())]), Answer("r", [hit(image=picture())])]))
+    reader = parse(render_report([Answer("q", [hit(image=make_image())]), Answer("r", [hit(image=make_image())])]))
     targets = [value for _, name, value in reader.attributes if name in {"src", "href", "action", "srcset"}]
     assert targets
     assert all(value.startswith(("data:image/webp;base64,", "#")) for value in targets)
@@ -119,8 +118,8 @@ def test_refers_to_nothing_outside_itself():
     assert {value[1:] for value in targets if value.startswith("#")} <= set(identities)
 
 
-def test_policy_allows_only_the_pictures_and_its_own_style():
-    html = render_report([Answer("q", [hit(image=picture())])])
+def test_policy_allows_only_the_images_and_its_own_style():
+    html = render_report([Answer("q", [hit(image=make_image())])])
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html).group(1)
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL).group(1)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -140,55 +139,57 @@ def embedded(html):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1", "CMYK"])
-def test_pictures_of_every_mode_are_shown_and_downsized(mode):
-    original = picture(3000, 1500, 0, mode)
+def test_images_of_every_mode_are_shown_and_downsized(mode):
+    original = make_image(3000, 1500, 0, mode)
     (shown,) = embedded(render_report([Answer("q", [hit(image=original)])]))
     assert shown.format == "WEBP"
     assert shown.size == (1200, 600)
     assert original.size == (3000, 1500)
 
 
-def test_small_pictures_keep_their_size_and_colour():
-    (shown,) = embedded(render_report([Answer("q", [hit(image=picture(60, 80, "red"))])]))
+def test_small_images_keep_their_size_and_colour():
+    (shown,) = embedded(render_report([Answer("q", [hit(image=make_image(60, 80, "red"))])]))
     assert shown.size == (60, 80)
     red, green, blue = shown.convert("RGB").getpixel((30, 40))
     assert red > 240
     assert max(green, blue) < 20
 
 
-def test_pages_without_a_readable_picture_or_text_say_so():
-    html = render_report([Answer("q", [hit("", image=b"no picture at all"), hit("t", image=None)]), Answer("r", [])])
+def test_pages_without_a_readable_image_or_text_say_so():
+    html = render_report([Answer("q", [hit("", image=b"no image at all"), hit("t", image=None)]), Answer("r", [])])
     text = parse(html).text
-    assert "wanted an image" in text
-    assert "no picture" in text
-    assert "no text, only its picture" in text
+    assert "expected an image" in text
+    assert "no image" in text
+    assert "no text, only its image" in text
     assert "No page was found." in text
 
 
-def located(image=None):
-    """A hit of late interaction, found by a stand-in."""
-    found = hit("red apples", image=image)
-    return replace(found, locate=functools.partial(compute_heatmap, FakeMultiVectorEmbedder()))
+heatmap = functools.partial(compute_heatmap, FakeMultiVectorEmbedder())
 
 
 def test_hits_of_late_interaction_come_with_their_heatmap():
-    page = picture(60, 80, "red")
-    html = render_report([Answer("red apples", [located(page), hit(image=page)])])
+    page = make_image(60, 80, "red")
+    html = render_report(
+        [Answer("red apples", [hit("red apples", image=page)], "", heatmap), Answer("red", [hit(image=page)])]
+    )
     colours = [shown.convert("RGB").getpixel((30, 40)) for shown in embedded(html)]
-    assert len(colours) == 3  # page and heatmap, and the page of a hit that has none
+    assert len(colours) == 3  # page and heatmap, and the page of an answer without
     assert max(colours[1]) - min(colours[1]) < 20  # in shades of grey: nothing stands out on a plain page
-    assert "where the words of the question match" in html
+    assert "where the words of the query match" in html
     identities = [value for _, name, value in parse(html).attributes if name == "id"]
     assert len(identities) == len(set(identities))
 
 
 def test_a_heatmap_that_cannot_be_made_leaves_the_page():
-    html = render_report([Answer("?", [located(picture())]), Answer("red", [located()])])
+    html = render_report(
+        [Answer("?", [hit(image=make_image())], "", heatmap), Answer("red", [hit(image=None)], "", heatmap)]
+    )
     assert len(embedded(html)) == 1
     assert "needs a query with words" in parse(html).text
-    assert "no picture" in parse(html).text
+    assert "no image" in parse(html).text
 
 
+@pytest.mark.slow
 def test_fifty_hits_stay_a_page_that_opens():
     noise = Image.effect_noise((320, 400), 40).convert("RGB")
     html = render_report([Answer("q", [hit(image=noise, number=n, rank=n) for n in range(1, 51)])])

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image, to_rgb
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
-from nemotron_rag.images import DEFAULT_BUDGET, ImageBudget, load_image, to_rgb
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> Image.Image:
+def make_image(mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> Image.Image:
     values = np.arange(size[0] * size[1] * 3, dtype=np.uint32).reshape(size[1], size[0], 3) * 7 % 256
     return Image.fromarray(values.astype(np.uint8)).convert(mode)
 
@@ -29,11 +29,11 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
     return file.getvalue()
 
 
-PNG = encoded(picture())
+PNG = encoded(make_image())
 
 
 def every_form(folder: Path) -> dict[str, object]:
-    path = folder / "picture.png"
+    path = folder / "image.png"
     path.write_bytes(PNG)
     return {
         "str": str(path),
@@ -41,20 +41,20 @@ def every_form(folder: Path) -> dict[str, object]:
         "bytes": PNG,
         "bytearray": bytearray(PNG),
         "stream": io.BytesIO(PNG),
-        "image": picture(),
+        "image": make_image(),
         "base64": "data:image/png;base64," + base64.b64encode(PNG).decode(),
         "base64 unpadded": "data:image/png;base64," + base64.b64encode(PNG).decode().rstrip("="),
         "percent": "data:image/png," + urllib.parse.quote_from_bytes(PNG),
-        "array": np.asarray(picture()),
-        "float array": np.asarray(picture()) / 255,
+        "array": np.asarray(make_image()),
+        "float array": np.asarray(make_image()) / 255,
     }
 
 
-def test_every_form_gives_the_same_picture(tmp_path: Path) -> None:
+def test_every_form_gives_the_same_image(tmp_path: Path) -> None:
     for form, source in every_form(tmp_path).items():
         image = load_image(source)  # type: ignore[arg-type]
         assert image.mode == "RGB", form
-        assert image.tobytes() == picture().tobytes(), form
+        assert image.tobytes() == make_image().tobytes(), form
 
 
 def test_a_stream_keeps_its_position_and_stays_open() -> None:
@@ -77,7 +77,7 @@ def test_a_file_is_not_kept_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV"])
 def test_an_image_keeps_its_mode_and_is_copied(mode: str) -> None:
-    original = picture(mode)
+    original = make_image(mode)
     before = original.tobytes()
     image = load_image(original)
     assert image.mode == mode
@@ -88,7 +88,7 @@ def test_an_image_keeps_its_mode_and_is_copied(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"])
 def test_to_rgb_is_pillows_conversion(mode: str) -> None:
-    original = picture(mode)
+    original = make_image(mode)
     assert to_rgb(original).tobytes() == original.convert("RGB").tobytes()
 
 
@@ -104,7 +104,7 @@ def test_to_rgb_names_a_mode_it_cannot_convert() -> None:
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = load_image(encoded(picture(size=(20, 12)), "JPEG", exif=exif))
+    image = load_image(encoded(make_image(size=(20, 12)), "JPEG", exif=exif))
     assert image.size == (12, 20)
     assert image.getexif().get(0x0112) is None
 
@@ -187,7 +187,7 @@ def test_true_is_white_and_an_array_is_copied() -> None:
         (np.zeros((2, 2), np.int64), "int64"),
     ],
 )
-def test_arrays_that_are_no_pictures(array: np.ndarray, says: str) -> None:
+def test_arrays_that_are_no_images(array: np.ndarray, says: str) -> None:
     with pytest.raises(ImageError, match=says):
         load_image(array)
 
@@ -204,7 +204,7 @@ def test_arrays_that_are_no_pictures(array: np.ndarray, says: str) -> None:
         ("data:image/png;base64,@@@", "<data URI>"),
         ("data:image/png", "comma"),
         (b"", "<bytes>.*0 bytes"),
-        (b"%PDF-1.7", "wanted an image"),
+        (b"%PDF-1.7", "expected an image"),
         (PNG[:60], "<bytes>"),
         (io.StringIO("text"), "not as binary"),
         (3, "int"),
@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_named_in_one_line(source: object, says: str) -> 
 
 
 def test_truncated_files_raise() -> None:
-    big = picture(size=(200, 200))
+    big = make_image(size=(200, 200))
     for format in ("PNG", "JPEG", "GIF", "BMP", "WEBP"):
         data = encoded(big, format)
         with pytest.raises(ImageError):
@@ -228,8 +228,8 @@ def test_truncated_files_raise() -> None:
 
 def test_formats_outside_the_list_are_refused() -> None:
     for format in ("ICO", "PCX", "EPS"):
-        with pytest.raises(ImageError, match="wanted an image"):
-            load_image(encoded(picture(), format))
+        with pytest.raises(ImageError, match="expected an image"):
+            load_image(encoded(make_image(), format))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes need POSIX")

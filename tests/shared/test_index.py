@@ -1,4 +1,4 @@
-"""Adding pages to an index: files, pictures, pages; again, changed, equal, broken."""
+"""Adding pages to an index: files, images, pages; again, changed, equal, broken."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_helpers import CountingEmbedder, add, contents, make_pdf, same, text_page
 from nemotron_rag import load_embedder
+from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import ImageError, InputError, PdfError
 from nemotron_rag.index import PageIndex
-from nemotron_rag.index._ingest import BATCH
-from nemotron_rag.pdf import read_pdf
-from nemotron_rag.stores._points import point_id
+from nemotron_rag.index.ingest import BATCH
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
-from nemotron_rag.types import page_id
-from qdrant_server import Server
+from nemotron_rag.types import page_id, page_uuid
+from support.pages import CountingEmbedder, add, contents, make_pdf, same, text_page
+from support.qdrant_server import Server
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def index():
         yield opened
 
 
-def test_a_folder_is_added_and_found_with_pictures(folder):
+def test_a_folder_is_added_and_found_with_images(folder):
     with PageIndex("store", embedder=FakeEmbedder()) as index:
         report = add(index, "docs")
         assert (report.added, report.unchanged, report.removed, report.failures) == (4, 0, 0, ())
@@ -49,7 +48,7 @@ def test_a_folder_is_added_and_found_with_pictures(folder):
         assert (hit.page.source, hit.page.number, hit.rank) == ("docs/fruit.pdf", 2, 1)
         assert "pears are green" in hit.page.text
         assert hit.page.metadata["page_count"] == 3
-        assert hit.page.image.mode == "RGB"
+        assert hit.page.image.open().mode == "RGB"
         assert hit.score == hit.retrieval_score > 0.5
         digest = hashlib.sha256(Path("docs/fruit.pdf").read_bytes()).hexdigest()
         assert hit.page.id == page_id(digest, 2)
@@ -74,7 +73,7 @@ def test_adding_twice_changes_nothing_and_renders_nothing(folder, monkeypatch):
             rendered.append(source)
         return read_pdf(source, **options)
 
-    monkeypatch.setattr("nemotron_rag.index._ingest_plan.read_pdf", spy)
+    monkeypatch.setattr("nemotron_rag.index.plan.read_pdf", spy)
     with PageIndex("store", embedder=embedder) as index:
         report = add(index, ["./docs/fruit.pdf", "docs/../docs/sub/whale.pdf"])
         assert (report.added, report.unchanged) == (0, 4)
@@ -83,7 +82,7 @@ def test_adding_twice_changes_nothing_and_renders_nothing(folder, monkeypatch):
         assert embedder.embedded == 4
 
 
-def test_a_changed_file_replaces_its_pages_and_pictures(folder):
+def test_a_changed_file_replaces_its_pages_and_images(folder):
     with PageIndex("store", embedder=FakeEmbedder()) as index:
         add(index, "docs")
         make_pdf(folder / "docs" / "fruit.pdf", "cherries", "melons")
@@ -150,7 +149,7 @@ def test_two_equal_files_that_change_together_leave_nothing_behind(folder):
 
 def test_bad_files_among_good_ones_are_reported(folder):
     Path("bad.pdf").write_bytes(b"%PDF-1.7 and then nothing of use")
-    Path("bad.png").write_bytes(b"no picture")
+    Path("bad.png").write_bytes(b"no image")
     Path("empty").mkdir()
     with PageIndex(embedder=FakeEmbedder()) as index:
         report = add(index, ["bad.pdf", "docs/fruit.pdf", "missing.pdf", "bad.png", "empty", 3])
@@ -207,7 +206,7 @@ def test_image_files_and_single_pages_are_added(tmp_path, monkeypatch, index):
     assert add(index, text_page(1, "one", source="web")).added == 1
     assert index.sources() == ["red.png", "web"]
     (hit,) = index.search_image("red.png", k=1)
-    assert (hit.page.source, hit.page.image.getpixel((0, 0))) == ("red.png", (255, 0, 0))
+    assert (hit.page.source, hit.page.image.open().getpixel((0, 0))) == ("red.png", (255, 0, 0))
     assert hit.score == pytest.approx(1, abs=1e-5)
 
 
@@ -219,11 +218,11 @@ def test_a_page_is_replaced_only_if_its_content_changed(index):
     assert (report.added, report.unchanged) == (0, 1)
     report = add(index, text_page(1, "one", source="t", image=blue))
     assert (report.added, index.count(), index.sources()) == (1, 1, ["t"])
-    assert index.search("one", k=1)[0].page.image.getpixel((0, 0)) == (0, 0, 255)
+    assert index.search("one", k=1)[0].page.image.open().getpixel((0, 0)) == (0, 0, 255)
     add(index, text_page(1, "one", source="t"))
     assert index.search("one", k=1)[0].page.image is None
     with pytest.raises(ImageError):
-        index._core.images.read(index._core.images.key(point_id("p1")))
+        index._state.images.reference(index._state.images.key(page_uuid("p1"))).open()
 
 
 def test_text_and_names_that_are_no_unicode_reach_a_server(tmp_path, monkeypatch):
@@ -245,7 +244,7 @@ def test_one_id_for_two_contents_is_reported(index):
     assert "given twice" in report.failures[0].reason
 
 
-def test_large_pictures_make_smaller_batches(monkeypatch):
+def test_large_images_make_smaller_batches(monkeypatch):
     sizes: list[int] = []
 
     class Sizes(FakeEmbedder):
@@ -253,7 +252,7 @@ def test_large_pictures_make_smaller_batches(monkeypatch):
             sizes.append(len(passages))
             return super().embed_passages(passages)
 
-    monkeypatch.setattr("nemotron_rag.index._ingest._BATCH_PIXELS", 300)
+    monkeypatch.setattr("nemotron_rag.index.ingest.BATCH_PIXELS", 300)
     with PageIndex(embedder=Sizes(), images=None) as index:
         add(index, [text_page(n, "x", image=Image.new("L", (10, 10))) for n in range(7)])
     assert sorted(sizes) == [1, 3, 3]
@@ -347,14 +346,14 @@ def test_a_failure_names_its_document_once_and_an_empty_pdf_says_so(tmp_path, mo
     assert "none.pdf: has no pages" in {str(failure) for failure in report.failures}
 
 
-def test_pictures_of_every_suffix_are_read_and_broken_ones_named_once(tmp_path, monkeypatch):
+def test_images_of_every_suffix_are_read_and_broken_ones_named_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["a.png", "b.pgm", "c.j2k", "d.TIFF"]
     for name in names:
         Image.new("L", (8, 8), 99).save(name, {"b.pgm": "PPM", "c.j2k": "JPEG2000", "d.TIFF": "TIFF"}.get(name, "PNG"))
-    Path("broken.png").write_bytes(b"no picture")
+    Path("broken.png").write_bytes(b"no image")
     with PageIndex(embedder=FakeEmbedder()) as index:
         report = index.add([*names, "broken.png"], progress=False)
         assert index.sources() == sorted(names)
     (failure,) = report.failures
-    assert str(failure).startswith("broken.png: wanted an image (")
+    assert str(failure).startswith("broken.png: expected an image (")

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 from qdrant_client import QdrantClient
 
-from index_helpers import add, text_page
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.index import PageIndex
-from nemotron_rag.index._record import IndexRecord
-from nemotron_rag.runtime.maxsim import maxsim
+from nemotron_rag.index.record import IndexRecord
+from nemotron_rag.late_interaction.maxsim import maxsim
+from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
-from nemotron_rag.token_vectors import TokenVectors
-from qdrant_server import Server
+from support.pages import add, text_page
+from support.qdrant_server import Server
 
 TEXTS = ["red apples", "green apples and pears", "blue whales", "red whales and red apples in winter"]
 
@@ -38,9 +38,9 @@ def fill(index: PageIndex):
 
 
 def stored_tokens(index: PageIndex, name: str) -> np.ndarray:
-    from nemotron_rag.stores._points import point_id
+    from nemotron_rag.types import page_uuid
 
-    (point,) = index._core.store._client.retrieve("pages", [point_id(name)], with_vectors=["tokens"])
+    (point,) = index._state.store._qdrant.client.retrieve("pages", [page_uuid(name)], with_vectors=["tokens"])
     return np.array(point.vector["tokens"], dtype=np.float32)
 
 
@@ -64,7 +64,7 @@ def test_pages_are_found_by_maxsim(index):
 
 
 async def test_all_modes_sync_and_async(index):
-    for options in ({}, {"mode": "dense"}, {"mode": "multi", "candidates": 4}, {"mode": "hybrid", "candidates": 4}):
+    for options in ({}, {"mode": "dense"}, {"mode": "multi", "prefetch": 4}, {"mode": "hybrid", "prefetch": 4}):
         found = index.search("blue whales", k=2, **options)
         assert found[0].page.number == 3
         again = await index.asearch("blue whales", k=2, **options)
@@ -74,7 +74,7 @@ async def test_all_modes_sync_and_async(index):
 
 
 def test_reranking_and_filters(index):
-    hits = index.search("red apples", rerank=FakeReranker(), top_n=2, filter={"source": "b"})
+    hits = index.search("red apples", rerank=FakeReranker(), k=2, filter={"source": "b"})
     assert {hit.page.number for hit in hits} == {1, 3}
     assert (hits[0].page.number, hits[0].score) == (1, 5.0)
     assert hits[0].retrieval_score == pytest.approx(2, abs=1e-2)
@@ -84,17 +84,17 @@ def test_words_find_what_the_vectors_miss():
     texts = [*(f"filler{n} text" for n in range(60)), "an invoice about ZX-81 tubes"]
     with PageIndex(embedder=Many()) as index:
         add(index, [text_page(n, text) for n, text in enumerate(texts, 1)])
-        index._core._models._embedder.embed_queries = lambda queries: Many().embed_queries(["filler3 text"])
+        index._state.embedder().embed_queries = lambda queries: Many().embed_queries(["filler3 text"])
         assert 61 not in [hit.page.number for hit in index.search("zx 81", k=3)]
         assert 61 in [hit.page.number for hit in index.search("zx 81", k=3, mode="hybrid")]
 
 
-async def test_a_picture_finds_its_page(tmp_path):
-    pictures = [Image.new("RGB", (4, n), "red") for n in range(1, 5)]
+async def test_an_image_finds_its_page(tmp_path):
+    images = [Image.new("RGB", (4, n), "red") for n in range(1, 5)]
     with PageIndex(tmp_path, embedder=Many()) as index:
-        add(index, [text_page(n, text, image=pictures[n - 1]) for n, text in enumerate(TEXTS, 1)])
-        assert index.search_image(pictures[2])[0].page.number == 3
-        assert (await index.asearch_image(pictures[2], k=1))[0].page.number == 3
+        add(index, [text_page(n, text, image=images[n - 1]) for n, text in enumerate(TEXTS, 1)])
+        assert index.search_image(images[2])[0].page.number == 3
+        assert (await index.asearch_image(images[2], k=1))[0].page.number == 3
 
 
 # ---- modes that an index does not have --------------------------------------------------------------------------
@@ -103,19 +103,19 @@ async def test_a_picture_finds_its_page(tmp_path):
 def test_an_index_of_one_vector_a_page_has_no_multi():
     with PageIndex(embedder=FakeEmbedder()) as index:
         for opened in (False, True):
-            with pytest.raises(InputError, match="wants many vectors a page, this index has one"):
+            with pytest.raises(InputError, match="needs token vectors, this index has one vector a page"):
                 index.search("red", mode="multi")
-            with pytest.raises(InputError, match="candidates= is for searches by many vectors"):
-                index.search("red", candidates=20)
+            with pytest.raises(InputError, match="prefetch= is for searches by token vectors"):
+                index.search("red", prefetch=20)
             if not opened:
                 fill(index)
-        with pytest.raises(InputError, match="means nothing to it|for models that give many"):
+        with pytest.raises(InputError, match="means nothing to it|for late-interaction models"):
             PageIndex(embedder=FakeEmbedder(), token_vectors=TokenVectors())
 
 
-@pytest.mark.parametrize("wrong", [{"candidates": 5}, {"candidates": "9"}, {"mode": "dense", "candidates": 50}])
-def test_candidates_that_make_no_sense_are_refused(index, wrong):
-    with pytest.raises(InputError, match="candidates"):
+@pytest.mark.parametrize("wrong", [{"prefetch": 5}, {"prefetch": "9"}, {"mode": "dense", "prefetch": 50}])
+def test_a_prefetch_that_makes_no_sense_is_refused(index, wrong):
+    with pytest.raises(InputError, match="prefetch"):
         index.search("red", k=10, **wrong)
 
 
@@ -130,7 +130,7 @@ def test_settings_are_recorded_and_used_when_opened_again(tmp_path):
     with PageIndex(tmp_path, embedder=Many()) as index:
         add(index, [text_page(9, "many words of a page that came later")])
         assert stored_tokens(index, "p9").shape == (2, 64)
-        record = index._core.store.read_record()
+        record = index._state.store.read_record()
     assert record["token_vectors"] == {"pooling": "hierarchical", "max_rows": 2, "storage": "float32"}
     assert json.dumps(record)
     PageIndex(tmp_path, embedder=Many(), token_vectors=TokenVectors(pooling="hierarchical")).close()
@@ -163,7 +163,7 @@ def test_models_of_one_and_of_many_vectors_are_not_confused(tmp_path):
 def test_an_index_of_one_vector_a_page_keeps_its_record(tmp_path):
     with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
         fill(index)
-        record = index._core.store.read_record()
+        record = index._state.store.read_record()
     del record["token_vectors"]  # as written before there were many
     assert IndexRecord.from_json(record, where="here").tokens is None
     with pytest.raises(InputError, match="has one vector a page, so token_vectors= means nothing to it"):
@@ -173,7 +173,7 @@ def test_an_index_of_one_vector_a_page_keeps_its_record(tmp_path):
 def test_a_record_with_unknown_settings_is_refused(tmp_path):
     with PageIndex(tmp_path, embedder=Many()) as index:
         fill(index)
-        record = index._core.store.read_record()
+        record = index._state.store.read_record()
     for harm in ({"pooling": "mean"}, {"new": 1}):
         with pytest.raises(StoreError, match="damaged record"):
             IndexRecord.from_json({**record, "token_vectors": harm}, where="here")
@@ -182,6 +182,7 @@ def test_a_record_with_unknown_settings_is_refused(tmp_path):
 # ---- what does not fit ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pages_of_the_largest_models_fit_without_a_choice():
     class Large(FakeMultiVectorEmbedder):
         def embed_passages(self, passages):
@@ -199,7 +200,7 @@ def test_a_page_that_may_not_be_pooled_costs_only_itself():
         assert report.added == 3
         (failure,) = report.failures
         assert failure.number == 4
-        assert failure.reason.startswith("the page has 6 vectors of 64 numbers, 4 may be stored; pool them")
+        assert failure.reason.startswith("the page has 6 vectors of 64 dimensions, at most 4 can be stored; pool them")
 
 
 def test_impossible_settings_stop_before_anything_is_written():
@@ -211,16 +212,14 @@ def test_impossible_settings_stop_before_anything_is_written():
         with PageIndex(embedder=embedder, token_vectors=settings) as index:
             with pytest.raises(InputError, match=message):
                 fill(index)
-            assert not index._core.store.exists()
+            assert not index._state.store.exists()
             assert embedder.embedded == 0
 
 
 def test_grid_pooling_asks_the_model_where_its_vectors_stand(tmp_path):
     with PageIndex(tmp_path, embedder=Many(), token_vectors=TokenVectors(pooling="grid")) as index:
         add(index, [text_page(1, "red apples", image=Image.new("RGB", (40, 60), "white"))])
-        places = index._core._models._embedder.locate_passages(
-            [text_page(1, "red apples", image=Image.new("RGB", (40, 60)))]
-        )
+        places = index._state.embedder().locate_passages([text_page(1, "red apples", image=Image.new("RGB", (40, 60)))])
         placed = int((~np.isnan(places[0][:, 0])).sum())
         assert len(stored_tokens(index, "p1")) <= 2 + 2 * placed
         assert index.search("red apples")[0].score == pytest.approx(2, abs=1e-2)
@@ -246,16 +245,15 @@ def test_not_a_number_is_a_failure_of_its_page():
 def test_a_name_of_a_multivector_model_loads_it(tmp_path, monkeypatch):
     asked = []
 
-    def load(name, **options):
+    def load(name, *kinds, **options):
         asked.append((name, options))
         return Many(name=name)
 
-    monkeypatch.setattr("nemotron_rag.index._models.load_multivector_embedder", load)
-    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", lambda *_, **__: pytest.fail("one vector"))
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", load)
     name = "nemotron-colembed-vl-4b-v2"
     with PageIndex(tmp_path, embedder=name, device="cpu", token_vectors=TokenVectors(max_rows=3)) as index:
         fill(index)
-    assert asked == [(name, {"device": "cpu", "dtype": None})]
+    assert asked == [(name, {"device": "cpu"})]
 
 
 @pytest.mark.parametrize("checkpoint", ["colembed_llama_open_1", "colembed_qwen3vl_open_1"])
@@ -270,6 +268,6 @@ def test_a_real_model_writes_and_is_loaded_again_from_the_record(tmp_path, refer
         assert [(hit.page.id, round(hit.score, 3)) for hit in again] == [
             (hit.page.id, round(hit.score, 3)) for hit in found
         ]
-        embedder = index._core._models.embedder(index._core._record)
+        embedder = index._state.embedder()
         exact = embedder.score(embedder.embed_queries(["red apples"]), embedder.embed_passages(pages))
         np.testing.assert_allclose([hit.score for hit in found], np.sort(exact[0])[::-1], rtol=2e-3)

@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 from qdrant_client import QdrantClient
 
-from index_helpers import add, contents, make_pdf, same
 from nemotron_rag.errors import StoreError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.testing import FakeEmbedder
+from support.pages import add, contents, make_pdf, same
+
+pytestmark = pytest.mark.slow
 
 PAGES = 12
 
@@ -34,7 +36,7 @@ def second_version(index: PageIndex) -> None:
     add(index, ["a.png", "b.png", "copy.png"], metadata={"year": 2020})
 
 
-def pictures(root: Path) -> set[str]:
+def images_in(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
 
 
@@ -42,13 +44,13 @@ def pictures(root: Path) -> set[str]:
 @pytest.mark.parametrize("method", ["upsert", "delete", "set_payload", "create_collection"])
 def test_a_run_broken_at_any_write_is_completed_by_the_next(tmp_path, monkeypatch, method, after):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nemotron_rag.index._ingest.BATCH", 1)
+    monkeypatch.setattr("nemotron_rag.index.ingest.BATCH", 1)
     with PageIndex("undisturbed", embedder=FakeEmbedder()) as index:
         first_version(index)
         second_version(index)
-        wanted, wanted_pictures = contents(index), pictures(Path("undisturbed/images/pages"))
+        wanted, wanted_images = contents(index), images_in(Path("undisturbed/images/pages"))
     for fail_at in range(5):
-        client, images = QdrantClient(":memory:"), PageImages(f"pictures-{fail_at}")
+        client, images = QdrantClient(":memory:"), PageImages(f"images-{fail_at}")
         breaks = _break(monkeypatch, client, method, fail_at, after=after)
         for step in (first_version, second_version):
             for _ in range(2):
@@ -60,7 +62,7 @@ def test_a_run_broken_at_any_write_is_completed_by_the_next(tmp_path, monkeypatc
                     continue
         with PageIndex(client=client, images=images, embedder=FakeEmbedder()) as index:
             assert same(contents(index), wanted)
-        assert pictures(Path(images.root)) == wanted_pictures
+        assert images_in(Path(images.root)) == wanted_images
         if fail_at == 0:
             assert breaks == [0]
         client.close()
@@ -82,14 +84,14 @@ def _break(monkeypatch, client, method: str, fail_at: int, *, after: bool) -> li
     return broken
 
 
-def test_a_picture_that_cannot_be_written_keeps_its_page_out(tmp_path, monkeypatch):
+def test_an_image_that_cannot_be_written_keeps_its_page_out(tmp_path, monkeypatch):
     class Full(PageImages):
         def write(self, page_id, image):
             raise StoreError("no space left")
 
     monkeypatch.chdir(tmp_path)
     client = QdrantClient(":memory:")
-    with PageIndex(client=client, images=Full("pictures"), embedder=FakeEmbedder()) as index:
+    with PageIndex(client=client, images=Full("images"), embedder=FakeEmbedder()) as index:
         with pytest.raises(StoreError, match="no space left"):
             first_version(index)
         assert index.count() == 0
@@ -100,7 +102,7 @@ SCRIPT = """
 import sys, time
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder
-from nemotron_rag.index import _ingest
+from nemotron_rag.index import ingest as _ingest
 
 class Slow(FakeEmbedder):
     def embed_passages(self, passages):
@@ -124,7 +126,7 @@ def test_a_killed_process_leaves_an_index_that_the_next_run_completes(tmp_path, 
     seen = 0
     for kept in (2, 7):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=tmp_path, env={**os.environ})
-        while len(pictures(Path("killed"))) < kept and process.poll() is None:
+        while len(images_in(Path("killed"))) < kept and process.poll() is None:
             time.sleep(0.005)
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -135,4 +137,4 @@ def test_a_killed_process_leaves_an_index_that_the_next_run_completes(tmp_path, 
         report = add(index, "docs")
         assert (report.added, report.unchanged) == (PAGES - seen, seen)
         assert same(contents(index), wanted)
-    assert pictures(Path("killed")) == pictures(Path("undisturbed"))
+    assert images_in(Path("killed")) == images_in(Path("undisturbed"))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import pickle
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from qdrant_client import QdrantClient, models
 
-from event_loop import stays_free
-from index_helpers import CountingEmbedder, add, text_page
+from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import (
     ClosedError,
     ImageError,
@@ -24,11 +27,14 @@ from nemotron_rag.errors import (
     UnknownModelError,
 )
 from nemotron_rag.index import PageIndex
-from nemotron_rag.index._record import IndexRecord
-from nemotron_rag.stores._points import point_id
+from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.stores.page_images import PageImages
+from nemotron_rag.stores.qdrant.layout import RECORD_ID
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
-from qdrant_server import Server
+from nemotron_rag.types import page_uuid
+from support.event_loop import stays_free
+from support.pages import CountingEmbedder, add, text_page
+from support.qdrant_server import Server
 
 TEXTS = ["red apples", "green apples and pears", "blue whales", "red whales"]
 
@@ -57,20 +63,19 @@ def test_without_reranking_hits_come_by_similarity(index):
     assert [hit.rank for hit in hits] == [1, 2, 3]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert all(hit.score == hit.retrieval_score for hit in hits)
-    assert [hit.page.image.size for hit in hits[:1]] == [(4, 1)]
-    assert len(index.search("red apples", rerank=False, k=3, top_n=2)) == 2
+    assert [hit.page.image.size for hit in hits[:1]] == [hits[0].page.image.open().size] == [(4, 1)]
 
 
 def test_reranking_orders_anew_and_keeps_both_scores(index):
     class ByNumber(FakeReranker):
-        """Likes high page numbers, and sees pictures."""
+        """Likes high page numbers, and sees images."""
 
         def score(self, query, passages):
             assert all(passage.modality == "image_text" for passage in passages)
             return super().score(query, passages) * 0 + [float(page.number) for page in passages]
 
     first = {hit.page.id: hit.score for hit in index.search("red apples", rerank=False)}
-    hits = index.search("red apples", rerank=ByNumber(), top_n=3)
+    hits = index.search("red apples", rerank=ByNumber(), k=3)
     assert [(hit.page.number, hit.score, hit.rank) for hit in hits] == [(4, 4.0, 1), (3, 3.0, 2), (2, 2.0, 3)]
     assert all(hit.retrieval_score == pytest.approx(first[hit.page.id]) for hit in hits)
     assert index.search("red apples")[0].score == 5.0  # the index's own one
@@ -78,14 +83,24 @@ def test_reranking_orders_anew_and_keeps_both_scores(index):
 
 
 def test_only_the_candidates_of_the_store_are_reranked(index):
-    hits = index.search("whales", k=2)
+    class Counting(FakeReranker):
+        def score(self, query, passages):
+            scored.append(len(passages))
+            return super().score(query, passages)
+
+    scored = []
+    hits = index.search("whales", k=2, candidates=2, rerank=Counting())
     assert {hit.page.text for hit in hits} == {"blue whales", "red whales"}
+    assert len(index.search("whales", k=1, rerank=Counting())) == 1
+    assert len(index.search("whales", k=3, candidates=3, rerank=Counting())) == 3
+    assert scored == [2, 4, 3]  # by default 20 candidates, of which there are four
 
 
 @pytest.mark.parametrize(
     ("wanted", "numbers"),
     [
         ({"source": "a.pdf"}, {2, 4}),
+        ({"page_number": [1, 2]}, {1, 2}),
         ({"number": [1, 2]}, {1, 2}),
         ({"year": {"gte": 2023}}, {3, 4}),
         ({"source": "b.pdf", "year": 2021}, {1}),
@@ -102,38 +117,141 @@ def test_filters_hold_in_all_methods(index, wanted, numbers):
 
 
 def test_an_empty_index_gives_nothing_and_loads_nothing(monkeypatch):
-    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", lambda *_, **__: pytest.fail("loaded"))
     with PageIndex(embedder="llama-nemotron-embed-vl-1b-v2") as index:
         assert index.search("anything") == index.search_image(b"never read") == index.sources() == []
         assert index.count() == index.delete("a.pdf") == 0
 
 
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": "3"}, {"top_n": 0}, {"rerank": 3}, {"filter": {"year": {}}}])
-def test_wrong_arguments_raise(index, wrong):
-    with pytest.raises(InputError):
+WRONG = [
+    ({"k": 0}, "k must be a positive integer, got 0"),
+    ({"k": "3"}, "k must be a positive integer, got '3'"),
+    ({"k": True}, "k must be a positive integer, got True"),
+    ({"k": None}, "k must be a positive integer, got None"),
+    ({"candidates": 0}, "candidates must be a positive integer, got 0"),
+    ({"k": 3, "candidates": 2}, "candidates must be at least k=3, got 2"),
+    ({"candidates": 20, "rerank": False}, "there is no reranker"),
+    ({"score_transform": "sigmoid", "rerank": False}, "there is no reranker"),
+    ({"prefetch": 20}, "prefetch= is for searches by token vectors"),
+    ({"rerank": 3}, "loaded reranker, got int"),
+    ({"rerank": "starter-embed-vl"}, "of kind embedder, wanted reranker"),
+    ({"filter": {"year": {}}}, "bounds"),
+    ({"mode": "sparse"}, "mode must be one of dense, multi, hybrid; got 'sparse'"),
+    ({"on_unscored": "first"}, "on_unscored must be one of raise, last, skip"),
+    ({"score_threshold": float("nan")}, "score_threshold must be a finite number"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG)
+async def test_wrong_arguments_raise(index, wrong, message):
+    with pytest.raises(InputError, match=message):
         index.search("apples", **wrong)
+    with pytest.raises(InputError, match=message):
+        await index.asearch("apples", **wrong)
 
 
-def test_asking_for_the_own_reranker_without_one_raises():
-    with PageIndex(embedder=FakeEmbedder()) as index, pytest.raises(InputError, match="reranker="):
-        index.search("x", rerank=True)
+async def test_a_query_is_a_text(index):
+    for wrong in (3, None, Image.new("RGB", (2, 2))):
+        with pytest.raises(InputError, match="query must be a str"):
+            index.search(wrong)
+        with pytest.raises(InputError, match="query must be a str"):
+            await index.asearch(wrong)
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------
+def test_without_a_reranker_of_its_own_an_index_does_not_rerank():
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        fill(index)
+        assert index.search("red apples", rerank=True) == index.search("red apples", rerank=False)
+
+
+def test_a_threshold_keeps_what_reaches_it(index):
+    assert [hit.score for hit in index.search("red apples", score_threshold=0)] == [5.0, 0.0, 0.0]
+    hits = index.search("red apples", score_threshold=0.9, score_transform="sigmoid")
+    assert [round(hit.score, 3) for hit in hits] == [0.993]
+    plain = index.search("red apples", rerank=False)
+    middle = plain[1].score
+    assert index.search("red apples", rerank=False, score_threshold=middle) == plain[:2]
+
+
+def test_pages_that_cannot_be_scored(index, caplog):
+    class Choosy(FakeReranker):
+        def score(self, query, passages):
+            return super().score(query, passages) * [float("nan") if "red apples" in p.text else 1 for p in passages]
+
+    add(index, [text_page(9, "", source="blank.pdf")])
+    with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+        hits = index.search("red apples", rerank=Choosy())
+    assert [hit.score for hit in hits[-2:]] == [float("-inf")] * 2
+    assert {hit.page.number for hit in hits[-2:]} == {1, 9}
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+    assert "the score is not finite for page 1 of b.pdf" in caplog.text
+    assert len(index.search("red apples", rerank=Choosy(), on_unscored="skip")) == 3
+    with pytest.raises(InputError, match="neither text nor image in page 9 of blank.pdf"):
+        index.search("red apples", rerank=Choosy(), on_unscored="raise")
+
+
+def test_a_filter_key_that_no_page_has_is_named(index, caplog):
+    with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+        assert index.search("apples", filter={"source": "a.pdf", "yaer": 2021}) == []
+        assert index.count({"surce": "a.pdf"}) == 0
+    assert "has the metadata key 'yaer'" in caplog.text
+    assert "has the metadata key 'surce'" in caplog.text
+    caplog.clear()
+    assert index.search("apples", filter={"year": 1999}) == []
+    assert caplog.text == ""
+
+
+def test_hits_are_plain_values(index):
+    hits = index.search("red apples")
+    assert pickle.loads(pickle.dumps(hits)) == copy.deepcopy(hits) == hits
+    restored = pickle.loads(pickle.dumps(hits[0]))
+    assert restored.page.image == hits[0].page.image
+    assert restored.page.image.open().tobytes() == hits[0].page.image.open().tobytes()
+    assert len(repr(hits[0])) < 600
+
+
+# ---- images ---------------------------------------------------------------------------------------------------
+
+
+class Looking(FakeReranker):
+    """Opens the images, and goes by the texts alone."""
+
+    def score(self, query, passages):
+        for passage in passages:
+            if passage.image is not None:
+                load_image(passage.image)
+        return super().score(query, [replace(passage, image=None) for passage in passages])
+
+
+class Opened(FakeReranker):
+    """Opens no image."""
+
+    def score(self, query, passages):
+        return super().score(query, [replace(passage, image=None) for passage in passages])
 
 
 @pytest.mark.parametrize("harm", ["missing", "broken"])
-def test_a_lost_picture_costs_only_itself(tmp_path, caplog, harm):
-    with PageIndex(tmp_path, embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+def test_a_lost_image_costs_only_itself(tmp_path, caplog, harm):
+    with PageIndex(tmp_path, embedder=FakeEmbedder(), reranker=Opened()) as index:
         fill(index)
-        path = tmp_path / "images" / "pages" / index._core.images.key(point_id("p1"))
+        path = tmp_path / "images" / "pages" / index._state.images.key(page_uuid("p1"))
         path.unlink() if harm == "missing" else path.write_bytes(b"\x89PNG and nothing more")
         with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
             hits = index.search("red apples")
-        assert len(hits) == 4
-        assert (hits[0].page.number, hits[0].page.image, hits[0].image_path) == (1, None, None)
-        assert all(hit.page.image is not None for hit in hits[1:])
-        assert "page 1 of b.pdf comes without its picture" in caplog.text
+        assert caplog.text == ""  # the reranker did not look
+        assert (len(hits), hits[0].page.number) == (4, 1)
+        with pytest.raises(ImageError, match=f"image {re.escape(str(path))}"):
+            hits[0].page.image.open()
+        assert all(hit.page.image.open().mode == "RGB" for hit in hits[1:])
+
+        with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+            again = index.search("red apples", rerank=Looking())
+        assert [(hit.page.number, hit.score) for hit in again] == [(hit.page.number, hit.score) for hit in hits]
+        assert "page 1 of b.pdf: " in caplog.text
+        assert "ranked by its text alone" in caplog.text
+        assert len(index.search("red apples", rerank=Looking(), on_image_error="skip")) == 3
+        with pytest.raises(ImageError, match="page 1 of b.pdf: "):
+            index.search("red apples", rerank=Looking(), on_image_error="raise")
 
 
 def test_keys_planted_in_the_collection_open_no_file(tmp_path, caplog):
@@ -143,31 +261,37 @@ def test_keys_planted_in_the_collection_open_no_file(tmp_path, caplog):
     with PageIndex(client=client, images=tmp_path / "images", embedder=FakeEmbedder()) as index:
         fill(index)
         for n, key in enumerate([str(secret), "../secret.png", secret.as_uri(), 7], 1):
-            client.set_payload("pages", {"image": key}, points=[point_id(f"p{n}")])
-        assert [hit.page.image for hit in index.search("apples")] == [None] * 4
+            client.set_payload("pages", {"image": key}, points=[page_uuid(f"p{n}")])
+        for hit in index.search("apples"):
+            if hit.page.image is not None:  # a key that is no str is read as none
+                with pytest.raises(ImageError, match="does not belong to an index; not opening it"):
+                    hit.page.image.open()
+                with pytest.raises(ImageError, match="does not belong to an index; not opening it"):
+                    _ = hit.page.image.path
         assert index.delete(filter={}) == 4
     assert secret.exists()
     client.close()
 
 
-def test_without_pictures_hits_carry_text_only(tmp_path):
+def test_without_images_hits_carry_text_only(tmp_path):
     with PageIndex(tmp_path, embedder=FakeEmbedder(), images=None) as index:
         fill(index)
         hit = index.search("apples", k=1)[0]
-        assert (hit.page.image, hit.image_path) == (None, None)
+        assert hit.page.image is None
     assert not (tmp_path / "images").exists()
 
 
-def test_pictures_may_be_kept_elsewhere_and_in_another_format(tmp_path):
+def test_images_may_be_kept_elsewhere_and_in_another_format(tmp_path):
     images = PageImages(tmp_path / "elsewhere", image_format="webp")
     with PageIndex(embedder=FakeEmbedder(), images=images) as index:
         fill(index)
         hits = index.search("apples", k=4)
-        assert [hit.page.image.mode for hit in hits] == ["RGB"] * 4
-    assert sorted(hit.image_path for hit in hits) == sorted(map(str, (tmp_path / "elsewhere").rglob("*.webp")))
+        assert [hit.page.image.open().mode for hit in hits] == ["RGB"] * 4
+    written = sorted(map(str, (tmp_path / "elsewhere").rglob("*.webp")))
+    assert sorted(str(hit.page.image.path) for hit in hits) == sorted(str(hit.page.image) for hit in hits) == written
 
 
-def test_two_collections_in_one_folder_do_not_share_pictures(tmp_path):
+def test_two_collections_in_one_folder_do_not_share_images(tmp_path):
     for name in ("one", "two"):
         with PageIndex(tmp_path, collection=name, embedder=FakeEmbedder()) as index:
             fill(index)
@@ -232,7 +356,7 @@ def test_other_render_settings_are_refused_and_none_means_the_indexes(tmp_path, 
     with pytest.raises(IndexMismatchError, match=next(iter(setting))):
         PageIndex(tmp_path, embedder=FakeEmbedder(), **setting)
     with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
-        assert index._core.render_settings() == {"dpi": 100, "max_pixels": 2000}
+        assert index._state.render_settings() == {"dpi": 100, "max_pixels": 2000}
 
 
 def test_two_openers_of_a_new_index_agree_on_who_wrote_it():
@@ -248,7 +372,7 @@ def test_two_openers_of_a_new_index_agree_on_who_wrote_it():
 
 
 def test_a_named_model_is_compared_without_loading_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", lambda *_, **__: pytest.fail("loaded"))
     embedder = FakeEmbedder(name="llama-nemotron-embed-vl-1b-v2")
     with PageIndex(tmp_path, embedder=embedder) as index:
         fill(index)
@@ -274,17 +398,18 @@ def test_the_model_of_the_record_is_loaded_with_its_settings_and_closed(tmp_path
         fill(index)
     asked = []
 
-    def load(name, **options):
+    def load(name, *_, **options):
         asked.append((name, options))
         return Tiled(name=name)
 
-    monkeypatch.setattr("nemotron_rag.index._models.load_embedder", load)
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", load)
+    monkeypatch.setattr("nemotron_rag.models.lazy.check_model", lambda *_, **__: "embedder")
     with PageIndex(tmp_path, device="cpu") as index:
         assert asked == []
         assert len(index.search("apples")) == len(index.search("whales")) == 4
-        loaded = index._core._models.embedder(index._core._record)
+        loaded = index._state.embedder()
     settings = {"dimensions": 64, "max_input_tiles": 4, "use_thumbnail": True, "max_length": {"image": 99}}
-    assert asked == [("mine", {"device": "cpu", "dtype": None, **settings})]
+    assert asked == [("mine", {"device": "cpu", **settings})]
     with pytest.raises(ClosedError):
         loaded.embed_queries(["x"])
 
@@ -295,7 +420,7 @@ def test_a_real_checkpoint_is_opened_again_from_the_record_alone(tmp_path, monke
         fill(index)
     monkeypatch.chdir(tmp_path)
     with PageIndex(tmp_path, reranker=reference / "rerank_vl_open_1", device="cpu") as index:
-        hits = index.search("red apples", top_n=3)
+        hits = index.search("red apples", k=3)
         assert len(hits) == 3
         assert all(hit.page.image is not None for hit in hits)
     with (
@@ -307,7 +432,7 @@ def test_a_real_checkpoint_is_opened_again_from_the_record_alone(tmp_path, monke
         PageIndex(tmp_path, embedder=reference / "embed_vl_open_1", max_input_tiles=6)
 
 
-def test_a_new_index_needs_an_embedder_and_a_server_a_place_for_pictures(tmp_path):
+def test_a_new_index_needs_an_embedder_and_a_server_a_place_for_images(tmp_path):
     with pytest.raises(InputError, match="embedder="):
         PageIndex(tmp_path)
     with pytest.raises(InputError, match="images="):
@@ -316,8 +441,8 @@ def test_a_new_index_needs_an_embedder_and_a_server_a_place_for_pictures(tmp_pat
         PageIndex("http://localhost:1", embedder=FakeEmbedder(), images=None)
 
 
-def test_embedders_of_many_vectors_are_refused():
-    with pytest.raises(InputError, match="one vector"):
+def test_a_reranker_is_no_embedder():
+    with pytest.raises(InputError, match="loaded embedder or multivector_embedder, got a reranker, FakeReranker"):
         PageIndex(embedder=FakeReranker())
 
 
@@ -325,7 +450,7 @@ def test_a_record_of_a_later_version_is_refused(tmp_path):
     client = QdrantClient(":memory:")
     with PageIndex(client=client, images=None, embedder=FakeEmbedder()) as index:
         fill(index)
-        index._core.store.create(dimensions=64, record={"format": 2})
+        client.set_payload("pages", {"nemotron_rag_index": {"format": 2}}, points=[RECORD_ID])
     with pytest.raises(StoreError, match="update nemotron-rag"):
         PageIndex(client=client, images=None)
     with pytest.raises(StoreError, match="damaged"):
@@ -389,15 +514,16 @@ class SlowReranker(FakeReranker):
         return self.score(query, passages)
 
 
+@pytest.mark.slow
 async def test_the_event_loop_keeps_ticking():
     async def use():
         with PageIndex(embedder=SlowEmbedder(), reranker=SlowReranker()) as index:
             report = await index.aadd([text_page(n, t) for n, t in enumerate(TEXTS)], progress=False)
             assert report.added == 4
-            hits = await index.asearch("red apples", top_n=2)
+            hits = await index.asearch("red apples", k=2)
             assert [hit.score for hit in hits] == [5.0, 0.0]
             assert [hit.rank for hit in hits] == [1, 2]
-            assert len(await index.asearch("red apples", rerank=False, top_n=3)) == 3
+            assert len(await index.asearch("red apples", rerank=False, k=3)) == 3
             assert len(await index.asearch_image(Image.new("RGB", (2, 2)), k=2)) == 2
             assert await index.adelete(ids=["p0"]) == 1
             assert await index.acount() == 3
@@ -405,6 +531,7 @@ async def test_the_event_loop_keeps_ticking():
     assert await stays_free(use, within=0.15)
 
 
+@pytest.mark.slow
 async def test_a_loop_that_is_kept_waiting_is_noticed():
     class Blocking(SlowEmbedder):
         async def aembed_queries(self, queries):
@@ -420,7 +547,7 @@ async def test_async_searches_answer_as_the_sync_ones(index):
     together = await asyncio.gather(*[index.asearch(query) for query in queries])
     assert together == [index.search(query) for query in queries]
     with pytest.raises(ImageError):
-        await index.asearch_image(b"no picture")
+        await index.asearch_image(b"no image")
 
 
 def test_searches_and_adds_from_many_threads(tmp_path):
@@ -440,7 +567,7 @@ def test_searches_and_adds_from_many_threads(tmp_path):
 
 
 class Blind(FakeEmbedder):
-    """To whom every question looks the same."""
+    """To whom every query looks the same."""
 
     def embed_queries(self, queries):
         return super().embed_queries(["nothing of this"] * len(queries))
@@ -458,5 +585,3 @@ async def test_hybrid_search_finds_words_that_the_vectors_miss():
         assert ranks.index(order[-1]) < 3  # the vectors alone have it last
         assert all(hit.score == hit.retrieval_score > 0 for hit in hits)
         assert [hit.page.number for hit in await index.asearch(last, mode="hybrid")] == ranks
-        with pytest.raises(InputError, match="no search mode 'sparse'; give one of: dense, multi, hybrid"):
-            index.search("a", mode="sparse")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
+import inspect
 import pickle
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from nemotron_rag import lazy
-from nemotron_rag.errors import ClosedError, InputError, UnknownModelError
-from nemotron_rag.lazy import LazyModel, lazy_embedder, lazy_reranker
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.errors import CheckpointError, ClosedError, InputError, UnknownModelError
+from nemotron_rag.models import lazy
+from nemotron_rag.models.families import FAMILIES
+from nemotron_rag.models.lazy import LazyModel, lazy_embedder, lazy_reranker
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 
 
 class Loads:
@@ -22,7 +27,7 @@ class Loads:
     def __init__(self):
         self.options = []
 
-    def __call__(self, name, **options):
+    def __call__(self, name, *kinds, **options):
         time.sleep(0.05)
         self.options.append(options)
         return FakeReranker()
@@ -31,13 +36,19 @@ class Loads:
 @pytest.fixture
 def loads(monkeypatch):
     loader = Loads()
-    monkeypatch.setattr(lazy, "load_reranker", loader)
+    monkeypatch.setattr(lazy, "load_model", loader)
     return loader
 
 
-def test_loads_once_at_first_use(loads, tmp_path):
-    model = lazy_reranker(tmp_path, device="cpu", dtype=None)
-    assert (model.name, loads.options) == (str(tmp_path), [])
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama_nemotron_vl_rerank"}')
+    return tmp_path
+
+
+def test_loads_once_at_first_use(loads, folder):
+    model = lazy_reranker(folder, device="cpu", dtype=None)
+    assert (model.name, loads.options) == (str(folder), [])
     threads = [threading.Thread(target=model.get) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -47,8 +58,8 @@ def test_loads_once_at_first_use(loads, tmp_path):
     assert loads.options == [{"device": "cpu"}]
 
 
-async def test_loading_does_not_block_the_loop(loads, tmp_path):
-    model = lazy_reranker(tmp_path)
+async def test_loading_does_not_block_the_loop(loads, folder):
+    model = lazy_reranker(folder)
     ticks = 0
 
     async def tick():
@@ -74,8 +85,8 @@ def test_a_given_model_is_used_as_it_is():
     assert given.score("a", []).shape == (0,)
 
 
-def test_what_was_loaded_here_is_closed_and_can_be_loaded_again(loads, tmp_path):
-    model = lazy_reranker(tmp_path)
+def test_what_was_loaded_here_is_closed_and_can_be_loaded_again(loads, folder):
+    model = lazy_reranker(folder)
     first = model.get()
     model.close()
     model.close()
@@ -89,9 +100,11 @@ def test_refuses():
         lazy_reranker("x")
     with pytest.raises(InputError, match="of kind embedder, wanted reranker"):
         lazy_reranker("llama-nemotron-embed-vl-1b-v2")
-    for wrong in (3, None, FakeReranker()):
-        with pytest.raises(InputError, match=f"loaded embedder, got {type(wrong).__name__}"):
+    for wrong, got in ((3, "int"), (None, "NoneType"), (FakeReranker(), "a reranker, FakeReranker")):
+        with pytest.raises(InputError, match=f"loaded embedder, got {got}"):
             lazy_embedder(wrong)
+    with pytest.raises(InputError, match="loaded embedder, got a multivector_embedder, FakeMultiVectorEmbedder"):
+        lazy_embedder(FakeMultiVectorEmbedder())
     with pytest.raises(InputError, match="device, dtype came with a loaded model"):
         lazy_embedder(FakeEmbedder(), device="cpu", dtype="float32", revision=None)
 
@@ -118,3 +131,45 @@ def test_the_identity_of_a_given_model_is_held_to(reference):
         lazy_embedder(given, identity={"model": "other"})
     plain = lazy_embedder(folder).get()
     assert pickle.loads(pickle.dumps(lazy_embedder(plain))).get().dimensions == plain.dimensions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device must be 'cpu'"),
+        ({"dtype": "float8"}, "dtype must be one of float32"),
+        ({"max_input_tiles": 0}, "max_input_tiles must be a positive integer, got 0"),
+        ({"max_input_tiles": True}, "max_input_tiles must be a positive integer, got True"),
+        ({"max_length": {"page": 3}}, "max_length has no key 'page'"),
+        ({"dimensions": 64}, "has no use for dimensions"),
+        ({"colour": "red"}, "'colour' is not an option"),
+        ({"revision": "main"}, "not on the model hub"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_loaded(loads, folder, options, message):
+    with pytest.raises(InputError, match=message):
+        lazy_reranker(folder, **options)
+    assert loads.options == []
+
+
+def test_a_folder_of_another_kind_or_of_none_is_refused(folder, tmp_path_factory):
+    with pytest.raises(InputError, match="of kind reranker, wanted embedder; load it with load_reranker"):
+        lazy_embedder(folder)
+    with pytest.raises(CheckpointError, match="holds no config.json"):
+        lazy_embedder(tmp_path_factory.mktemp("empty"))
+
+
+def test_the_options_of_a_family_are_those_of_its_loader():
+    for family in FAMILIES:
+        module = importlib.import_module(f"nemotron_rag.models.{family.module}")
+        known = inspect.signature(module.load).parameters.keys()
+        assert family.options == known - {"folder", "name", "revision", "device", "dtype"}, family.module
+
+
+def test_options_are_checked_without_torch():
+    code = (
+        "import sys\nfrom nemotron_rag.models.lazy import lazy_embedder\n"
+        "lazy_embedder('llama-nemotron-embed-vl-1b-v2', device='cuda:1', max_input_tiles=2)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-import nemotron_rag.load
-from nemotron_rag import CATALOG, Passage, catalog, families, load_embedder, load_multivector_embedder, load_reranker
+import nemotron_rag.models.load
+import nemotron_rag_starters
+from nemotron_rag import CATALOG, Passage, load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
+from nemotron_rag.models import catalog, families
 from nemotron_rag.runtime import hub
 
 
@@ -42,21 +44,22 @@ def test_unknown_names_list_the_known_ones(tmp_path):
 
 
 def test_the_wrong_kind(reference):
-    with pytest.raises(CheckpointError, match="is of kind reranker, wanted embedder; load it with load_reranker"):
+    with pytest.raises(InputError, match="is of kind reranker, wanted embedder; load it with load_reranker"):
         load_embedder(reference / "rerank_vl_open_1")
-    with pytest.raises(CheckpointError, match="is of kind embedder, wanted reranker"):
+    with pytest.raises(InputError, match="is of kind embedder, wanted reranker"):
         load_reranker(reference / "embed_vl_open_1")
 
 
 def test_impossible_arguments(reference):
     folder = reference / "embed_vl_open_1"
     for options, message in [
-        ({"device": "gpu"}, "device 'gpu' cannot be used here"),
-        ({"dtype": "int8"}, "no dtype named 'int8'"),
+        ({"device": "gpu"}, "device must be 'cpu', 'cuda', 'cuda:N' or 'mps', got 'gpu'"),
+        ({"device": "cuda:77"}, "device 'cuda:77' cannot be used here"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         ({"revision": "main"}, "is not on the model hub"),
         ({"dimensions": 65}, "dimensions must be between 1 and 64, got 65"),
-        ({"max_input_tiles": 0}, "max_input_tiles must be at least 1, got 0"),
-        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"max_input_tiles": 0}, "max_input_tiles must be a positive integer, got 0"),
+        ({"max_length": 0}, "max_length must be a positive integer, or such integers by modality; got 0"),
     ]:
         with pytest.raises(InputError, match=message):
             load_embedder(folder, **{"device": "cpu", **options})
@@ -124,7 +127,7 @@ def test_broken_weights(checkpoint):
     with pytest.raises(CheckpointError, match=r"1 missing \['language_model.norm.weight'\], 0 unknown"):
         load_embedder(checkpoint, device="cpu")
     save_file(weights | {"language_model.norm.weight": norm[:3].clone()}, checkpoint / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"has shape \(3,\), its config.json wants \(64,\)"):
+    with pytest.raises(CheckpointError, match=r"has shape \(3,\), its config.json needs \(64,\)"):
         load_embedder(checkpoint, device="cpu")
     (checkpoint / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(CheckpointError, match="cannot read weights"):
@@ -144,6 +147,7 @@ def test_reranker_without_head(reference, tmp_path):
         load_reranker(folder, device="cpu")
 
 
+@pytest.mark.slow
 def test_equal_checkpoints_share_their_weights_until_closed(checkpoint):
     with ThreadPoolExecutor(8) as pool:
         loaded = list(pool.map(lambda _: load_embedder(checkpoint, device="cpu", max_input_tiles=2), range(8)))
@@ -173,7 +177,7 @@ def test_missing_torch_names_the_extra(monkeypatch, reference):
     def refuse(name):
         raise ModuleNotFoundError(name="torch")
 
-    monkeypatch.setattr(nemotron_rag.load.importlib, "import_module", refuse)
+    monkeypatch.setattr(nemotron_rag.models.load.importlib, "import_module", refuse)
     with pytest.raises(MissingExtraError, match=r"pip install 'nemotron-rag\[local\]'"):
         load_embedder(reference / "embed_vl_open_1")
 
@@ -206,7 +210,7 @@ def test_weights_that_nobody_publishes_are_not_guessed():
 def test_non_commercial_weights_are_told_of_once(monkeypatch, reference, caplog):
     """The first loading warns; what the hub would give is a local folder here."""
     spec = catalog.find("llama-nemotron-colembed-vl-3b-v2")
-    nemotron_rag.load._warn_of_licence.cache_clear()
+    nemotron_rag.models.load._warn_of_licence.cache_clear()
     monkeypatch.setattr(hub, "download", lambda repo, *, revision, only_cached: reference / "colembed_llama_open_1")
     for _ in range(2):
         model = load_multivector_embedder(spec.id, device="cpu")
@@ -248,9 +252,9 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CATALOG if spec.shipped], ids=lambda spec: spec.id)
-def test_shipped_rows_tell_the_truth(spec, caplog):
-    folder = Path(nemotron_rag.load.__file__).parent / "checkpoints" / spec.id
+@pytest.mark.parametrize("spec", [spec for spec in CATALOG if spec.starter], ids=lambda spec: spec.id)
+def test_starter_rows_tell_the_truth(spec, caplog):
+    folder = nemotron_rag_starters.checkpoint(spec.id)
     weights = load_file(folder / "model.safetensors")
     assert sum(tensor.numel() for tensor in weights.values()) == spec.parameters
     assert (folder / "MODEL_CARD.md").is_file()

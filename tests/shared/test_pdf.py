@@ -1,4 +1,4 @@
-"""PDFs become pages: pictures, text and metadata; in order, within budgets, whatever the document does."""
+"""PDFs become pages: images, text and metadata; in order, within budgets, whatever the document does."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from nemotron_rag import pdf
+from nemotron_rag.documents import pdf
+from nemotron_rag.documents.pdf import (
+    PAGE_PIXELS,
+    PdfBudget,
+    content_hash,
+    count_pages,
+    find_pdfs,
+    ocr_available,
+    read_pdf,
+)
+from nemotron_rag.documents.pdf import _pool as _pdf_pool
+from nemotron_rag.documents.pdf import _reader as _pdf_reader
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError, PdfError, PdfPasswordError
-from nemotron_rag.pdf import PAGE_PIXELS, PdfBudget, content_hash, count_pages, find_pdfs, ocr_available, read_pdf
-from nemotron_rag.pdf import _pool as _pdf_pool
-from nemotron_rag.pdf import _reader as _pdf_reader
 from nemotron_rag.types import Failure, Page, page_id
 
 Reports = list[Failure]
@@ -87,7 +95,7 @@ def numbers(pages: Iterator[Page]) -> list[int]:
 
 
 @pytest.mark.parametrize("workers", [None, 0, 1, 2])
-def test_pages_come_in_order_with_picture_text_and_provenance(workers: int | None) -> None:
+def test_pages_come_in_order_with_image_text_and_provenance(workers: int | None) -> None:
     data = document(9)
     pages = list(read_pdf(data, workers=workers, dpi=72))
     assert numbers(iter(pages)) == list(range(1, 10))
@@ -154,7 +162,7 @@ def test_text_is_clean_unicode() -> None:
 
 
 def pdf_render_clean() -> Callable[[str], str]:
-    from nemotron_rag.pdf._render import _clean
+    from nemotron_rag.documents.pdf._render import _clean
 
     return _clean
 
@@ -242,13 +250,13 @@ def test_page_selections(pages: object, expected: list[int]) -> None:
 
 @pytest.mark.parametrize("pages", ["", "a", "3-1", "0", "1,,2", "-3", "1-2-3", [0], [1.0], [True], ["1"], 5])
 def test_a_bad_selection_raises_at_once(pages: object) -> None:
-    with pytest.raises(InputError, match="wanted page"):
+    with pytest.raises(InputError, match="page"):
         read_pdf(document(6), pages=pages)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pages", ["7", "7-999999999", "7-", [7]])
 def test_a_page_that_is_not_there_raises_even_when_skipping(pages: object) -> None:
-    with pytest.raises(InputError, match=r"<bytes>: page \d+ was asked for, but the last one is 6"):
+    with pytest.raises(InputError, match=r"<bytes>: page \d+ does not exist, the last one is 6"):
         list(read_pdf(document(6), pages=pages, on_error="skip"))  # type: ignore[arg-type]
 
 
@@ -378,6 +386,7 @@ def test_budgets_of_bytes_and_pages(failures: Reports) -> None:
     assert numbers(read_pdf(data, pages="2-4", budget=PdfBudget(max_pages=3))) == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_an_endless_page_is_ended_and_the_others_are_read(failures: Reports) -> None:
     made = pymupdf.open(stream=document(2))
     made.insert_pdf(pymupdf.open(stream=endless()), start_at=1)
@@ -388,6 +397,7 @@ def test_an_endless_page_is_ended_and_the_others_are_read(failures: Reports) -> 
     assert failures == [Failure("<bytes>", "took longer than PdfBudget.seconds allows", 2)]
 
 
+@pytest.mark.slow
 def test_a_document_of_endless_pages_is_given_up(failures: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pdf_reader, "_MAX_DEATHS", 2)
     pages = read_pdf(endless(50), workers=1, budget=PdfBudget(seconds=0.2), report=failures.append)
@@ -409,6 +419,7 @@ def test_a_page_beyond_the_memory_limit_is_reported(failures: Reports) -> None:
     assert numbers(read_pdf(data, report=failures.append)) == [1, 2, 3]  # the same worker, its limit raised again
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_workers_are_replaced(workers: int, failures: Reports) -> None:
@@ -452,6 +463,7 @@ def test_where_no_process_starts_it_says_so(executable: str | None, monkeypatch:
 # Processes
 
 
+@pytest.mark.slow
 def test_workers_are_reused_and_bounded() -> None:
     list(read_pdf(document(20), workers=2))
     before = set(_pdf_pool._POOL._living)
@@ -460,6 +472,7 @@ def test_workers_are_reused_and_bounded() -> None:
     assert len(before) <= max(2, os.cpu_count() or 1)
 
 
+@pytest.mark.slow
 def test_look_ahead_is_bounded_and_leaving_early_is_clean() -> None:
     started = time.monotonic()
     pages = read_pdf(document(500), workers=2)
@@ -469,6 +482,7 @@ def test_look_ahead_is_bounded_and_leaving_early_is_clean() -> None:
     assert numbers(read_pdf(document(3))) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_several_threads_read_at_once() -> None:
     data, found = document(8), {}
 
@@ -510,8 +524,8 @@ def test_a_forked_child_starts_its_own_workers() -> None:
 
 
 SCRIPT = """
-    from nemotron_rag.pdf import _pool as _pdf_pool
-    from nemotron_rag.pdf import PdfBudget, read_pdf
+    from nemotron_rag.documents.pdf import _pool as _pdf_pool
+    from nemotron_rag.documents.pdf import PdfBudget, read_pdf
     import sys
     pages = read_pdf(sys.argv[1], workers=2, budget=PdfBudget(seconds=3))
     {line}
@@ -537,6 +551,7 @@ def wait_until_gone(pids: list[int], seconds: float) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
 @pytest.mark.parametrize("then", ["", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_plain_script_works_and_leaves_no_workers(tmp_path: Path, then: str) -> None:
@@ -547,6 +562,7 @@ def test_a_plain_script_works_and_leaves_no_workers(tmp_path: Path, then: str) -
     wait_until_gone([int(pid) for pid in pids.split()], 10)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
 def test_a_busy_worker_outlives_a_killed_parent_by_its_time_limit_only(tmp_path: Path) -> None:
     made = pymupdf.open(stream=document(1))
@@ -564,9 +580,9 @@ def test_a_busy_worker_outlives_a_killed_parent_by_its_time_limit_only(tmp_path:
 def scan(text: str = "Invoice 4711 for Ms Example") -> bytes:
     made = pymupdf.open()
     made.new_page(width=400, height=100).insert_text((20, 60), text, fontsize=24)
-    picture = made[0].get_pixmap(dpi=200)
+    image = made[0].get_pixmap(dpi=200)
     scanned = pymupdf.open()
-    scanned.new_page(width=400, height=100).insert_image(pymupdf.Rect(0, 0, 400, 100), pixmap=picture)
+    scanned.new_page(width=400, height=100).insert_image(pymupdf.Rect(0, 0, 400, 100), pixmap=image)
     return scanned.tobytes()
 
 
@@ -603,7 +619,7 @@ def test_without_ocr_a_scan_has_no_text() -> None:
 
 
 def test_a_missing_language_is_told_once_or_raises(caplog: pytest.LogCaptureFixture) -> None:
-    _pdf_reader._tell_ocr_missing.cache_clear()
+    _pdf_reader._warn_of_missing_ocr.cache_clear()
     for _ in range(2):
         [page] = read_pdf(scan(), ocr_language="eng+qqq")
         assert page.text == ""

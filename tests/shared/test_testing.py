@@ -6,9 +6,9 @@ import doctest
 
 import pytest
 
-from contracts import EmbedderContract, MultiVectorEmbedderContract, RerankerContract
 from nemotron_rag import testing
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+from support.contracts import EmbedderContract, MultiVectorEmbedderContract, RerankerContract
 
 
 class TestFakeEmbedder(EmbedderContract):

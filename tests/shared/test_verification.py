@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from nemotron_rag import CATALOG, catalog, cli, verification
+from nemotron_rag import CATALOG, cli, verification
+from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import CheckpointError, ImageError, InputError, UnknownModelError
-from nemotron_rag.images import load_image
-from nemotron_rag.verification import cards, find_pictures, verify
-from nemotron_rag.verification.cards import CARDS, PICTURE_HOSTS, Example
+from nemotron_rag.models import catalog
+from nemotron_rag.verification import cards, find_images, verify
+from nemotron_rag.verification.cards import CARDS, IMAGE_HOSTS, Example
 
 DATA = Path(__file__).parents[1] / "data" / "reference"
-HOST = f"https://{PICTURE_HOSTS[0]}/somewhere/"
+HOST = f"https://{IMAGE_HOSTS[0]}/somewhere/"
 RERANKER, EMBEDDER, COLEMBED = (
     "llama-nemotron-rerank-vl-1b-v2",
     "llama-nemotron-embed-vl-1b-v2",
@@ -37,27 +38,27 @@ def expected_of(case, name):
     return tensors[f"{name}.pil" if f"{name}.pil" in tensors else name].float().numpy()
 
 
-def example(name, queries, texts, pictures, scores):
-    addresses = tuple(HOST + picture if picture else "" for picture in pictures)
+def example(name, queries, texts, images, scores):
+    addresses = tuple(HOST + image if image else "" for image in images)
     rows = tuple(tuple(row) for row in np.asarray(scores).tolist())
-    return Example(name=name, queries=tuple(queries), texts=tuple(texts), pictures=addresses, scores=rows)
+    return Example(name=name, queries=tuple(queries), texts=tuple(texts), images=addresses, scores=rows)
 
 
-def is_rgb(picture):
-    """The cards' code makes every picture RGB before the processor sees it; the golden cases do not."""
-    return not picture or load_image(DATA / "rerank_vl_open_1" / "images" / picture).mode == "RGB"
+def is_rgb(image):
+    """The cards' code makes every image RGB before the processor sees it; the golden cases do not."""
+    return not image or load_image(DATA / "rerank_vl_open_1" / "images" / image).mode == "RGB"
 
 
 def rerank_card():
-    """The pairs of the golden calls that have the first one's question, with the reference's logits."""
+    """The pairs of the golden calls that have the first one's query, with the reference's logits."""
     found = []
     for name in ("text", "image", "image_text"):
         pairs = calls_of("rerank_vl_open_1")[name]["pairs"]
         mine = [i for i, pair in enumerate(pairs) if pair[0] == pairs[0][0] and is_rgb(pair[2])]
         assert mine
         logits = expected_of("rerank_vl_open_1", f"{name}.logits")[mine, 0]
-        _, texts, pictures = zip(*[pairs[i] for i in mine], strict=True)
-        found.append(example(name, [pairs[0][0]], texts, [picture or "" for picture in pictures], [logits]))
+        _, texts, images = zip(*[pairs[i] for i in mine], strict=True)
+        found.append(example(name, [pairs[0][0]], texts, [image or "" for image in images], [logits]))
     return tuple(found)
 
 
@@ -92,19 +93,19 @@ def test_scores_of_every_kind_are_computed_again(golden_cards, model, case):
 
 
 def test_other_settings_are_noticed(golden_cards):
-    """One tile instead of six changes what the pictures say, and nothing about texts."""
+    """One tile instead of six changes what the images say, and nothing about texts."""
     case = DATA / "rerank_vl_open_1"
     found = verify(RERANKER, weights=case, images=case / "images", device="cpu", max_input_tiles=1, tolerance=1e-4)
     assert [each.passed for each in found] == [True, False, False]
 
 
-def test_without_its_pictures_an_example_is_not_verified(golden_cards, tmp_path):
+def test_without_its_images_an_example_is_not_verified(golden_cards, tmp_path):
     case = DATA / "rerank_vl_open_1"
     found = verify(RERANKER, weights=case, device="cpu", tolerance=1e-4)
     assert [each.scores is None for each in found] == [False, True, True]
     assert [(each.passed, each.difference is None) for each in found] == [(True, False), (False, True), (False, True)]
-    for picture in list((case / "images").iterdir())[:1]:
-        shutil.copy(picture, tmp_path)
+    for image in list((case / "images").iterdir())[:1]:
+        shutil.copy(image, tmp_path)
     assert verify(RERANKER, weights=case, images=tmp_path, device="cpu")[1].scores is None
 
 
@@ -114,7 +115,9 @@ def test_what_is_not_a_number_does_not_pass():
 
 
 def test_models_without_known_scores_say_so():
-    with pytest.raises(InputError, match="cannot verify nemotron-colembed-vl-4b-v2: no scores of its card are known"):
+    with pytest.raises(
+        InputError, match="cannot verify nemotron-colembed-vl-4b-v2: the scores of its card are not known"
+    ):
         verify("nemotron-colembed-vl-4b-v2")
     with pytest.raises(UnknownModelError):
         verify("bert")
@@ -137,7 +140,7 @@ def test_weights_are_not_downloaded_unasked(monkeypatch, tmp_path):
     assert asked == [(f"nvidia/{RERANKER}", True), (f"nvidia/{RERANKER}", False)]
 
 
-def test_pictures_come_from_the_folder_or_when_allowed_from_nvidia(monkeypatch, tmp_path):
+def test_images_come_from_the_folder_or_when_allowed_from_nvidia(monkeypatch, tmp_path):
     asked = []
 
     def refuse(self, url, **_):
@@ -147,16 +150,16 @@ def test_pictures_come_from_the_folder_or_when_allowed_from_nvidia(monkeypatch, 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
     Image.new("L", (4, 3), 7).save(tmp_path / "a.png")
     addresses = [HOST + "a.png", HOST + "b.png"]
-    found = find_pictures(addresses, folder=tmp_path, download=False)
+    found = find_images(addresses, folder=tmp_path, download=False)
     assert list(found) == [HOST + "a.png"]
     assert found[HOST + "a.png"].mode == "RGB"
-    assert find_pictures(addresses, folder=None, download=False) == {}
+    assert find_images(addresses, folder=None, download=False) == {}
     assert not asked
     with pytest.raises(ImageError, match=r"b\.png' cannot be fetched: no network in tests"):
-        find_pictures(addresses, folder=tmp_path, download=True)
+        find_images(addresses, folder=tmp_path, download=True)
     assert asked == [HOST + "b.png"]
     with pytest.raises(ImageError, match="is not on an allowed host"):
-        find_pictures(["https://example.org/b.png"], folder=None, download=True)
+        find_images(["https://example.org/b.png"], folder=None, download=True)
 
 
 def test_cards_are_whole():
@@ -164,13 +167,13 @@ def test_cards_are_whole():
         spec = catalog.find(name)
         for each in examples:
             assert np.array(each.scores).shape == (len(each.queries), len(each.texts))
-            assert len(each.texts) == len(each.pictures)
-            for text, picture in zip(each.texts, each.pictures, strict=True):
-                modality = "image_text" if text and picture else "image" if picture else "text"
+            assert len(each.texts) == len(each.images)
+            for text, image in zip(each.texts, each.images, strict=True):
+                modality = "image_text" if text and image else "image" if image else "text"
                 assert modality in spec.modalities
-    addresses = [address for examples in CARDS.values() for each in examples for address in each.pictures if address]
+    addresses = [address for examples in CARDS.values() for each in examples for address in each.images if address]
     assert {urlsplit(address).scheme for address in addresses} == {"https"}
-    assert {urlsplit(address).hostname for address in addresses} == set(PICTURE_HOSTS)
+    assert {urlsplit(address).hostname for address in addresses} == set(IMAGE_HOSTS)
     assert cards.CARDS.keys() <= {spec.id for spec in CATALOG}
 
 
@@ -193,11 +196,11 @@ def test_the_command_shows_a_table_and_its_verdict(golden_cards, capsys):
     assert " NO" in out
 
 
-def test_the_command_without_pictures(golden_cards, capsys):
+def test_the_command_without_images(golden_cards, capsys):
     arguments = ("verify", COLEMBED, "--weights", DATA / "colembed_llama_open_1", "--device", "cpu")
     code, out, _ = run(capsys, *arguments)
     assert code == 1  # nothing was computed
-    assert out == "image: not verified, its pictures are missing: give --images or --download-images\n"
+    assert out == "image: not verified, its images are missing: give --images or --download-images\n"
     arguments = ("verify", RERANKER, "--weights", DATA / "rerank_vl_open_1", "--device", "cpu", "--json")
     code, out, _ = run(capsys, *arguments)
     assert code == 0  # the texts are reproduced
@@ -210,7 +213,7 @@ def test_the_command_without_pictures(golden_cards, capsys):
 def test_the_command_says_in_one_line_what_it_cannot_do(capsys):
     code, out, err = run(capsys, "verify", "jina-reranker-m0")
     assert (code, out) == (1, "")
-    assert err.startswith("error: cannot verify jina-reranker-m0: no scores of its card are known")
+    assert err.startswith("error: cannot verify jina-reranker-m0: the scores of its card are not known")
     assert err.count("\n") == 1
 
 

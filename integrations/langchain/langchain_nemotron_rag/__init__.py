@@ -1,4 +1,4 @@
-"""Nemotron retrieval models for LangChain: find and rank page pictures in-process.
+"""Nemotron retrieval models for LangChain: find and rank page images in-process.
 
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What stands on Qdrant takes a second to import, so it is imported when it is asked for."""
+    """What stands on Qdrant takes a second to import, so it is imported at first use."""
     if name == "NemotronPageRetriever":
         from langchain_nemotron_rag.retrievers import NemotronPageRetriever  # noqa: PLC0415
 

@@ -1,7 +1,4 @@
-"""The last step: documents -> content blocks that any chat model reads, with the pages' pictures.
-
-It knows no model; how a provider wants its pictures is up to that provider's LangChain package.
-"""
+"""The last step: documents -> content blocks that any chat model reads, with the pages' images."""
 
 from __future__ import annotations
 
@@ -19,16 +16,9 @@ from langchain_core.runnables import run_in_executor
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
-from langchain_nemotron_rag._convert import (
-    IMAGE_KEY,
-    ImageFormat,
-    describe,
-    encode_image,
-    image_of,
-    image_source,
-    text_of,
-)
-from nemotron_rag.access import ImageAccess
+from langchain_nemotron_rag._documents import IMAGE_KEY, describe, image_of, text_of
+from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.images import ImageFormat, encode_image
 from nemotron_rag.errors import ImageError
 
 __all__ = ["ContentOptions", "create_page_retriever_tool", "to_content_blocks", "to_human_message"]
@@ -53,21 +43,21 @@ def to_content_blocks(
     image_format: ImageFormat = "jpeg",
     on_image_error: Literal["raise", "text"] = "raise",
 ) -> list[ContentBlock]:
-    r"""Documents as LangChain's standard content blocks: for each a text, then its picture if it has one.
+    r"""Documents as LangChain's standard content blocks: for each a text, then its image if it has one.
 
-    The text opens with the document's number, source and page, so that the answer can cite it. Pictures are decoded
-    and written anew, so that whatever form they had, the block holds an upright picture of the stated type.
+    The text opens with the document's number, source and page, so that the answer can cite it. Images are decoded
+    and written anew, so that whatever form they had, the block holds an upright image of the stated type.
 
     Args:
         documents: from a retriever or reranker.
-        image_key: where in the metadata the picture is.
+        image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
-        image_hosts: hosts that may be asked for pictures because a document names them.
-        image_format: "jpeg" stays small for scans and photographs, "png" keeps every pixel.
-        on_image_error: a picture may not be opened or is broken: "raise", or go on with the document's "text".
+        image_hosts: hosts that images may be fetched from because a document names them.
+        image_format: "jpeg" and "webp" stay small for scans and photographs, "png" keeps every pixel.
+        on_image_error: an image may not be opened or is broken: "raise", or go on with the document's "text".
 
     Raises:
-        ImageError: a picture may not be opened or cannot be read; the message names the document.
+        ImageError: an image may not be opened or cannot be read; the message names the document.
 
     Example:
         >>> page = Document("Revenue rose.", metadata={"source": "report.pdf", "page": 2})
@@ -78,19 +68,22 @@ def to_content_blocks(
     blocks: list[ContentBlock] = []
     for index, document in enumerate(documents):
         blocks.append(create_text_block("\n".join(filter(None, [_heading(document, index + 1), text_of(document)]))))
+        image = image_of(document, image_key=image_key, access=access)
         try:
-            blocks += _image_blocks(document, image_key=image_key, access=access, image_format=image_format)
+            if image is not None:
+                data = base64.b64encode(encode_image(image.open(), image_format)).decode("ascii")
+                blocks.append(create_image_block(base64=data, mime_type=f"image/{image_format}"))
         except ImageError as error:
             if on_image_error == "raise":
-                raise type(error)(f"{describe(document, index)}: {error}") from error
+                raise error.named(describe(document, index)) from error
     return blocks
 
 
-def to_human_message(question: str, documents: Sequence[Document], **options: Unpack[ContentOptions]) -> HumanMessage:
-    """The message to send to a chat model: the documents' texts and pictures, then the question.
+def to_human_message(query: str, documents: Sequence[Document], **options: Unpack[ContentOptions]) -> HumanMessage:
+    """The message to send to a chat model: the documents' texts and images, then the query.
 
     Args:
-        question: what the user asks.
+        query: the user's.
         documents: from a retriever or reranker.
         **options: those of `to_content_blocks`.
 
@@ -99,7 +92,7 @@ def to_human_message(question: str, documents: Sequence[Document], **options: Un
         >>> [block["type"] for block in message.content_blocks]
         ['text', 'text']
     """
-    return HumanMessage(content_blocks=[*to_content_blocks(documents, **options), create_text_block(question)])
+    return HumanMessage(content_blocks=[*to_content_blocks(documents, **options), create_text_block(query)])
 
 
 class _Query(BaseModel):
@@ -109,9 +102,9 @@ class _Query(BaseModel):
 def create_page_retriever_tool(
     retriever: BaseRetriever, name: str, description: str, **options: Unpack[ContentOptions]
 ) -> StructuredTool:
-    r"""A retriever tool whose result carries the pages' pictures; LangChain's own passes on texts alone.
+    r"""A retriever tool whose result carries the pages' images; LangChain's own passes on texts alone.
 
-    The documents themselves are the message's artifact. The model must accept pictures in tool results.
+    The documents themselves are the message's artifact. The model must accept images in tool results.
 
     Args:
         retriever: finds the pages.
@@ -129,7 +122,7 @@ def create_page_retriever_tool(
         >>> tool.invoke("tornadoes")[0]["text"]
         '[1]\nTornadoes form in thunderstorms.'
     """
-    to_content_blocks([], **options)  # a misspelt option shows now, not when a model calls the tool
+    to_content_blocks([], **options)  # a misspelt option is found now, not when a model calls the tool
 
     def search(query: str, callbacks: Callbacks = None) -> tuple[list[ContentBlock], list[Document]]:
         documents = retriever.invoke(query, config={"callbacks": callbacks})
@@ -160,13 +153,3 @@ def _heading(document: Document, number: int) -> str:
     if isinstance(page, int):
         parts.append(f"page {page + 1}")  # LangChain's loaders count from 0
     return f"[{number}] {', '.join(parts)}".rstrip()
-
-
-def _image_blocks(
-    document: Document, *, image_key: str, access: ImageAccess, image_format: ImageFormat
-) -> list[ContentBlock]:
-    reference = image_of(document, image_key)
-    if reference is None:
-        return []
-    data, mime_type = encode_image(access.open(image_source(reference)), image_format)
-    return [create_image_block(base64=base64.b64encode(data).decode("ascii"), mime_type=mime_type)]

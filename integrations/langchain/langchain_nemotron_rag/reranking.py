@@ -1,52 +1,60 @@
-"""`NemotronRerank`: LangChain's document compressor over a local Nemotron reranker. It knows no retriever or store."""
+"""`NemotronRerank`: LangChain's document compressor over a local Nemotron reranker."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, run_in_executor
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import Field
 
-from langchain_nemotron_rag._local import LocalModel
-from langchain_nemotron_rag._ranking import Batch, OnImageError, OnUnscored, Transform, order, read
-from langchain_nemotron_rag._tracing import atraced, traced
-from nemotron_rag import Passage, Reranker, load_reranker
+from langchain_nemotron_rag._documents import describe, passage_of
+from langchain_nemotron_rag._settings import ModelFields, Unchecked
+from nemotron_rag import Passage, Reranker
 from nemotron_rag.errors import InputError
+from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.types import FloatArray, Kind
 
 __all__ = ["NemotronRerank"]
 
 
-class NemotronRerank(LocalModel, BaseDocumentCompressor):
-    """Rank documents, page pictures, or both by how well they answer a question, with a model in this process.
+class NemotronRerank(ModelFields, BaseDocumentCompressor):
+    """Rank documents, page images, or both by how well they answer a query, with a model in this process.
 
-    A local stand-in for the hosted `NVIDIARerank`: the picture is read from ``metadata["image"]``, the raw logit is
+    A local stand-in for the hosted `NVIDIARerank`: the image is read from ``metadata["image"]``, the raw logit is
     written to ``metadata["relevance_score"]``, and `top_n` is 5. Beyond data URIs, ``metadata["image"]`` may hold
-    bytes, a decoded picture, a `Blob` or a content block, a path below `image_roots`, or a URL on `image_hosts`.
+    bytes, a decoded image, a `Blob` or a content block, a path below `image_roots`, a URL on `image_hosts`, or a
+    `nemotron_rag.stores.page_images.StoredImage`, which is not even decoded if its vision features are cached.
 
-    The caller's documents are never changed. Construction loads nothing; the first use does. All calls go through
-    the model's one worker, so threads, tasks and instances can share it.
+    The caller's documents are never changed. Construction loads nothing; the first use does. All calls go through the
+    model's one worker, so threads, tasks and instances can share it.
 
     Args:
         model: catalog id, hub repository, local folder, or a loaded `nemotron_rag.Reranker`.
         top_n: most documents returned; None for all.
         score_threshold: smallest reported score that is kept; None keeps all.
-        score_transform: of the reported score: None for the raw logit, "sigmoid", or a function of the logit. The
+        score_transform: of the reported score: None or "raw" for the logit, "sigmoid", or a function of the logit. The
             order follows the logit.
         score_key: where in the metadata the score goes; an older value is replaced.
         provenance: write ``retrieval_rank``, ``rerank_rank`` (both from 1) and ``rerank_model`` too, and keep an
             older value of `score_key` as ``retrieval_score``, unless there is one.
-        on_image_error: a picture may not be opened or is broken: "raise", go on with the "text", or "skip".
-        on_unscored: a document has neither text nor picture, or its score is not finite: put it "last", without a
+        on_image_error: an image may not be opened or is broken: go on with the document's "text" (and a warning),
+            "skip" the document, or "raise".
+        on_unscored: a document has neither text nor image, or its score is not finite: put it "last", without a
             score, "skip" it, or "raise". With `score_threshold`, "last" leaves it out.
-        device, dtype, revision, max_input_tiles, max_length: see `nemotron_rag.load_reranker`.
-        image_key: where in the metadata the picture is.
+        device, dtype, revision, max_input_tiles, use_thumbnail, max_length, compile: see `nemotron_rag.LoadOptions`.
+        image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
-        image_hosts: hosts that may be asked for pictures because a document names them.
+        image_hosts: hosts that images may be fetched from because a document names them.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        InputError: it is no reranker, or cannot be loaded with these options.
+        pydantic.ValidationError: another field has an impossible value.
 
     Example:
         >>> from langchain_core.documents import Document
@@ -56,14 +64,16 @@ class NemotronRerank(LocalModel, BaseDocumentCompressor):
         [Document(metadata={'relevance_score': 5.0}, page_content='red apples')]
     """
 
-    model: str | Path | Reranker = "llama-nemotron-rerank-vl-1b-v2"
+    model: Unchecked[str | Path | Reranker] = "llama-nemotron-rerank-vl-1b-v2"
     top_n: int | None = Field(default=5, ge=0)
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
-    score_transform: Transform = None
+    score_transform: ScoreTransform = None
     score_key: str = Field(default="relevance_score", min_length=1)
     provenance: bool = False
-    on_image_error: OnImageError = "raise"
+    on_image_error: OnImageError = "text"
     on_unscored: OnUnscored = "last"
+
+    _kind: ClassVar[Kind] = "reranker"
 
     def load(self) -> Reranker:
         """The loaded model; loads it if need be.
@@ -71,7 +81,7 @@ class NemotronRerank(LocalModel, BaseDocumentCompressor):
         Raises:
             NemotronRagError: as `nemotron_rag.load_reranker`.
         """
-        return self._load(load_reranker)
+        return cast("Reranker", self._lazy().get())
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -79,23 +89,21 @@ class NemotronRerank(LocalModel, BaseDocumentCompressor):
         """The documents from best to worst, at most `top_n`, each a copy with its score.
 
         Args:
-            documents: what a retriever found; texts, pictures, or both.
-            query: the question.
+            documents: what a retriever found; texts, images, or both.
+            query: the query.
             callbacks: of the parent run.
 
         Raises:
-            InputError: the query is no text, or an item is no document.
-            ImageError: a picture cannot be read, and `on_image_error` is "raise".
+            InputError: the query is not a str, or an item is no document.
+            ImageError: an image cannot be read, and `on_image_error` is "raise".
         """
-        ranked = self._rank(documents, query, callbacks)
-        return [self._result(documents, *entry, rank=rank) for rank, entry in enumerate(ranked, 1)]
+        return self._results(documents, self._rank(documents, query, callbacks))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """The same as `compress_documents`, without blocking the event loop."""
-        ranked = await self._arank(documents, query, callbacks)
-        return [self._result(documents, *entry, rank=rank) for rank, entry in enumerate(ranked, 1)]
+        """`compress_documents` for event loops."""
+        return self._results(documents, await self._arank(documents, query, callbacks))
 
     def rerank(
         self, documents: Sequence[str | Passage | Document], query: str, *, callbacks: Callbacks | None = None
@@ -103,26 +111,26 @@ class NemotronRerank(LocalModel, BaseDocumentCompressor):
         """Where the documents stand, without copying them: ``[{"index": 2, "relevance_score": 3.1}, ...]``.
 
         Args:
-            documents: texts, passages (a text, a picture, or both) or documents, from which `top_n` are taken.
-            query: the question.
+            documents: texts, passages (a text, an image, or both) or documents.
+            query: the query.
             callbacks: of the parent run.
 
         Returns:
-            From best to worst; the score of a document without one is None (see `on_unscored`).
+            From best to worst, at most `top_n`; the score of a document without one is None (see `on_unscored`).
 
         Raises:
             InputError, ImageError: as `compress_documents`.
         """
-        return _plain(self._rank(documents, query, callbacks))
+        return _entries(self._rank(documents, query, callbacks))
 
     async def arerank(
         self, documents: Sequence[str | Passage | Document], query: str, *, callbacks: Callbacks | None = None
     ) -> list[dict[str, Any]]:
-        """The same as `rerank`, without blocking the event loop."""
-        return _plain(await self._arank(documents, query, callbacks))
+        """`rerank` for event loops."""
+        return _entries(await self._arank(documents, query, callbacks))
 
     def as_runnable(self) -> Runnable[dict[str, Any], list[Document]]:
-        """A step for chains: takes ``{"documents": [...], "query": "..."}``, gives the ranked documents.
+        """A step for chains: takes ``{"documents": [...], "query": "..."}``, returns the ranked documents.
 
         Example:
             >>> from langchain_core.documents import Document
@@ -140,79 +148,120 @@ class NemotronRerank(LocalModel, BaseDocumentCompressor):
 
         return RunnableLambda(run, afunc=arun, name="rerank")
 
-    def _rank(
-        self, documents: Sequence[str | Passage | Document], query: str, callbacks: Callbacks | None
-    ) -> list[tuple[int, float | None]]:
-        self._check_query(query)
-        if len(documents) == 0 or self.top_n == 0:
-            return []
-        with traced(callbacks, name="NemotronRerank", inputs=self._told(documents, query)) as outputs:
-            started = time.perf_counter()
-            batch = self._read(documents)
-            opened = time.perf_counter()
-            logits = self.load().score(query, batch.passages).tolist() if batch.passages else []
-            outputs |= {"read_seconds": opened - started, "score_seconds": time.perf_counter() - opened}
-            return self._order(batch, logits, outputs)
+    def with_top_n(self, top_n: int | None) -> Self:
+        """A copy with another `top_n` that shares the model, and so is closed with this one."""
+        copy = self.model_copy(update={"top_n": top_n})
+        copy._opened = self._opened
+        return copy
 
-    async def _arank(
-        self, documents: Sequence[str | Passage | Document], query: str, callbacks: Callbacks | None
-    ) -> list[tuple[int, float | None]]:
+    def _rank(self, items: Sequence[Any], query: str, callbacks: Callbacks | None) -> list[Place]:
         self._check_query(query)
-        if len(documents) == 0 or self.top_n == 0:
-            return []
-        async with atraced(callbacks, name="NemotronRerank", inputs=self._told(documents, query)) as outputs:
-            started = time.perf_counter()
-            batch = await run_in_executor(None, self._read, documents)
-            opened = time.perf_counter()
-            logits: list[float] = []
-            if batch.passages:
-                reranker = await run_in_executor(None, self.load)
-                logits = (await reranker.ascore(query, batch.passages)).tolist()
-            outputs |= {"read_seconds": opened - started, "score_seconds": time.perf_counter() - opened}
-            return self._order(batch, logits, outputs)
+        ranking = _Ranking(self, items, query)
+        if len(items) > 0 and self.top_n != 0:
+            ranking.as_step().invoke(ranking.inputs, {"callbacks": callbacks})
+        return ranking.places
+
+    async def _arank(self, items: Sequence[Any], query: str, callbacks: Callbacks | None) -> list[Place]:
+        self._check_query(query)
+        ranking = _Ranking(self, items, query)
+        if len(items) > 0 and self.top_n != 0:
+            await ranking.as_step().ainvoke(ranking.inputs, {"callbacks": callbacks})
+        return ranking.places
 
     def _check_query(self, query: object) -> None:
         if not isinstance(query, str):
-            raise InputError(f"{self._model_name} ranks by a text query, got {type(query).__name__}; pass a str")
+            raise InputError(f"query must be a str, got {type(query).__name__}; {self.model_name} ranks by texts")
         if query[:11].lower() == "data:image/":
-            raise InputError(f"{self._model_name} ranks by a text query, got the data URI of a picture; pass a text")
+            raise InputError(f"query must be a text, got the data URI of an image; {self.model_name} ranks by texts")
 
-    def _told(self, documents: Sequence[Any], query: str) -> dict[str, Any]:
-        return {"query": query, "documents": len(documents), "model": self._model_name}
+    def _passage(self, item: object, index: int) -> Passage:
+        if isinstance(item, str):
+            return Passage(item)
+        if isinstance(item, Passage):
+            return item
+        if not isinstance(item, Document):
+            raise InputError(f"document {index} must be a Document, Passage or str, got {type(item).__name__}")
+        return passage_of(item, image_key=self.image_key, access=self._access)
 
-    def _read(self, documents: Sequence[str | Passage | Document]) -> Batch:
-        return read(documents, image_key=self.image_key, access=self._access, on_image_error=self.on_image_error)
+    def _results(self, documents: Sequence[Document], places: Sequence[Place]) -> list[Document]:
+        return [self._result(documents[place.index], place, rank) for rank, place in enumerate(places, 1)]
 
-    def _order(self, batch: Batch, logits: list[float], outputs: dict[str, Any]) -> list[tuple[int, float | None]]:
-        ranked = order(
-            batch,
-            logits,
-            transform=self.score_transform,
-            threshold=self.score_threshold,
-            on_unscored=self.on_unscored,
-        )[: self.top_n]
-        pictures = sum(passage.image is not None for passage in batch.passages)
-        outputs |= {
-            "scored": len(batch.passages),
-            "pictures": pictures,
-            "empty": len(batch.empty),
-            "skipped": batch.skipped,
-            "returned": len(ranked),
-        }
-        return ranked
-
-    def _result(self, documents: Sequence[Document], place: int, score: float | None, *, rank: int) -> Document:
-        """A copy of a document whose metadata is new; nothing inside it is copied."""
-        document = documents[place]
+    def _result(self, document: Document, place: Place, rank: int) -> Document:
+        """A copy of a document whose metadata are new; nothing inside them is copied."""
         metadata = {key: value for key, value in document.metadata.items() if key != self.score_key}
-        if score is not None:
-            metadata[self.score_key] = score
+        if place.score is not None:
+            metadata[self.score_key] = place.score
         if self.provenance:
             if self.score_key in document.metadata:
                 metadata.setdefault("retrieval_score", document.metadata[self.score_key])
-            metadata |= {"retrieval_rank": place + 1, "rerank_rank": rank, "rerank_model": self._model_name}
+            metadata |= {"retrieval_rank": place.index + 1, "rerank_rank": rank, "rerank_model": self.model_name}
         return document.model_copy(update={"metadata": metadata})
 
 
-def _plain(ranked: list[tuple[int, float | None]]) -> list[dict[str, Any]]:
-    return [{"index": place, "relevance_score": score} for place, score in ranked]
+class _Ranking:
+    """One ranking, as a step of LangChain's: so it has a run of its own in traces, with counts and timings.
+
+    The model is loaded when there is something to score.
+    """
+
+    def __init__(self, rerank: NemotronRerank, items: Sequence[Any], query: str) -> None:
+        self._rerank, self._items, self._model = rerank, items, rerank._lazy()
+        self.inputs = {"query": query, "documents": len(items), "model": rerank.model_name}
+        self.places: list[Place] = []
+        self._scored = self._images = 0
+        self._seconds = 0.0
+
+    def as_step(self) -> Runnable[dict[str, Any], dict[str, Any]]:
+        """Its input is `inputs`, its output are the counts; the result is in `places`."""
+        return RunnableLambda(self._run, afunc=self._arun, name="NemotronRerank")
+
+    def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+        """Score as the model does."""
+        reranker, started = self._model.get(), time.perf_counter()
+        scores = cast("FloatArray", reranker.score(query, passages))
+        self._note(passages, started)
+        return scores
+
+    async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+        """`score` for event loops."""
+        reranker, started = await self._model.aget(), time.perf_counter()
+        scores = cast("FloatArray", await reranker.ascore(query, passages))
+        self._note(passages, started)
+        return scores
+
+    def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        passages = self._passages()
+        self.places = rank(cast("Reranker", self), inputs["query"], passages, **self._options())
+        return self._counts(passages)
+
+    async def _arun(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        passages = self._passages()
+        self.places = await arank(cast("Reranker", self), inputs["query"], passages, **self._options())
+        return self._counts(passages)
+
+    def _passages(self) -> list[Passage]:
+        return [self._rerank._passage(item, index) for index, item in enumerate(self._items)]
+
+    def _options(self) -> dict[str, Any]:
+        return {"policy": RankingPolicy.of(self._rerank), "describe": lambda index: describe(self._items[index], index)}
+
+    def _note(self, passages: Sequence[Passage], started: float) -> None:
+        self._seconds = time.perf_counter() - started
+        self._scored, self._images = len(passages), sum(passage.image is not None for passage in passages)
+
+    def _counts(self, passages: Sequence[Passage]) -> dict[str, Any]:
+        empty = sum(passage.image is None and not passage.text.strip() for passage in passages)
+        lost = len(passages) - self._scored - empty  # their images could not be read
+        skipped = lost if self._rerank.on_image_error == "skip" else 0
+        return {
+            "score_seconds": self._seconds,
+            "scored": self._scored,
+            "images": self._images,
+            "empty": empty + lost - skipped,
+            "skipped": skipped,
+            "returned": len(self.places),
+        }
+
+
+def _entries(places: Sequence[Place]) -> list[dict[str, Any]]:
+    return [{"index": place.index, "relevance_score": place.score} for place in places]

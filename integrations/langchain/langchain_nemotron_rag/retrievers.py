@@ -1,64 +1,85 @@
-"""`NemotronPageRetriever`: pages found by their vectors and ranked by a reranker, in one. It writes nothing."""
+"""`NemotronPageRetriever`: pages found by their vectors and ranked by a reranker, in one."""
 
 from __future__ import annotations
 
+import math
 import os
-import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from PIL import Image
+from pydantic import Field
 
-from langchain_nemotron_rag._convert import IMAGE_KEY, ImageFormat
-from langchain_nemotron_rag._sources import IndexSource, Source, StoreSource, open_index, shown
-from langchain_nemotron_rag._steps import Steps, arun, compress, in_thread, run
+from langchain_nemotron_rag._documents import IMAGE_KEY, document_of_page, image_source
+from langchain_nemotron_rag._settings import Component, Unchecked
+from langchain_nemotron_rag._stored import page_filter, with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
-from nemotron_rag import Embedder, MultiVectorEmbedder, PageIndex, Reranker
+from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, PageIndex, Reranker
+from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import Mode
-from nemotron_rag.stores.client import Filter, Qdrant
+from nemotron_rag.index.models import IndexModels
+from nemotron_rag.index.state import Images, images_of
+from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
+from nemotron_rag.stores.page_images import ImageForm
+from nemotron_rag.stores.qdrant import QdrantStore
+from nemotron_rag.types import Filter, ImageReference
 
 __all__ = ["NemotronPageRetriever"]
 
-_K, _FETCH_K = 4, 20  # documents returned, and candidates for a reranker, unless the caller says otherwise
+_K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
-_opening = threading.Lock()  # of the module, not of an instance: instances are copied and pickled
 
 
-class NemotronPageRetriever(BaseRetriever):
+class NemotronPageRetriever(Component, BaseRetriever):
     """Find pages by their vectors and put them in order with a reranker.
 
-    Searches an index made by `nemotron_rag.PageIndex` or ``nemotron-rag index``, with the embedder that wrote it; or
-    any LangChain vector store. Documents have the page's id and text; in their metadata, ``source``, ``page`` (from
-    0), ``page_number`` (from 1), the picture as a data URI, ``relevance_score`` (what they are ordered by) and
-    ``retrieval_score`` (of the vectors).
+    Searches an index made by `nemotron_rag.PageIndex` or ``nemotron-rag index``, with the hits and scores of
+    `PageIndex.search`; or any LangChain vector store. Documents have the page's id and text; in their metadata,
+    ``source``, ``page`` (from 0), ``page_number`` (from 1), the image as a data URI, ``relevance_score`` (what they are
+    ordered by; not there if the reranker could not score the page) and ``retrieval_score`` (of the vectors).
 
     Constructing opens nothing; the first use does. `k`, `fetch_k`, `top_n` and `filter` can be given here and in each
-    call: ``retriever.invoke(question, k=2)``. Copies and pickles hold the settings and open again; an open `PageIndex`
+    call: ``retriever.invoke(query, k=2)``. Copies and pickles hold the settings and open again; an open `PageIndex`
     is shared with copies, and cannot be pickled.
 
     Args:
         index: folder or ``http(s)://`` url of an index, an open `PageIndex`, or a vector store.
         reranker: catalog id, local folder, or loaded `nemotron_rag.Reranker`; or a document compressor such as
-            `NemotronRerank`, with its own settings, `top_n` among them. None for none.
-        k: most documents returned; None for `top_n`, or 4.
-        fetch_k: candidates for the reranker; None for 20, or as many as are returned if that is more.
-        top_n: most documents kept after reranking; None for `k`. With both, the smaller number counts.
+            `NemotronRerank`, with its own settings. None or True: that of the open `PageIndex`, if it has one. False:
+            none.
+        k: documents returned; None for `top_n`, or that of a `NemotronRerank` which was given one, or 4.
+        fetch_k: `candidates` of `PageIndex.search`: documents fetched for the reranker; None for 20, or as many as are
+            returned if that is more.
+        top_n: documents kept by the reranker; None for `k`. With both, the smaller number counts.
         filter: ``{"source": "a.pdf", "page": [0, 1]}`` in the words of the documents' metadata, or a
             `qdrant_client.models.Filter`, or what the vector store takes.
-        include_images: False leaves pictures out of the documents; the reranker sees them all the same.
-        image_format: of the data URIs made for an index's pictures.
-        image_key: where in the metadata pictures are.
+        include_images: False leaves images out of the documents; the reranker sees them all the same.
+        image_form: how documents of an index carry images: "data_uri", "path", "reference" or "none"; see
+            `NemotronPageVectorStore`.
+        image_format: of data URIs; None for that of the stored file, which then is not decoded.
+        image_key: where in the metadata images are.
         embedder: of an index by location; None for the one that wrote it.
-        mode: of an index: "dense", "multi" or "hybrid", which looks for the words too; None for what its model
-            gives. See `nemotron_rag.PageIndex.search`.
+        mode: of an index: "dense", "multi" or "hybrid"; None for what its model gives. See `PageIndex.search`.
         collection: of an index by location.
-        images: where the pictures of an index by location are; None is beside an embedded one, none for a server.
-        device, dtype: for models that are named; see `nemotron_rag.load_reranker`.
+        images: where the images of an index by location are stored; see `PageIndex`. With a server, name a folder or
+            URL, or None to have none.
+        reranker_options: for a reranker that is named, over those that follow; see `nemotron_rag.LoadOptions`.
+        device, dtype, revision, dimensions, max_input_tiles, use_thumbnail, max_length, compile: for models that are
+            named, as in `PageIndex`; over anything but an index by location, for the reranker.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        InputError: settings contradict each other, or a model is of the wrong kind or has no use for an option.
+        pydantic.ValidationError: another field has an impossible value.
 
     Example:
         >>> from nemotron_rag import Page, PageIndex
@@ -71,182 +92,241 @@ class NemotronPageRetriever(BaseRetriever):
         [(1, 5.0)]
     """
 
-    model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, arbitrary_types_allowed=True, protected_namespaces=()
-    )
+    model_config = Component.model_config  # over that of BaseRetriever
 
     index: str | Path | PageIndex | VectorStore
-    reranker: str | Path | BaseDocumentCompressor | Reranker | None = None
+    reranker: Unchecked[str | Path | BaseDocumentCompressor | Reranker | bool | None] = None
     k: int | None = Field(default=None, ge=1)
     fetch_k: int | None = Field(default=None, ge=1)
     top_n: int | None = Field(default=None, ge=1)
     filter: Any = None
     include_images: bool = True
-    image_format: ImageFormat = "jpeg"
+    image_form: ImageForm = "data_uri"
+    image_format: ImageFormat | None = "jpeg"
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
-    embedder: str | Path | Embedder | MultiVectorEmbedder | None = None
+    embedder: Unchecked[str | Path | Embedder | MultiVectorEmbedder | None] = None
     mode: Mode | None = None
     collection: str = _COLLECTION
-    images: str | Path | None = None
-    device: str | None = None
-    dtype: str | None = None
+    images: Unchecked[Images] = True
+    dimensions: Unchecked[int | None] = None
+    reranker_options: Unchecked[dict[str, Any] | None] = None
 
-    _opened: tuple[tuple[Any, ...], Qdrant, PageIndex] | None = PrivateAttr(default=None)
-    _ranker: tuple[tuple[Any, ...], NemotronRerank] | None = PrivateAttr(default=None)
-
-    @model_validator(mode="after")
-    def _settings_fit(self) -> Self:
-        ranker = self.reranker
-        located = {"embedder": self.embedder, "images": self.images, "collection": self.collection}
-        lost = [name for name, value in located.items() if value not in (None, _COLLECTION)]
-        if lost and not self._is_named:
-            raise ValueError(f"{', '.join(lost)} belong to an index by location; set them where the index is opened")
-        if not self._is_named and not isinstance(ranker, str | Path) and (self.device, self.dtype) != (None, None):
-            raise ValueError("device and dtype are for models that are named; set them where the models are loaded")
-        if self.mode is not None and isinstance(self.index, VectorStore):
-            raise ValueError("mode is for an index of pages; a vector store searches in its own way, leave it out")
-        if isinstance(ranker, NemotronRerank) and ranker.image_key != self.image_key:
-            raise ValueError(f"image_key is {self.image_key!r}, that of the reranker {ranker.image_key!r}; give one")
-        _plan(self.k, self.fetch_k, self.top_n, reranking=ranker is not None)
-        return self
+    _shared = ("index", "reranker", "embedder")
 
     def retrieve_by_image(self, image: Any, *, k: int | None = None, filter: Filter | None = None) -> list[Document]:
-        """The pages that look most like a picture; they are not reranked.
+        """The pages that look most like an image; they are not reranked.
 
         Args:
-            image: path, data URI, bytes, decoded picture, array, `Blob` or content block.
+            image: path, data URI, bytes, decoded image, array, `Blob` or content block.
             k: instead of the retriever's.
             filter: instead of the retriever's.
 
         Raises:
-            ImageError: the picture cannot be read.
-            InputError: the vector store cannot search by picture.
+            ImageError: the image cannot be read.
+            InputError: the vector store cannot search by image.
             StoreError: the index could not be opened or reached.
         """
-        return run(self._by_image(image, k, filter))
+        return self._run(self._by_image(image, k, filter))
 
     async def aretrieve_by_image(
         self, image: Any, *, k: int | None = None, filter: Filter | None = None
     ) -> list[Document]:
-        """The same as `retrieve_by_image`, without blocking the event loop."""
-        return await arun(self._by_image(image, k, filter))
-
-    def close(self) -> None:
-        """Close the index if it was opened here, and free the models loaded here; the next use opens them again."""
-        with _opening:
-            self._close_index()
-            ranker, self._ranker = self._ranker, None
-        if ranker is not None:
-            ranker[1].close()
+        """`retrieve_by_image` for event loops, which it does not block."""
+        return await self._arun(await run_in_executor(None, self._by_image, image, k, filter))
 
     def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        k: int | None = None,
-        fetch_k: int | None = None,
-        top_n: int | None = None,
-        filter: Filter | None = None,
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **options: Any
     ) -> list[Document]:
-        return run(self._by_text(query, run_manager.get_child(), k, fetch_k, top_n, filter))
+        return self._run(self._by_text(query, **options), run_manager.get_child())
 
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: int | None = None,
-        fetch_k: int | None = None,
-        top_n: int | None = None,
-        filter: Filter | None = None,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **options: Any
     ) -> list[Document]:
-        return await arun(self._by_text(query, run_manager.get_child(), k, fetch_k, top_n, filter))
+        return await self._arun(await run_in_executor(None, self._by_text, query, **options), run_manager.get_child())
+
+    def _run(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
+        found = getattr(search.place, search.method)(search.query, **search.options)
+        documents: Sequence[Document] = self._documents(found, search.compressor)
+        if search.compressor is not None and documents:
+            documents = search.compressor.compress_documents(documents, search.query, callbacks)
+        return self._shown(documents, self._form, search.returned)
+
+    async def _arun(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
+        found = await getattr(search.place, f"a{search.method}")(search.query, **search.options)
+        documents: Sequence[Document] = await run_in_executor(None, self._documents, found, search.compressor)
+        if search.compressor is not None and documents:
+            documents = await search.compressor.acompress_documents(documents, search.query, callbacks)
+        return await run_in_executor(None, self._shown, documents, self._form, search.returned)
 
     def _by_text(
         self,
         query: str,
-        callbacks: Callbacks,
-        k: int | None,
-        fetch_k: int | None,
-        top_n: int | None,
-        wanted: Filter | None,
-    ) -> Steps[list[Document]]:
+        *,
+        k: int | None = None,
+        fetch_k: int | None = None,
+        top_n: int | None = None,
+        filter: Filter | None = None,
+    ) -> _Search:
         if not isinstance(query, str):
-            raise InputError(f"a query is a text, got {type(query).__name__}; for a picture use retrieve_by_image")
-        fetched, kept = _plan(
-            self.k if k is None else k,
-            self.fetch_k if fetch_k is None else fetch_k,
-            self.top_n if top_n is None else top_n,
-            reranking=self.reranker is not None,
-        )
-        source: Source = yield in_thread(self._source)
-        documents: list[Document] = yield source.by_text(query, fetched, self.filter if wanted is None else wanted)
-        ranker = self._compressor()
-        if ranker is not None and documents:
-            if not isinstance(ranker, NemotronRerank):  # which alone reads decoded pictures
-                documents = yield in_thread(self._shown, documents, True)
-            documents = yield compress(ranker, documents, query, callbacks)
-        shown_documents: list[Document] = yield in_thread(self._shown, documents[:kept], self.include_images)
-        return shown_documents
+            raise InputError(f"query must be a str, got {type(query).__name__}; for an image use retrieve_by_image")
+        returned, candidates = self._plan(k, fetch_k, top_n)
+        chosen = self.filter if filter is None else filter
+        compressor = self._compressor(returned)
+        fetched = returned if compressor is None else candidates or max(returned, DEFAULT_CANDIDATES)
+        if isinstance(self.index, VectorStore):
+            return self._of_store("similarity_search_with_score", query, fetched, chosen, compressor, returned)
+        options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode}
+        if compressor is not None or self.reranker is False:
+            options["rerank"] = False
+        else:  # the index says whether there is a reranker
+            options["candidates"] = candidates
+        return _Search(self._open(), "search", query, options, compressor, returned)
 
-    def _by_image(self, image: Any, k: int | None, wanted: Filter | None) -> Steps[list[Document]]:
-        fetched, _ = _plan(self.k if k is None else k, None, None, reranking=False)
-        source: Source = yield in_thread(self._source)
-        documents = yield source.by_image(image, fetched, self.filter if wanted is None else wanted)
-        shown_documents: list[Document] = yield in_thread(self._shown, documents, self.include_images)
-        return shown_documents
+    def _by_image(self, image: Any, k: int | None, filter: Filter | None) -> _Search:
+        check_count("k", k)
+        count, chosen = k or self.k or _K, self.filter if filter is None else filter
+        if isinstance(self.index, VectorStore):
+            return self._of_store("similarity_search_by_image_with_score", image, count, chosen, None, count)
+        options = {"k": count, "filter": page_filter(chosen)}
+        return _Search(self._open(), "search_image", image_source(image), options, None, count)
 
-    def _shown(self, documents: list[Document], images: bool) -> list[Document]:
-        form: ImageFormat | None = self.image_format if images else None
-        return [shown(document, image_key=self.image_key, image_format=form) for document in documents]
+    def _of_store(self, method: str, query: Any, k: int, filter: Filter | None, *ranking: Any) -> _Search:
+        if not (hasattr(self.index, method) and hasattr(self.index, f"a{method}")):
+            raise InputError(f"{type(self.index).__name__} has no {method}; use NemotronPageVectorStore or an index")
+        options = {"k": k} if filter is None else {"k": k, "filter": filter}
+        return _Search(cast("VectorStore", self.index), method, query, options, *ranking)
+
+    def _documents(
+        self, found: Sequence[Hit] | Sequence[tuple[Document, float]], compressor: BaseDocumentCompressor | None
+    ) -> list[Document]:
+        """What was found as documents, which a compressor can read."""
+        if isinstance(self.index, VectorStore):
+            scored = cast("Sequence[tuple[Document, float]]", found)
+            documents = [_with_scores(document, float(score), float(score)) for document, score in scored]
+        else:
+            documents = self._of_hits(cast("Sequence[Hit]", found))
+        if compressor is None or isinstance(compressor, NemotronRerank):  # which alone reads references
+            return documents
+        return self._shown(documents, "data_uri", len(documents))
+
+    def _of_hits(self, hits: Sequence[Hit]) -> list[Document]:
+        """Hits as documents; their images are references."""
+        documents = []
+        for hit in hits:
+            document = _with_scores(document_of_page(hit.page), hit.score, hit.retrieval_score)
+            if hit.page.image is not None:
+                document.metadata[self.image_key] = hit.page.image
+            documents.append(document)
+        return documents
 
     @property
-    def _is_named(self) -> bool:
-        return isinstance(self.index, str | os.PathLike)
+    def _form(self) -> ImageForm:
+        return self.image_form if self.include_images else "none"
 
-    def _source(self) -> Source:
-        if isinstance(self.index, VectorStore):
-            return StoreSource(self.index)
-        index = self.index if isinstance(self.index, PageIndex) else self._open(self.index)
-        return IndexSource(index, image_key=self.image_key, mode=self.mode)
+    def _shown(self, documents: Sequence[Document], form: ImageForm, returned: int) -> list[Document]:
+        """New documents with images in a form; images that a vector store gave as text stay as they are."""
+        pairs: list[tuple[Document, ImageReference | None]] = []
+        for document in list(documents)[:returned]:
+            image = document.metadata.get(self.image_key)
+            if isinstance(image, Image.Image):
+                image = ImageAccess().reference(image)
+            changed = form == "none" or isinstance(image, ImageReference)
+            metadata = {key: value for key, value in document.metadata.items() if not changed or key != self.image_key}
+            pairs.append((document.model_copy(update={"metadata": metadata}), image if changed else None))
+        return with_images(pairs, form=form, image_key=self.image_key, image_format=self.image_format, write_type=True)
 
-    def _open(self, location: str | Path) -> PageIndex:
-        settings = (location, self.collection, self.images, self.embedder, self.device, self.dtype)
-        with _opening:
-            if self._opened is None or self._opened[0] != settings:  # fields may be assigned
-                self._close_index()
-                qdrant = Qdrant(location)
-                index = open_index(
-                    qdrant,
-                    collection=self.collection,
-                    images=self.images,
-                    embedder=self.embedder,
-                    device=self.device,
-                    dtype=self.dtype,
-                )
-                self._opened = settings, qdrant, index
-            return self._opened[2]
+    # ---- settings
 
-    def _close_index(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[2].close()
-            opened[1].close()
-
-    def _compressor(self) -> BaseDocumentCompressor | None:
-        if self.reranker is None or isinstance(self.reranker, BaseDocumentCompressor):
-            return self.reranker
-        named = isinstance(self.reranker, str | Path)
-        place = (self.device, self.dtype) if named else (None, None)
-        settings = (self.reranker, self.image_key, *place)
-        held = self._ranker
-        if held is None or held[0] != settings:
-            model = NemotronRerank(
-                model=self.reranker, top_n=None, image_key=self.image_key, device=place[0], dtype=place[1]
+    def _check(self) -> None:
+        if isinstance(self.index, str | Path):
+            images_of(self.images, QdrantStore(self.index, collection=self.collection))  # opens nothing
+        else:
+            placed = {"embedder": self.embedder is not None, "images": self.images is not True}
+            placed["collection"] = self.collection != _COLLECTION
+            if names := ", ".join(name for name, is_set in placed.items() if is_set):
+                raise InputError(f"{names} belong to an index by location; set them where the index is opened")
+        if self.mode is not None and isinstance(self.index, VectorStore):
+            raise InputError("mode is for an index of pages; a vector store searches in its own way, leave it out")
+        if isinstance(self.reranker, NemotronRerank) and self.reranker.image_key != self.image_key:
+            raise InputError(
+                f"image_key is {self.image_key!r}, that of the reranker {self.reranker.image_key!r}; give one"
             )
-            held = self._ranker = settings, model
-        return held[1]
+        self._lazy_reranker()
+        self._plan()
+
+    def _plan(
+        self, k: int | None = None, fetch_k: int | None = None, top_n: int | None = None
+    ) -> tuple[int, int | None]:
+        """How many documents to return, and to fetch for a reranker; numbers of a call go before those of the fields.
+
+        Returns:
+            The second is None if neither `fetch_k` nor `top_n` says that there is a reranker.
+
+        Raises:
+            InputError: the numbers contradict each other.
+        """
+        k, top_n = self.k if k is None else k, self.top_n if top_n is None else top_n
+        fetch_k = self.fetch_k if fetch_k is None else fetch_k
+        for name, value in (("k", k), ("fetch_k", fetch_k), ("top_n", top_n)):
+            check_count(name, value)
+        ranker = self.reranker
+        may_rerank = isinstance(self.index, PageIndex) if isinstance(ranker, bool | None) else True
+        if (ranker is False or not may_rerank) and (fetch_k, top_n) != (None, None):
+            raise InputError("fetch_k and top_n need a reranker; give reranker=, or k alone")
+        limit = ranker.top_n if isinstance(ranker, NemotronRerank) and "top_n" in ranker.model_fields_set else None
+        for name, value in (("k", k), ("top_n", top_n)):
+            if limit is not None and value is not None and value > limit:
+                raise InputError(f"{name}={value} documents cannot come from a reranker with top_n={limit}; change one")
+        returned = min((n for n in (k, top_n) if n is not None), default=_K if limit is None else limit)
+        if fetch_k is not None and fetch_k < returned:
+            raise InputError(f"fetch_k must be at least the {returned} documents returned, got {fetch_k}")
+        return returned, fetch_k if top_n is None else fetch_k or max(returned, DEFAULT_CANDIDATES)
+
+    def _lazy_reranker(self) -> LazyModel[Reranker] | None:
+        """The reranker that is named or given as a model; None if there is none.
+
+        Raises:
+            UnknownModelError, InputError: a model or an option cannot be used.
+        """
+        given = isinstance(self.reranker, bool | BaseDocumentCompressor | None)
+        model: Any = None if given else self.reranker
+        options, of_reranker = self._load_options(), cast("LoadOptions | None", self.reranker_options)
+        if of_reranker and not isinstance(model, str | os.PathLike):
+            raise InputError("reranker_options are for a reranker that is named; set them where it is loaded")
+        if isinstance(self.index, str | os.PathLike):
+            models = IndexModels(
+                os.fspath(self.index), self.embedder, model, options=options, reranker_options=of_reranker
+            )
+            return models.reranker(True)
+        if model is None and options:
+            raise InputError(
+                f"{', '.join(options)}: for models that are named, and none is; set options where the model is loaded"
+            )
+        merged = cast("LoadOptions", {**options, **(of_reranker or {})})
+        return None if model is None else LazyModel(model, "reranker", **merged)
+
+    def _compressor(self, returned: int) -> BaseDocumentCompressor | None:
+        """What ranks the documents; None if nothing does, or the index itself."""
+        if isinstance(self.reranker, NemotronRerank):
+            return self.reranker.with_top_n(returned)
+        if isinstance(self.reranker, BaseDocumentCompressor):
+            return self.reranker
+        if isinstance(self.reranker, bool | None):
+            return None
+        settings = (self.index, self.reranker, self.embedder, self._load_options(), self.reranker_options)
+        model = cast("LazyModel[Reranker]", self._open_once("reranker", settings, self._lazy_reranker))
+        return NemotronRerank(model=model.get(), top_n=returned, image_key=self.image_key)
+
+    def _open(self) -> PageIndex:
+        if isinstance(self.index, PageIndex):
+            return self.index
+        assert isinstance(self.index, str | os.PathLike)
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("collection", "images", "embedder")}
+        # The reranker for its share of the options; it is loaded elsewhere.
+        options["reranker"] = self.reranker if isinstance(self.reranker, str | os.PathLike) else None
+        options.update(self._load_options())
+        location = self.index
+        return self._open_once("index", (location, options), lambda: PageIndex(location, create=False, **options))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -255,42 +335,46 @@ class NemotronPageRetriever(BaseRetriever):
             embeddings = self.index.embeddings
             return {**params, "ls_vector_store_provider": provider, "ls_embedding_provider": type(embeddings).__name__}
         params |= {"ls_vector_store_provider": "qdrant", "ls_embedding_provider": "nemotron_rag"}
-        if isinstance(self.embedder, str | Path):
-            params["ls_embedding_model"] = str(self.embedder)
-        elif self.embedder is not None:
-            params["ls_embedding_model"] = self.embedder.name
+        if self.embedder is not None:
+            params["ls_embedding_model"] = _name_of(self.embedder)
         return params
 
-    def __copy__(self) -> Self:
-        copy = super().__copy__()
-        copy._opened = copy._ranker = None  # closing the one must not close the other
-        return copy
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        memo = {} if memo is None else memo
-        for shared in (self.index, self.reranker, self.embedder):
-            memo[id(shared)] = shared
-        return BaseModel.__deepcopy__(self.__copy__(), memo)
+    def __repr_args__(self) -> Sequence[tuple[str | None, Any]]:
+        """What `repr` and `str` say: place, collection and models."""
+        said: list[tuple[str | None, Any]] = [("index", self.index)]
+        if isinstance(self.index, str | os.PathLike):
+            said.append(("collection", self.collection))
+        models = {"embedder": self.embedder, "reranker": self.reranker}
+        return [*said, *((name, _name_of(model)) for name, model in models.items() if model is not None)]
 
     def __getstate__(self) -> dict[Any, Any]:
         if isinstance(self.index, PageIndex):
             raise InputError("a retriever over an open PageIndex cannot be pickled; give it the index's location")
-        return BaseModel.__getstate__(self.__copy__())
+        return super().__getstate__()
 
 
-def _plan(k: int | None, fetch_k: int | None, top_n: int | None, *, reranking: bool) -> tuple[int, int]:
-    """How many candidates to fetch, and how many documents to return at most.
+class _Search(NamedTuple):
+    """What to call where, what ranks the results, and how many are returned."""
 
-    Raises:
-        InputError: the numbers contradict each other.
-    """
-    for name, value in (("k", k), ("fetch_k", fetch_k), ("top_n", top_n)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} must be a whole number from 1 on, got {value!r}")
-    if not reranking and (fetch_k, top_n) != (None, None):
-        raise InputError("fetch_k and top_n need a reranker; give reranker=, or k alone")
-    kept = min((n for n in (k, top_n) if n is not None), default=_K)
-    fetched = kept if not reranking else fetch_k or max(kept, _FETCH_K)
-    if kept > fetched:
-        raise InputError(f"wanted {kept} documents of {fetched} candidates; give a larger fetch_k")
-    return fetched, kept
+    place: PageIndex | VectorStore
+    method: str
+    query: Any
+    options: dict[str, Any]
+    compressor: BaseDocumentCompressor | None
+    returned: int
+
+
+def _with_scores(document: Document, score: float, retrieval_score: float) -> Document:
+    """A copy with scores in its metadata; minus infinity stands for none."""
+    scores = {"relevance_score": score, "retrieval_score": retrieval_score}
+    metadata = {key: value for key, value in document.metadata.items() if key not in scores}
+    known = {key: value for key, value in scores.items() if math.isfinite(value)}
+    return document.model_copy(update={"metadata": {**metadata, **known}})
+
+
+def _name_of(model: Any) -> Any:
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    if isinstance(model, NemotronRerank):
+        return model.model_name
+    return getattr(model, "name", None) or model

@@ -1,4 +1,4 @@
-"""A test suite for LangChain document compressors that rerank, yours as well as ours. It knows no model.
+"""A test suite for LangChain document compressors that rerank, yours as well as ours.
 
 LangChain publishes standard tests for embeddings, stores and retrievers, but none for compressors. Needs pytest and
 pytest-asyncio.
@@ -48,7 +48,7 @@ class CompressorStandardTests:
     """Where in the metadata the score is."""
 
     reads_images = False
-    """Whether pictures in ``metadata["image"]`` (data URIs) are ranked."""
+    """Whether images in ``metadata["image"]`` (data URIs) are ranked."""
 
     tolerance = 1e-4
     """By how much scores may depend on what else was in the model's batch."""
@@ -108,16 +108,11 @@ class CompressorStandardTests:
         assert self._scores(compressor.compress_documents(stale, QUERY)) == fresh
 
     def test_inputs_are_not_changed(self, compressor: BaseDocumentCompressor) -> None:
-        """A retriever's cache or an earlier result may hold the same objects."""
+        """A retriever's cache may hold the same objects; nor does whoever changes a result change what went in."""
         documents = _documents()
         before = copy.deepcopy(documents)
-        compressor.compress_documents(documents, QUERY)
-        assert documents == before
-
-    def test_results_are_new_documents(self, compressor: BaseDocumentCompressor) -> None:
-        """Whoever changes a result must not change what went in."""
-        documents = _documents()
         results = compressor.compress_documents(documents, QUERY)
+        assert documents == before
         assert not {id(document.metadata) for document in results} & {id(document.metadata) for document in documents}
 
     def test_id_text_and_metadata_are_kept(self, compressor: BaseDocumentCompressor) -> None:
@@ -129,17 +124,14 @@ class CompressorStandardTests:
             assert result.page_content == original.page_content
             assert {key: result.metadata[key] for key in original.metadata} == original.metadata
 
-    def test_nothing_in_nothing_out(self, compressor: BaseDocumentCompressor) -> None:
-        """Retrievers may find nothing."""
-        assert list(compressor.compress_documents([], QUERY)) == []
-
     def test_no_documents_do_not_ask_the_model(self) -> None:
         """An empty list must not load a model or pay for a call."""
         assert list(self.make_scoring([]).compress_documents([], QUERY)) == []
 
     def test_any_sequence_is_taken(self, compressor: BaseDocumentCompressor) -> None:
-        """The interface says `Sequence`, not `list`."""
+        """The interface says `Sequence`, not `list`; and retrievers may find nothing."""
         assert len(compressor.compress_documents(tuple(_documents()), QUERY)) == len(WORST_FIRST)
+        assert list(compressor.compress_documents([], QUERY)) == []
 
     def test_duplicates_are_kept(self, compressor: BaseDocumentCompressor) -> None:
         """Whoever wants them gone says so."""
@@ -187,89 +179,90 @@ class CompressorStandardTests:
 
     def test_copies_and_pickles(self, compressor: BaseDocumentCompressor) -> None:
         """Chains are copied, and sent to other processes."""
-        wanted = compressor.compress_documents(_documents(), QUERY)
+        expected = compressor.compress_documents(_documents(), QUERY)
         pickled = pickle.loads(pickle.dumps(compressor))  # noqa: S301  # made by ourselves
         for other in (pickled, copy.deepcopy(compressor), compressor.model_copy()):
-            self._assert_same(other.compress_documents(_documents(), QUERY), wanted)
+            self._assert_same(other.compress_documents(_documents(), QUERY), expected)
 
-    async def test_has_a_run_of_its_own_in_traces(self, compressor: BaseDocumentCompressor) -> None:
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    async def test_has_a_run_of_its_own_in_traces(self, compressor: BaseDocumentCompressor, asynchronous: bool) -> None:
         """Below its caller's, in sync and async, and closed."""
-        for run in (_run_sync, _run_async):
-            recorder, parent = _Recorder(), uuid4()
-            await run(compressor, _documents(), CallbackManager([recorder], parent_run_id=parent))
-            assert [entry["parent"] for entry in recorder.started] == [parent]
-            assert len(recorder.ended) == 1
+        recorder = _Recorder()
+        await _rank(compressor, _documents(), recorder, asynchronous)
+        assert [entry["parent"] for entry in recorder.started] == [recorder.parent]
+        assert len(recorder.ended) == 1
 
-    async def test_an_error_ends_its_run(self, compressor: BaseDocumentCompressor) -> None:
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    async def test_an_error_ends_its_run(self, compressor: BaseDocumentCompressor, asynchronous: bool) -> None:
         """A trace must show what failed."""
-        for run in (_run_sync, _run_async):
-            recorder = _Recorder()
-            broken: Any = [*_documents(), object()]
-            with pytest.raises((AttributeError, TypeError, ValueError)):
-                await run(compressor, broken, CallbackManager([recorder], parent_run_id=uuid4()))
-            assert len(recorder.failed) == 1
+        recorder = _Recorder()
+        broken: Any = [*_documents(), object()]
+        with pytest.raises((AttributeError, TypeError, ValueError)):
+            await _rank(compressor, broken, recorder, asynchronous)
+        assert len(recorder.failed) == 1
 
-    def test_pictures_are_ranked(self, compressor: BaseDocumentCompressor) -> None:
-        """A picture beside a text, and a picture alone."""
-        self._needs_images()
-        pictures = [Document("", id="alone", metadata={"image": _picture()}), Document(QUERY, id="text")]
-        pictures.append(Document(QUERY, id="both", metadata={"image": _picture()}))
-        results = compressor.compress_documents(pictures, QUERY)
+    @pytest.fixture
+    def image(self) -> str:
+        """A data URI, for compressors that read images."""
+        if not self.reads_images:
+            pytest.skip("reads_images is False")
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+    def test_images_are_ranked(self, compressor: BaseDocumentCompressor, image: str) -> None:
+        """An image beside a text, and an image alone."""
+        images = [Document("", id="alone", metadata={"image": image}), Document(QUERY, id="text")]
+        images.append(Document(QUERY, id="both", metadata={"image": image}))
+        results = compressor.compress_documents(images, QUERY)
         assert sorted(str(found.id) for found in results) == ["alone", "both", "text"]
         assert all(math.isfinite(score) for score in self._scores(results))
         assert [found.metadata.get("image") is None for found in results].count(True) == 1
 
-    def test_pictures_stay_out_of_traces(self, compressor: BaseDocumentCompressor) -> None:
+    async def test_images_stay_out_of_traces(self, compressor: BaseDocumentCompressor, image: str) -> None:
         """Megabytes of base64 in every trace are refused by tracing services."""
-        self._needs_images()
         recorder = _Recorder()
-        documents = [Document(QUERY, metadata={"image": _picture()})]
-        compressor.compress_documents(documents, QUERY, CallbackManager([recorder], parent_run_id=uuid4()))
-        told = json.dumps([recorder.started, recorder.ended], default=str)
+        await _rank(compressor, [Document(QUERY, metadata={"image": image})], recorder, asynchronous=False)
         assert recorder.started
-        assert "base64" not in told
+        assert "base64" not in json.dumps([recorder.started, recorder.ended], default=str)
 
-    def _assert_same(self, found: Sequence[Document], wanted: Sequence[Document]) -> None:
-        assert [document.id for document in found] == [document.id for document in wanted]
-        for one, other in zip(found, wanted, strict=True):
+    def _assert_same(self, found: Sequence[Document], expected: Sequence[Document]) -> None:
+        assert [document.id for document in found] == [document.id for document in expected]
+        for one, other in zip(found, expected, strict=True):
             scores = [document.metadata.get(self.score_key, 0.0) for document in (one, other)]
             assert scores[0] == pytest.approx(scores[1], abs=self.tolerance)
-
-    def _needs_images(self) -> None:
-        if not self.reads_images:
-            pytest.skip("reads_images is False")
 
     def _scores(self, documents: Sequence[Document]) -> list[float]:
         return [document.metadata[self.score_key] for document in documents]
 
 
 class _Recorder(BaseCallbackHandler):
-    """What a tracer would be told about chain runs."""
+    """What a tracer hears of chain runs."""
 
     def __init__(self) -> None:
+        self.parent = uuid4()
         self.started: list[dict[str, Any]] = []
         self.ended: list[dict[str, Any]] = []
         self.failed: list[str] = []
 
     def on_chain_start(self, serialized: Any, inputs: Any, *, parent_run_id: Any = None, **kwargs: Any) -> None:
-        """Keep it."""
         self.started.append({"inputs": inputs, "parent": parent_run_id, "name": kwargs.get("name")})
 
     def on_chain_end(self, outputs: Any, **_: Any) -> None:
-        """Keep it."""
         self.ended.append(outputs)
 
     def on_chain_error(self, error: BaseException, **_: Any) -> None:
-        """Keep it."""
         self.failed.append(str(error))
 
 
-async def _run_sync(compressor: BaseDocumentCompressor, documents: list[Document], manager: CallbackManager) -> None:
-    compressor.compress_documents(documents, QUERY, callbacks=manager)
-
-
-async def _run_async(compressor: BaseDocumentCompressor, documents: list[Document], manager: CallbackManager) -> None:
-    await compressor.acompress_documents(documents, QUERY, callbacks=manager)
+async def _rank(
+    compressor: BaseDocumentCompressor, documents: list[Document], recorder: _Recorder, asynchronous: bool
+) -> None:
+    manager = CallbackManager([recorder], parent_run_id=recorder.parent)
+    if asynchronous:
+        await compressor.acompress_documents(documents, QUERY, callbacks=manager)
+    else:
+        compressor.compress_documents(documents, QUERY, callbacks=manager)
 
 
 def _documents() -> list[Document]:
@@ -281,10 +274,3 @@ def _documents() -> list[Document]:
 
 def _texts(documents: Sequence[Document]) -> list[str]:
     return [document.page_content for document in documents]
-
-
-def _picture() -> str:
-    """A data URI."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

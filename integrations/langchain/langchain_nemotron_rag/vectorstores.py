@@ -1,64 +1,95 @@
-"""`NemotronPageVectorStore`: LangChain's vector store over Qdrant, for texts and page pictures. It ranks nothing."""
+"""`NemotronPageVectorStore`: LangChain's vector store over Qdrant, for texts and page images."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from langchain_core.runnables import run_in_executor
+from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+from PIL import Image
+from qdrant_client import QdrantClient, models
 
-from langchain_nemotron_rag._collection import DocumentCollection
-from langchain_nemotron_rag._convert import IMAGE_KEY
-from langchain_nemotron_rag._pictures import ImageForm, Images, Pictures, open_images
-from langchain_nemotron_rag._points import Layout
-from langchain_nemotron_rag._searching import SearchableStore
-from langchain_nemotron_rag._steps import Steps, arun, run
-from langchain_nemotron_rag._writing import BATCH, Writer, text_documents
-from nemotron_rag.access import ImageAccess
+from langchain_nemotron_rag._documents import (
+    IMAGE_KEY,
+    Ids,
+    Metadatas,
+    check_ids,
+    describe,
+    image_documents,
+    text_documents,
+    text_of,
+)
+from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout, NamedImage, page_filter
+from langchain_nemotron_rag.embeddings import NemotronEmbeddings
+from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
-from nemotron_rag.stores.client import Filter, Qdrant
+from nemotron_rag.index.state import Images, images_of
+from nemotron_rag.ranking import check_count
+from nemotron_rag.stores.page_images import ImageForm
+from nemotron_rag.stores.qdrant import Filter, ForeignCollection, Identity, Qdrant, QdrantStore, Shape, point_id
 
 __all__ = ["NemotronPageVectorStore"]
 
+Scored: TypeAlias = list[tuple[Document, float]]
 
-class NemotronPageVectorStore(SearchableStore):
-    """Keep documents, their page pictures and their vectors in Qdrant, and search them by text or picture.
+BATCH = 32
+"""Documents whose images are in memory at the same time, unless the caller says otherwise."""
 
-    A document's picture is read from ``metadata["image"]`` when the document is added, embedded together with its
-    text if the embedding reads pictures (`NemotronEmbeddings` does), kept as a PNG file outside the payload, and put
+
+class NemotronPageVectorStore(VectorStore):
+    """Store documents, their page images and their vectors in Qdrant, and search them by text or image.
+
+    A document's image is read from ``metadata["image"]`` when the document is added, embedded together with its
+    text if the embedding reads images (`NemotronEmbeddings` does), stored as a PNG file outside the payload, and put
     back when the document is found. Ids are any texts. Opening embeds nothing; the first write makes the collection.
 
     Collections that langchain-qdrant wrote are read and extended, and it can read what is written here. An index of
     `nemotron_rag.PageIndex` or ``nemotron-rag index`` (``collection_name="pages"``) is searched, not changed.
 
-    Methods may be called from any thread or event loop. With a server, async methods use an async client; an embedded
-    Qdrant does one thing at a time, in threads. Copies share the connection; a pickle holds the settings and connects
-    again. In one process, all stores in one folder share a client.
+    Methods may be called from any thread or event loop; the ``a...`` methods run in threads and do not block it.
+    Copies share the connection; a pickle holds the settings and connects again. All who open a folder in one process
+    share it, a `PageIndex` among them.
+
+    All methods that search take these options by name:
+
+    * `filter`: ``{"source": "a.pdf", "page": [0, 1], "year": {"gte": 2020}}`` over metadata keys, see
+      `nemotron_rag.stores.filters` for the values; or a `qdrant_client.models.Filter`;
+    * `score_threshold`: worst score that is kept, in the collection's own measure;
+    * `offset`: how many of the best to pass over;
+    * `search_params`: a `qdrant_client.models.SearchParams`.
+
+    They raise `InputError` for options that cannot be used, `IndexMismatchError` if the embedding does not fit the
+    collection, and `StoreError` if Qdrant refuses. A collection that is not there yet gives no documents.
 
     Args:
-        embedding: of questions and documents.
+        embedding: of queries and documents.
         location: None for memory, a folder, or the ``http(s)://`` url of a server.
         client: an open `QdrantClient` instead, for example with an API key; it is never closed here.
-        async_client: for the async methods with a server; None makes one like `client`.
         collection_name: one location may hold several.
         vector_name: of the vector; empty for the unnamed one.
         distance: of a new collection.
         content_payload_key: where texts are in the payload.
         metadata_payload_key: where metadata are in the payload.
-        images: where pictures are kept: a folder, an fsspec URL, or a `PageImages`. True is beside an embedded
-            collection (``<location>/images/<collection_name>``) or in memory; with a server it must be said.
-        image_form: how found documents carry pictures: "data_uri" works everywhere; "path" is a file's path, small
-            in traces, and wants ``image_roots`` where it is opened; "none" leaves them out.
-        image_key: where in the metadata the picture is.
+        images: where images are stored: a folder, an fsspec URL, or a `PageImages`. True is beside the collection
+            (``<location>/images/<collection_name>``, or in memory); with a server or a `client`, name a folder or URL,
+            or None to store no images.
+        image_form: how found documents carry images: as a "data_uri", which works everywhere; as the "path" of the
+            file, small in traces, which needs ``image_roots`` where it is opened; as a "reference", the `StoredImage`
+            itself, which `NemotronRerank` ranks without decoding it again, but which is no JSON; or "none".
+        image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
-        image_hosts: hosts that may be asked for pictures because a document names them.
+        image_hosts: hosts that images may be fetched from because a document names them.
 
     Raises:
-        InputError: both `location` and `client` are given, or `images` is no place.
+        InputError: both `location` and `client` are given, or `images` is no place or missing for a server.
 
     Example:
         >>> from langchain_core.documents import Document
@@ -77,7 +108,6 @@ class NemotronPageVectorStore(SearchableStore):
         *,
         location: str | os.PathLike[str] | None = None,
         client: QdrantClient | None = None,
-        async_client: AsyncQdrantClient | None = None,
         collection_name: str = "documents",
         vector_name: str = "",
         distance: models.Distance = models.Distance.COSINE,
@@ -89,24 +119,34 @@ class NemotronPageVectorStore(SearchableStore):
         image_roots: Sequence[str | os.PathLike[str]] = (),
         image_hosts: Sequence[str] = (),
     ) -> None:
-        qdrant = Qdrant(location, client=client, async_client=async_client)
-        layout = Layout(content_payload_key, metadata_payload_key, vector_name)
+        place = None if location in (None, ":memory:") else location
+        beside = QdrantStore(place, client=client, collection=collection_name)  # opens nothing
+        stored = images_of(images, beside)
         access = ImageAccess(roots=tuple(Path(root) for root in image_roots), hosts=tuple(image_hosts))
-        kept = open_images(images, qdrant, collection_name)
         self._embedding = embedding
-        self._qdrant = qdrant
-        self._collection = DocumentCollection(qdrant, collection_name, layout=layout, distance=distance)
-        self._pictures = Pictures(kept, access=access, image_key=image_key, form=image_form)
-        self._writer = Writer(embedding, self._collection, self._pictures)
+        self._layout = DocumentLayout(content_payload_key, metadata_payload_key, vector_name)
+        self._images = DocumentImages(stored, access=access, image_key=image_key, form=image_form)
+        self._qdrant = Qdrant(place, client=client)
+        layout = self._layout.layout
+        self._new_shape = Shape(vector_name, 0, distance)
+        self._collection = ForeignCollection(self._qdrant, collection_name, layout=layout, distance=distance)
+        if images is True and stored is not None and self._qdrant.in_memory:
+            weakref.finalize(self._qdrant, stored.clear)
+
+    def __repr__(self) -> str:
+        """``NemotronPageVectorStore(collection 'documents' at ./store, embedding='starter-embed-vl')``."""
+        embedding = self._embedding
+        name = embedding.model_name if isinstance(embedding, NemotronEmbeddings) else type(embedding).__name__
+        return f"{type(self).__name__}({self._collection}, embedding={name!r})"
 
     @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],
         embedding: Embeddings,
-        metadatas: list[dict[str, Any]] | None = None,
+        metadatas: Metadatas = None,
         *,
-        ids: list[str] | None = None,
+        ids: Ids = None,
         **options: Any,
     ) -> Self:
         """A store with these texts in it; `options` are those of the class. `from_documents` is its sibling."""
@@ -115,23 +155,8 @@ class NemotronPageVectorStore(SearchableStore):
         return store
 
     @classmethod
-    async def afrom_texts(
-        cls,
-        texts: Iterable[str],
-        embedding: Embeddings,
-        metadatas: list[dict[str, Any]] | None = None,
-        *,
-        ids: list[str] | None = None,
-        **options: Any,
-    ) -> Self:
-        """The same as `from_texts`, without blocking the event loop."""
-        store = cls(embedding, **options)
-        await store.aadd_texts(texts, metadatas, ids=ids)
-        return store
-
-    @classmethod
     def from_existing_collection(cls, collection_name: str, embedding: Embeddings, **options: Any) -> Self:
-        """Open a collection that must be there, written by this class, langchain-qdrant or PageIndex.
+        """Open a collection that must exist, written by this class, langchain-qdrant or PageIndex.
 
         Args:
             collection_name: its name.
@@ -142,13 +167,19 @@ class NemotronPageVectorStore(SearchableStore):
             InputError, StoreError: there is no such collection, or it has no such vector.
         """
         store = cls(embedding, collection_name=collection_name, **options)
-        if run(store._collection.shape()) is None:
-            raise InputError(f"there is no {store._collection}; give its name and location, or make it by adding to it")
+        try:
+            if store._collection.shape() is None:
+                raise InputError(
+                    f"there is no {store._collection}; check its name and location, or make it by adding to it"
+                )
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @property
     def embeddings(self) -> Embeddings:
-        """What embeds questions and documents."""
+        """What embeds queries and documents."""
         return self._embedding
 
     @property
@@ -161,14 +192,12 @@ class NemotronPageVectorStore(SearchableStore):
         """Name of the collection."""
         return self._collection.name
 
+    # ---- adding and removing
+
     def add_documents(  # type: ignore[override]  # an unknown option raises
-        self,
-        documents: Iterable[Document],
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int = BATCH,
+        self, documents: Iterable[Document], *, ids: Ids = None, batch_size: int = BATCH
     ) -> list[str]:
-        """Add documents with their pictures; one whose id is there already is replaced.
+        """Add documents with their images; one whose id is stored already is replaced.
 
         Args:
             documents: unchanged by this.
@@ -180,92 +209,49 @@ class NemotronPageVectorStore(SearchableStore):
 
         Raises:
             InputError: not one id for each, or a document that the embedding cannot read.
-            ImageError: a picture may not be opened or cannot be read; earlier batches are stored.
+            ImageError: an image may not be opened or cannot be read; earlier batches are stored.
             StoreError: a write was not acknowledged.
         """
-        return run(self._writer.add(documents, ids, batch_size))
-
-    async def aadd_documents(  # type: ignore[override]  # an unknown option raises
-        self,
-        documents: Iterable[Document],
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int = BATCH,
-    ) -> list[str]:
-        """The same as `add_documents`, without blocking the event loop."""
-        return await arun(self._writer.add(documents, ids, batch_size))
+        added = list(documents)
+        return self._add(added, check_ids(added, ids), self._images.of_documents(added), batch_size)
 
     def add_texts(  # type: ignore[override]  # an unknown option raises
-        self,
-        texts: Iterable[str],
-        metadatas: Iterable[dict[str, Any]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int = BATCH,
+        self, texts: Iterable[str], metadatas: Metadatas = None, *, ids: Ids = None, batch_size: int = BATCH
     ) -> list[str]:
         """Add texts, with one of `metadatas` and `ids` for each if they are given; see `add_documents`."""
         return self.add_documents(text_documents(texts, metadatas), ids=ids, batch_size=batch_size)
 
-    async def aadd_texts(  # type: ignore[override]  # an unknown option raises
-        self,
-        texts: Iterable[str],
-        metadatas: Iterable[dict[str, Any]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int = BATCH,
-    ) -> list[str]:
-        """The same as `add_texts`, without blocking the event loop."""
-        return await self.aadd_documents(text_documents(texts, metadatas), ids=ids, batch_size=batch_size)
-
     def add_images(
-        self,
-        uris: Iterable[Any],
-        metadatas: Iterable[dict[str, Any]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int = BATCH,
+        self, uris: Iterable[Any], metadatas: Metadatas = None, *, ids: Ids = None, batch_size: int = BATCH
     ) -> list[str]:
-        """Add pictures without texts; see `add_documents`.
+        """Add images without texts; see `add_documents`.
 
         Args:
-            uris: paths, data URIs, bytes, decoded pictures, blobs, content blocks, or URLs on `image_hosts`. Paths
+            uris: paths, data URIs, bytes, decoded images, blobs, content blocks, or URLs on `image_hosts`. Paths
                 are the caller's own and need no `image_roots`. A path becomes the ``source`` if there is none.
             metadatas: one for each.
             ids: one for each.
-            batch_size: pictures that are read, embedded and written together.
+            batch_size: images that are read, embedded and written together.
 
         Raises:
-            InputError: not one of `metadatas` and `ids` for each picture, or the embedding reads no pictures.
-            ImageError: a picture cannot be read; earlier batches are stored.
+            InputError: not one of `metadatas` and `ids` for each image, or the embedding reads no images.
+            ImageError: an image cannot be read; earlier batches are stored.
         """
-        return run(self._writer.add_images(uris, metadatas, ids, batch_size))
+        given = list(uris)
+        documents, chosen = image_documents(given, metadatas, ids)
+        return self._add(documents, chosen, self._images.of_caller(given), batch_size)
 
-    async def aadd_images(
-        self,
-        uris: Iterable[Any],
-        metadatas: Iterable[dict[str, Any]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int = BATCH,
-    ) -> list[str]:
-        """The same as `add_images`, without blocking the event loop."""
-        return await arun(self._writer.add_images(uris, metadatas, ids, batch_size))
-
-    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents that are there, in the order of their ids."""
-        return run(self._get(ids))
-
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The same as `get_by_ids`, without blocking the event loop."""
-        return await arun(self._get(ids))
+    async def aadd_images(self, uris: Iterable[Any], metadatas: Metadatas = None, **options: Any) -> list[str]:
+        """`add_images` for event loops."""
+        return await run_in_executor(None, self.add_images, uris, metadatas, **options)
 
     def delete(  # type: ignore[override]  # an unknown option raises
         self, ids: Sequence[str] | None = None, *, filter: Filter | None = None
     ) -> bool:
-        """Remove documents and their pictures.
+        """Remove documents and their images.
 
         Args:
-            ids: of documents; those that are not there are passed over. None, without a filter, removes all.
+            ids: of documents; unknown ones are passed over. None, without a filter, removes all.
             filter: instead: over metadata keys, as in `similarity_search`.
 
         Returns:
@@ -275,23 +261,188 @@ class NemotronPageVectorStore(SearchableStore):
             InputError: both `ids` and `filter` were given.
             StoreError: a write was not acknowledged.
         """
-        return run(self._writer.remove(ids, filter))
+        if isinstance(ids, str):
+            raise InputError("delete wants ids as a list, got a single str; put it into a list")
+        if ids is not None and filter is not None:
+            raise InputError("delete wants ids or filter=, got both")
+        points = self._collection.ids_matching(filter) if ids is None else [point_id(id) for id in ids]
+        self._collection.delete(points)
+        self._images.delete(points)
+        return True
 
-    async def adelete(  # type: ignore[override]  # an unknown option raises
-        self, ids: Sequence[str] | None = None, *, filter: Filter | None = None
-    ) -> bool:
-        """The same as `delete`, without blocking the event loop."""
-        return await arun(self._writer.remove(ids, filter))
+    # ---- searching
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The stored ones of these documents, in the order of their ids."""
+        return self._found(self._collection.get([point_id(id) for id in ids]))
+
+    def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
+        """The k documents nearest to a query; see the class for the options."""
+        return _documents(self.similarity_search_with_score(query, k, **options))
+
+    def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> Scored:
+        """`similarity_search` with scores in the collection's own measure (cosine: from -1 to 1)."""
+        return self._scored(self._nearest(self._embedding.embed_query(query), k, self._identity(), **options))
+
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **options: Any) -> list[Document]:
+        """The k documents nearest to a vector; see the class for the options."""
+        return _documents(self.similarity_search_with_score_by_vector(embedding, k, **options))
+
+    def similarity_search_with_score_by_vector(self, embedding: Sequence[float], k: int = 4, **options: Any) -> Scored:
+        """`similarity_search_by_vector` with scores."""
+        return self._scored(self._nearest(embedding, k, None, **options))
+
+    async def asimilarity_search_with_score_by_vector(self, *args: Any, **options: Any) -> Scored:
+        """`similarity_search_with_score_by_vector` for event loops."""
+        return await run_in_executor(None, self.similarity_search_with_score_by_vector, *args, **options)
+
+    def similarity_search_by_image(self, uri: Any, k: int = 4, **options: Any) -> list[Document]:
+        """The k documents that look most like an image; see the class for the options.
+
+        Args:
+            uri: path, data URI, bytes, decoded image, `Blob` or content block, as the embedding reads them.
+            k: at most so many.
+            **options: see the class.
+
+        Raises:
+            ImageError: the image cannot be read.
+            InputError: the embedding reads no images.
+        """
+        return _documents(self.similarity_search_by_image_with_score(uri, k, **options))
+
+    async def asimilarity_search_by_image(self, *args: Any, **options: Any) -> list[Document]:
+        """`similarity_search_by_image` for event loops."""
+        return await run_in_executor(None, self.similarity_search_by_image, *args, **options)
+
+    def similarity_search_by_image_with_score(self, uri: Any, k: int = 4, **options: Any) -> Scored:
+        """`similarity_search_by_image` with scores."""
+        embed_images = getattr(self._embedding, "embed_images", None)
+        if embed_images is None:
+            raise InputError(
+                f"{type(self._embedding).__name__} reads no images; open the store with NemotronEmbeddings"
+            )
+        return self._scored(self._nearest(embed_images([uri])[0], k, self._identity(), **options))
+
+    async def asimilarity_search_by_image_with_score(self, *args: Any, **options: Any) -> Scored:
+        """`similarity_search_by_image_with_score` for event loops."""
+        return await run_in_executor(None, self.similarity_search_by_image_with_score, *args, **options)
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """Documents that are near to a query and unlike each other.
+
+        Args:
+            query: the query.
+            k: at most so many.
+            fetch_k: of the nearest so many.
+            lambda_mult: 0 for as unlike each other as can be, 1 for the nearest.
+            **options: see the class.
+        """
+        vector = self._embedding.embed_query(query)
+        return self._diverse(vector, self._identity(), k, fetch_k, lambda_mult, **options)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """`max_marginal_relevance_search` by vector."""
+        return self._diverse(embedding, None, k, fetch_k, lambda_mult, **options)
 
     def close(self) -> None:
         """Let go of the connection; later calls raise `ClosedError`. A client that was handed in stays open."""
         self._qdrant.close()
 
     async def aclose(self) -> None:
-        """The same as `close`, for the async client too."""
-        await self._qdrant.aclose()
+        """`close` for event loops."""
+        await run_in_executor(None, self.close)
 
-    def _get(self, ids: Sequence[str]) -> Steps[list[Document]]:
-        points = yield from self._collection.get(ids)
-        documents: list[Document] = yield self._show(points)
-        return documents
+    # ---- what VectorStore calls
+
+    async def _asimilarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
+        # VectorStore's own would ask for the collection's measure on the event loop.
+        return await run_in_executor(None, self._similarity_search_with_relevance_scores, query, k, **kwargs)
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return (self._collection.shape() or self._new_shape).relevance
+
+    # ---- adding and finding
+
+    def _add(
+        self, documents: Sequence[Document], ids: Sequence[str], named: Sequence[NamedImage], batch_size: int
+    ) -> list[str]:
+        check_count("batch_size", batch_size)
+        for start in range(0, len(documents), batch_size):
+            part, names = documents[start : start + batch_size], ids[start : start + batch_size]
+            images = self._images.open(named[start : start + batch_size])
+            rows = self._vectors(part, images, start)
+            self._collection.ensure(len(rows[0]), self._identity())
+            stored = self._images.write(names, images)  # before the points: they never name an image that is not there
+            self._collection.upsert(
+                [
+                    self._layout.point(document, id=id, vector=row, image=image, image_key=self._images.image_key)
+                    for document, id, row, image in zip(part, names, rows, stored, strict=True)
+                ]
+            )
+        return list(ids)
+
+    def _vectors(
+        self, documents: Sequence[Document], images: Sequence[Image.Image | None], first: int
+    ) -> list[list[float]]:
+        """One vector for each document: of text and image if the embedding reads both, else of the text."""
+        embedding = self._embedding
+        if isinstance(embedding, NemotronEmbeddings) and any(image is not None for image in images):
+            pages = [
+                Document(document.page_content, metadata={**document.metadata, embedding.image_key: image})
+                for document, image in zip(documents, images, strict=True)
+            ]
+            return embedding.embed_pages(pages)
+        for index, (document, image) in enumerate(zip(documents, images, strict=True), first):
+            if image is not None and not text_of(document).strip():
+                raise InputError(
+                    f"{describe(document, index)} is an image without a text, and {type(embedding).__name__} reads "
+                    "no images; open the store with NemotronEmbeddings"
+                )
+        return embedding.embed_documents([text_of(document) for document in documents])
+
+    def _identity(self) -> Identity | None:
+        """What the embedding computes, if it says; to be called after it was used, when its model is loaded."""
+        return self._embedding.load().identity if isinstance(self._embedding, NemotronEmbeddings) else None
+
+    def _nearest(
+        self,
+        vector: Sequence[float],
+        k: int,
+        identity: Identity | None,
+        *,
+        filter: Filter | None = None,
+        **options: Any,
+    ) -> list[models.ScoredPoint]:
+        translated = page_filter(filter) if self._is_index() else filter
+        return self._collection.nearest(vector, k, translated, identity=identity, **options)
+
+    def _diverse(
+        self, vector: list[float], identity: Identity | None, k: int, fetch_k: int, lambda_mult: float, **options: Any
+    ) -> list[Document]:
+        if not 0 <= lambda_mult <= 1:
+            raise InputError(f"lambda_mult must be from 0 (diverse) to 1 (near), got {lambda_mult!r}")
+        points = self._nearest(vector, max(k, fetch_k), identity, with_vectors=True, **options)
+        shape = self._collection.shape() or self._new_shape
+        vectors = [shape.vector(point) for point in points]
+        chosen = maximal_marginal_relevance(np.array(vector, dtype=np.float32), vectors, lambda_mult=lambda_mult, k=k)
+        return self._found([points[index] for index in chosen])
+
+    def _scored(self, points: Sequence[models.ScoredPoint]) -> Scored:
+        return [(document, float(point.score)) for document, point in zip(self._found(points), points, strict=True)]
+
+    def _found(self, points: Sequence[models.Record | models.ScoredPoint]) -> list[Document]:
+        """Points as documents with their images."""
+        of_index = bool(points) and self._is_index()
+        return self._images.show([self._layout.document(point, of_index=of_index) for point in points], points)
+
+    def _is_index(self) -> bool:
+        shape = self._collection.shape()
+        return shape is not None and shape.is_index
+
+
+def _documents(scored: Scored) -> list[Document]:
+    return [document for document, _ in scored]

@@ -1,6 +1,6 @@
-"""The command line ``nemotron-rag``: arguments in, exit code out. It knows no model and no store.
+"""The command line ``nemotron-rag``: arguments in, exit code out.
 
-Exit codes: 0 done; 1 could not be done; 2 arguments not understood; 130 interrupted. Every error is one line on stderr.
+Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted. Every error is one line on stderr.
 """
 # ruff: noqa: PLC0415
 # Models, stores and PDF readers are imported inside the commands, so that ``--help`` answers at once.
@@ -14,17 +14,20 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from nemotron_rag.catalog import CATALOG
 from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
+from nemotron_rag.models.catalog import CATALOG
 from nemotron_rag.types import Hit
+
+if TYPE_CHECKING:
+    from nemotron_rag.report import HeatmapOf
 
 __all__ = ["app", "main"]
 
@@ -35,8 +38,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Find and rank PDF pages by their pictures, with NVIDIA's open Nemotron retrieval models.",
-    epilog="Exit codes: 0 done, 1 could not be done, 2 arguments not understood, 130 interrupted. "
+    help="Find and rank PDF pages by their images, with NVIDIA's open Nemotron retrieval models.",
+    epilog="Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted. "
     "Add --debug to any command to see where an error came from.",
 )
 
@@ -44,44 +47,57 @@ app = typer.Typer(
 @app.command()
 def index(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="PDFs, images, or folders of PDFs.")],
-    to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; made if it is not there.")],
+    to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; created if missing.")],
     embedder: options.Embedder = None,
     collection: options.Collection = "pages",
     pages: options.Pages = None,
     password: options.Password = None,
-    ocr: options.OcrMode = options.Ocr.AUTO,
+    ocr: options.OcrMode = "auto",
     dpi: options.Dpi = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    revision: options.Revision = None,
+    dimensions: options.Dimensions = None,
     max_tiles: options.MaxTiles = None,
+    thumbnail: options.Thumbnail = None,
+    max_length: options.MaxLength = None,
+    compile: options.Compile = None,
     token_pooling: options.TokenPooling = None,
     max_rows: options.MaxRows = None,
     token_storage: options.TokenStorage = None,
     images: options.Images = None,
-    on_error: options.ErrorMode = options.OnError.SKIP,
+    on_error: options.ErrorMode = "skip",
     as_json: options.Json = False,
 ) -> int:
-    """Read PDFs into an index.
+    """Add PDFs to an index.
 
-    Files that are in it already and have not changed are left alone; a changed file replaces its pages.
+    Files that are in the index and have not changed are skipped; the pages of a changed file are replaced.
     """
     options.check_pages(pages)
     from nemotron_rag.cli import _index
+    from nemotron_rag.index import PageIndex
 
     if embedder is None and _index.record(to, collection) is None:
         embedder = options.DEFAULT_EMBEDDER
-    if _index.is_server(to) and images is None:
-        output.warn("page pictures are not kept: with a server, --images names the folder or URL for them")
-    settings = {"embedder": embedder, "dpi": dpi, "device": device, "dtype": dtype, "max_input_tiles": max_tiles}
-    tokens = options.token_vectors(token_pooling, max_rows, token_storage)
-    with _index.open_index(to, collection, images, token_vectors=tokens, **settings) as target:
+    target = PageIndex(
+        to,
+        embedder=embedder,
+        collection=collection,
+        images=_index.images_argument(images),
+        dpi=dpi,
+        token_vectors=options.token_vectors(token_pooling, max_rows, token_storage),
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        dimensions=dimensions,
+        max_input_tiles=max_tiles,
+        use_thumbnail=thumbnail,
+        max_length=max_length,
+        compile=compile,
+    )
+    with target:
         report = target.add(
-            sources,
-            pages=pages,
-            password=password,
-            ocr=ocr.value,
-            on_error=on_error.value,
-            progress=sys.stderr.isatty(),
+            sources, pages=pages, password=password, ocr=ocr, on_error=on_error, progress=sys.stderr.isatty()
         )
     if as_json:
         output.show_json(output.added_json(report))
@@ -94,12 +110,14 @@ def index(
 def search(
     location: options.Index,
     query: options.Query,
-    k: Annotated[int, typer.Option("-k", min=1, help="Pages to retrieve.")] = 10,
-    rerank: Annotated[bool, typer.Option("--rerank", help="Rerank them with the model that suits the index.")] = False,
-    reranker: Annotated[str | None, typer.Option(help="Rerank them with this: catalog id or local folder.")] = None,
-    top_n: options.TopN = None,
-    mode: options.SearchMode = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Pages to return.")] = 10,
     candidates: options.Candidates = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Rerank with the model that belongs to the index's embedder.")
+    ] = False,
+    reranker: Annotated[str | None, typer.Option(help="Rerank with this model: catalog id or local folder.")] = None,
+    mode: options.SearchMode = None,
+    prefetch: options.Prefetch = None,
     where: options.Where = None,
     collection: options.Collection = "pages",
     images: options.Images = None,
@@ -108,9 +126,9 @@ def search(
     as_json: options.Json = False,
     html: options.Html = None,
 ) -> int:
-    """Find the pages that answer a question."""
+    """Find the pages that answer a query."""
     options.check_html(html)
-    wanted = options.parse_filter(where or [])
+    conditions = options.parse_filter(where or [])
     from nemotron_rag.cli import _index
 
     start = time.perf_counter()
@@ -121,14 +139,21 @@ def search(
         hits = source.search(
             query,
             k=k,
-            rerank=reranker,
-            top_n=top_n,
-            filter=wanted,
-            mode=mode.value if mode else None,
             candidates=candidates,
+            rerank=reranker or False,
+            filter=conditions,
+            mode=mode,
+            prefetch=prefetch,
         )
-        # Heatmaps in the report need the model of the open index.
-        return _answer(query, hits, seconds=time.perf_counter() - start, as_json=as_json, html=html)
+        # The report reads images, and computes heatmaps, from the open index.
+        return _answer(
+            query,
+            hits,
+            seconds=time.perf_counter() - start,
+            as_json=as_json,
+            html=html,
+            heatmap=source.heatmap if source.is_multivector else None,
+        )
 
 
 @app.command()
@@ -149,7 +174,7 @@ def rerank(
     options.check_html(html)
     options.check_pages(pages)
     from nemotron_rag.cli._rerank import rank_files
-    from nemotron_rag.load import load_reranker
+    from nemotron_rag.models.load import load_reranker
 
     start = time.perf_counter()
     loaded = load_reranker(model, device=device, dtype=dtype, max_input_tiles=max_tiles)
@@ -164,7 +189,7 @@ def rerank(
 
 @app.command()
 def models(as_json: options.Json = False) -> int:
-    """List the models that can be used."""
+    """List the supported models."""
     if as_json:
         output.show_json([_models.model_json(spec) for spec in CATALOG])
     else:
@@ -177,11 +202,11 @@ app.command()(verify)
 
 @app.command()
 def info(location: options.Index, collection: options.Collection = "pages", as_json: options.Json = False) -> int:
-    """Show what an index holds and which model wrote it."""
+    """Show the contents of an index and the model that wrote it."""
     from nemotron_rag.cli import _index
 
     record = _index.record_of_existing(location, collection)
-    with _index.open_index(location, collection, None) as source:
+    with _index.open_existing(location, collection, "none") as source:
         facts = {"pages": source.count(), "sources": source.sources(), "record": record}
     if as_json:
         output.show_json(facts)
@@ -204,9 +229,9 @@ def delete(
     with _index.open_existing(location, collection, images) as target:
         before = target.sources()
         removed = target.delete(source)
-        gone = removed > 0 or target.sources() != before  # pages that another document has too stay
-    if not gone:
-        raise InputError(f"the index holds no document {source!r}; `nemotron-rag info` lists what it holds")
+        found = removed > 0 or target.sources() != before  # pages shared with another document stay
+    if not found:
+        raise InputError(f"the index has no document {source!r}; `nemotron-rag info` lists its documents")
     if as_json:
         output.show_json({"removed": removed})
     else:
@@ -216,12 +241,12 @@ def delete(
 
 @app.command()
 def demo(
-    pdfs: Annotated[Path | None, typer.Option(help="Folder with the demo's PDFs, if this is not a clone.")] = None,
+    pdfs: Annotated[Path | None, typer.Option(help="Folder with the demo's PDFs; by default the clone's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_output"),
 ) -> int:
-    """Show it all at work on three real PDFs.
+    """Run a demo on three PDFs.
 
-    Indexes them with the starter models, offline and on a CPU, asks five questions and shows the best pages.
+    Indexes them with the starter models, offline and on a CPU, runs five queries and shows the best pages.
     """
     from nemotron_rag import demo as demonstration
     from nemotron_rag.cli._demo import show_demo
@@ -241,9 +266,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
-    if not debug:  # what matters of a failed download is in our own error
+    if not debug:  # our own error says what matters of a failed download
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    for stream in (sys.stdout, sys.stderr):  # file names and texts may hold what the terminal's encoding does not
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # file names and texts may have characters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -253,33 +281,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _complain(error)
+        return _report_error(error)
     if code == _INTERRUPTED:
         output.warn("interrupted")
     return int(code or 0)
 
 
-def _answer(query: str, hits: Sequence[Hit], *, seconds: float, as_json: bool, html: Path | None) -> int:
-    """Show the hits in the form asked for; no hit is an answer too."""
+def _answer(
+    query: str,
+    hits: Sequence[Hit],
+    *,
+    seconds: float,
+    as_json: bool,
+    html: Path | None,
+    heatmap: HeatmapOf | None = None,
+) -> int:
+    """Show the hits in the requested form; having no hits is not an error."""
     if html is not None:
-        from nemotron_rag.html_report import Answer, write_report
+        from nemotron_rag.report import Answer, write_report
 
-        write_report(html, [Answer(query, hits, f"{len(hits)} pages in {seconds:.1f} s")])
+        write_report(html, [Answer(query, hits, f"{len(hits)} pages in {seconds:.1f} s", heatmap)])
     if as_json:
         output.show_json({"query": query, "seconds": seconds, "hits": [output.hit_json(hit) for hit in hits]})
         return 0
     if hits:
         output.show(output.hits_table(hits, query))
-    output.say(f"{output.count(len(hits), 'page')} in {seconds:.1f} s, loading of the models included")
+    output.say(f"{output.count(len(hits), 'page')} in {seconds:.1f} s, including model loading")
     if html is not None:
-        output.say(f"pictures: {html}")
+        output.say(f"images: {html}")
     return 0
 
 
-def _complain(error: Exception) -> int:
-    """Say in one line what was wrong; returns the exit code."""
+def _report_error(error: Exception) -> int:
+    """Print an error in one line; returns the exit code."""
     if isinstance(error, _USAGE_ERROR):
-        output.warn(f"error: {cast('Any', error).format_message()} (nemotron-rag --help shows what there is)")
+        output.warn(f"error: {cast('Any', error).format_message()} (see nemotron-rag --help)")
         return 2
     expected = isinstance(error, NemotronRagError | OSError | MemoryError)
     unexpected = "" if expected else f"unexpected {type(error).__name__}, --debug shows where: "

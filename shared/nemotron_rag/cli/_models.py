@@ -1,4 +1,4 @@
-"""The catalog as people and scripts read it: the command ``models``, and the table of the README. It loads no model."""
+"""The catalog as a table and as JSON: the command ``models``, and the table of the documentation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FLOAT32 = 4  # bytes
 
 
 def page_bytes(spec: ModelSpec) -> tuple[int, int] | None:
-    """What a page's vectors take: as the model gives them, in float32, and as an index stores them by default.
+    """Return the bytes of a page's vectors: from the model in float32, and as stored in an index by default.
 
-    The model's rows are those of `ModelSpec.page_vectors`. An index keeps one vector as it is, and pools many to what
-    Qdrant takes (see `TokenVectors`). None for rerankers, which give no vectors.
+    The number of vectors is `ModelSpec.page_vectors`. An index stores a single vector as it is, and pools multi-vectors
+    to Qdrant's limit (see `TokenVectors`). None for rerankers, which have no vectors.
     """
     if not spec.dimensions:
         return None
@@ -31,9 +31,9 @@ def page_bytes(spec: ModelSpec) -> tuple[int, int] | None:
 
 
 def _pooled_bytes(rows: int, dimensions: int) -> int:
-    import numpy as np  # noqa: PLC0415  needless for the other commands
+    import numpy as np  # noqa: PLC0415  not needed by the other commands
 
-    from nemotron_rag.token_vectors import TokenVectors  # noqa: PLC0415
+    from nemotron_rag.late_interaction.token_vectors import TokenVectors  # noqa: PLC0415
 
     stored = TokenVectors().resolved(dimensions)
     assert stored.max_rows is not None  # resolved
@@ -41,7 +41,7 @@ def _pooled_bytes(rows: int, dimensions: int) -> int:
 
 
 def model_row(spec: ModelSpec) -> tuple[str, ...]:
-    """One catalog row as people read it, in the order of `MODEL_COLUMNS`."""
+    """Return the cells of a catalog row, in the order of `MODEL_COLUMNS`."""
     return (
         spec.id,
         spec.kind.replace("_", " "),
@@ -56,7 +56,7 @@ def model_row(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def models_table(specs: Sequence[ModelSpec]) -> Table:
-    """The catalog; what would make the table too wide stands below the model's name."""
+    """Return the catalog as a table; long facts are below the model's name."""
     table = bare_table()
     longest = max(len(spec.id) for spec in specs)
     table.add_column("model", overflow="fold", min_width=longest if is_wide() else None)
@@ -72,7 +72,7 @@ def models_table(specs: Sequence[ModelSpec]) -> Table:
 
 
 def model_json(spec: ModelSpec) -> dict[str, Any]:
-    """The stable keys of a catalog row."""
+    """Return a catalog row as JSON with stable keys."""
     vectors = page_bytes(spec)
     return {
         "id": spec.id,
@@ -96,9 +96,9 @@ def model_json(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _status(spec: ModelSpec) -> str:
-    """Where the weights come from, and whether a test holds the model to its published reference."""
-    if spec.shipped:
-        return "shipped"
+    """Where the weights come from, and whether a test verifies them against the published reference."""
+    if spec.starter:
+        return "needs starters"
     source = "needs hub" if spec.repo else "local folder only"
     return f"verified, {source}" if spec.verified else source
 

@@ -1,17 +1,17 @@
-"""The command line's arguments: their names, help texts and checks. It knows no command and loads nothing."""
+"""The command line's arguments: their names, help texts and checks."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.token_vectors import TokenVectors
+from nemotron_rag.late_interaction.token_vectors import Pooling, TokenVectors
+from nemotron_rag.types import TokenStorage as Storage
 
 __all__ = [
     "DEFAULT_EMBEDDER",
@@ -19,7 +19,9 @@ __all__ = [
     "RERANKER_FOR",
     "Candidates",
     "Collection",
+    "Compile",
     "Device",
+    "Dimensions",
     "Dpi",
     "Dtype",
     "Embedder",
@@ -28,16 +30,17 @@ __all__ = [
     "Images",
     "Index",
     "Json",
+    "MaxLength",
     "MaxRows",
     "MaxTiles",
-    "Mode",
-    "Ocr",
     "OcrMode",
-    "OnError",
     "Pages",
     "Password",
+    "Prefetch",
     "Query",
+    "Revision",
     "SearchMode",
+    "Thumbnail",
     "TokenPooling",
     "TokenStorage",
     "TopN",
@@ -51,102 +54,79 @@ __all__ = [
 
 DEFAULT_EMBEDDER = "llama-nemotron-embed-vl-1b-v2"
 DEFAULT_RERANKER = "llama-nemotron-rerank-vl-1b-v2"
-RERANKER_FOR = {"starter-embed-vl": "starter-rerank-vl"}  # what --rerank means, by embedder; else the default
-
-
-class Ocr(StrEnum):
-    """Which pages Tesseract reads."""
-
-    AUTO = "auto"
-    NEVER = "never"
-    ALWAYS = "always"
-
-
-class Mode(StrEnum):
-    """How pages are found."""
-
-    DENSE = "dense"
-    MULTI = "multi"
-    HYBRID = "hybrid"
-
-
-class TokenPoolingName(StrEnum):
-    """How the many vectors of a page become fewer."""
-
-    HIERARCHICAL = "hierarchical"
-    GRID = "grid"
-    NONE = "none"
-
-
-class TokenStorageName(StrEnum):
-    """In which number format a server keeps many vectors."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-    BINARY = "binary"
-    TURBO4 = "turbo4"
-
-
-class OnError(StrEnum):
-    """What a file that cannot be read does to the run."""
-
-    SKIP = "skip"
-    RAISE = "raise"
+RERANKER_FOR = {"starter-embed-vl": "starter-rerank-vl"}  # the model of --rerank, by embedder; else the default
 
 
 Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index, or URL of a Qdrant server.")]
-Query = Annotated[str, typer.Argument(metavar="QUERY", help="The question.")]
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="The query.")]
 Collection = Annotated[str, typer.Option(help="Name of the collection in the index.")]
 Embedder = Annotated[str | None, typer.Option(help="Catalog id or local folder; by default the index's own model.")]
+Revision = Annotated[str | None, typer.Option(help="Of the model's hub repository, instead of the pinned one.")]
+Dimensions = Annotated[int | None, typer.Option(min=1, help="Shorter vectors (Matryoshka), for models trained for it.")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default the model's.")]
+Thumbnail = Annotated[
+    bool | None, typer.Option("--thumbnail/--no-thumbnail", help="Add the whole image as one small tile.")
+]
+Compile = Annotated[bool | None, typer.Option("--compile", help="Fuse the vision tower with torch.compile.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps, or several between commas; by default the best there is.")
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1 or mps, or several between commas; by default the best one available."),
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default what suits the device.")]
-MaxTiles = Annotated[int | None, typer.Option(min=1, help="Tiles per page picture; by default the model's own number.")]
-Pages = Annotated[str | None, typer.Option(help="Only these pages of every PDF, such as 1-3,7.")]
-Password = Annotated[str | None, typer.Option(help="Opens protected PDFs.")]
-OcrMode = Annotated[Ocr, typer.Option(help="Which pages Tesseract reads; auto: those without a text layer.")]
-Dpi = Annotated[int | None, typer.Option(min=1, help="Resolution of the pictures; by default what the tiles need.")]
-Images = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Where the page pictures are kept.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the device's.")]
+MaxTiles = Annotated[int | None, typer.Option(min=1, help="Tiles per page image; by default the model's.")]
+Pages = Annotated[str | None, typer.Option(help="Only these pages of each PDF, such as 1-3,7.")]
+Password = Annotated[str | None, typer.Option(help="Password of protected PDFs.")]
+OcrMode = Annotated[
+    Literal["auto", "never", "always"],
+    typer.Option(help="Which pages Tesseract reads; auto: those without a text layer."),
+]
+Dpi = Annotated[
+    int | None, typer.Option(min=1, help="Resolution of the images; by default 6 tiles of 512 x 512 pixels.")
+]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|URL|none",
+        help="Where the page images are stored; by default beside a folder's index. Required for a server.",
+    ),
+]
 SearchMode = Annotated[
-    Mode | None,
-    typer.Option(help="By one vector a page, by many, or also by words; by default what the index's model gives."),
+    Literal["dense", "multi", "hybrid"] | None,
+    typer.Option(help="By one vector a page, by token vectors, or also by words (hybrid); by default the model's."),
 ]
-Candidates = Annotated[
-    int | None, typer.Option(min=1, help="Pages whose many vectors are compared one by one; by default 200.")
+Candidates = Annotated[int | None, typer.Option(min=1, help="Pages fetched for reranking; by default 20.")]
+Prefetch = Annotated[
+    int | None, typer.Option(min=1, help="Pages whose token vectors are compared exactly; by default 200.")
 ]
-TokenPooling = Annotated[
-    TokenPoolingName | None, typer.Option(help="For many vectors a page: how they become fewer; see TokenVectors.")
-]
-MaxRows = Annotated[int | None, typer.Option(min=1, help="Most vectors of a page; by default as many as Qdrant takes.")]
+TokenPooling = Annotated[Pooling | None, typer.Option(help="How token vectors are pooled; see TokenVectors.")]
+MaxRows = Annotated[int | None, typer.Option(min=1, help="Most vectors of a page; by default Qdrant's limit.")]
 TokenStorage = Annotated[
-    TokenStorageName | None, typer.Option(help="Number format of many vectors on a server; by default float16.")
+    Storage | None, typer.Option(help="Number format of token vectors on a server; by default float16.")
 ]
-ErrorMode = Annotated[OnError, typer.Option(help="What a file that cannot be read does to the run.")]
+ErrorMode = Annotated[
+    Literal["skip", "raise"], typer.Option(help="Skip files that cannot be read, or stop at the first one.")
+]
 TopN = Annotated[int | None, typer.Option(min=1, help="Results to keep; by default all.")]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--filter", metavar="KEY=VALUE", help="Only pages with this value; the same key again means either."),
+    typer.Option(
+        "--filter", metavar="KEY=VALUE", help="Only pages with this value; repeat a key to allow several values."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page with the page pictures.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page with the page images.")]
 
 
-def token_vectors(
-    pooling: TokenPoolingName | None, max_rows: int | None, storage: TokenStorageName | None
-) -> TokenVectors | None:
-    """What the three options say; None if none was given."""
+def token_vectors(pooling: Pooling | None, max_rows: int | None, storage: Storage | None) -> TokenVectors | None:
+    """Return the settings of the three options; None if none was given."""
     if pooling is None and max_rows is None and storage is None:
         return None
-    return TokenVectors(
-        pooling=pooling.value if pooling else None, max_rows=max_rows, storage=storage.value if storage else None
-    )
+    return TokenVectors(pooling=pooling, max_rows=max_rows, storage=storage)
 
 
 def check_pages(pages: str | None) -> None:
-    """Refuse page numbers that cannot be read before any work is done."""
-    from nemotron_rag.pdf._source import parse_pages  # noqa: PLC0415  needless for the other commands
+    """Refuse invalid page ranges before any work is done."""
+    from nemotron_rag.documents.pdf import parse_pages  # noqa: PLC0415  not needed by the other commands
 
     try:
         parse_pages(pages)
@@ -157,7 +137,7 @@ def check_pages(pages: str | None) -> None:
 def parse_filter(conditions: Iterable[str]) -> dict[str, Any] | None:
     """``["year=2024", "source=a.pdf", "source=b.pdf"]`` -> ``{"year": 2024, "source": ["a.pdf", "b.pdf"]}``.
 
-    A value that is a JSON number, true, false or null is taken as such, everything else as text; put a text that looks
+    A value that is a JSON number, true, false or null is read as such, everything else as text; put a text that looks
     like a number in double quotes.
     """
     found: dict[str, list[Any]] = {}

@@ -1,4 +1,4 @@
-"""What the command line shows: tables for people, JSON for scripts. It knows results, not how they came about."""
+"""Output of the command line: tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nemotron_rag._excerpt import excerpt, printable, split_marked
-from nemotron_rag.types import AddReport, Failure, Hit
+from nemotron_rag.documents.text import excerpt, printable, split_marked
+from nemotron_rag.types import AddReport, Failure, Hit, ImageReference
 
 __all__ = [
     "added_json",
@@ -35,8 +35,8 @@ __all__ = [
     "warn",
 ]
 
-_PIPE_WIDTH = 120  # columns when the output is not a terminal, which has no width of its own
-_NARROW = 72  # columns; below this the text column is left out
+_PIPE_WIDTH = 120  # columns if the output is not a terminal
+_NARROW = 72  # columns; narrower tables have no text column
 _FAILURES_SHOWN = 20
 
 
@@ -46,12 +46,12 @@ def _console() -> Console:
 
 
 def is_wide() -> bool:
-    """Whether there is room for texts beside numbers."""
+    """Whether the terminal is wide enough for a text column."""
     return _console().width >= _NARROW
 
 
 def say(line: str = "", *, style: str = "") -> None:
-    """Print one line to stdout; nothing in it is read as markup."""
+    """Print one line to stdout; without interpreting markup."""
     _console().print(Text(printable(line), style=style), soft_wrap=True)
 
 
@@ -72,12 +72,12 @@ def show(table: Table) -> None:
 
 
 def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print one JSON document to stdout: ASCII only, so that no terminal setting can break it."""
+    """Print one JSON document to stdout: ASCII only, for any terminal encoding."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def hits_table(hits: Sequence[Hit], query: str) -> Table:
-    """Rank, score, retrieval score where it differs, source, page and the telling part of the text."""
+    """Return a table of rank, score, retrieval score where it differs, source, page and excerpt."""
     two_stages = any(hit.score != hit.retrieval_score and math.isfinite(hit.retrieval_score) for hit in hits)
     with_text = is_wide()
     table = bare_table()
@@ -100,21 +100,26 @@ def hits_table(hits: Sequence[Hit], query: str) -> Table:
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
-    """The stable keys of a hit: rank, score, retrieval_score (null without a first stage), id, source, page, text."""
+    """Return a hit as JSON.
+
+    The stable keys are rank, score (null where a reranker gave none), retrieval_score (null without a first stage), id,
+    source, page_number, text, metadata, and image (path or URL, null for none).
+    """
     return {
         "rank": hit.rank,
-        "score": hit.score,
+        "score": hit.score if math.isfinite(hit.score) else None,
         "retrieval_score": hit.retrieval_score if math.isfinite(hit.retrieval_score) else None,
         "id": hit.page.id,
         "source": hit.page.source,
-        "page": hit.page.number,
+        "page_number": hit.page.number,
         "text": hit.page.text,
         "metadata": dict(hit.page.metadata),
+        "image": str(hit.page.image) if isinstance(hit.page.image, ImageReference) else None,
     }
 
 
 def added_lines(report: AddReport) -> list[str]:
-    """What was indexed, for people: one line of counts and rate, then one for each failure."""
+    """Return what was indexed as text: a line of counts and rate, then one for each failure."""
     seconds = report.seconds.get("total", 0.0)
     rate = f" in {seconds:.1f} s ({report.added / seconds:.1f} pages/s)" if seconds and report.added else ""
     counts = f"{count(report.added, 'page')} added{rate}, {report.unchanged} unchanged, {report.removed} removed"
@@ -128,7 +133,7 @@ def added_lines(report: AddReport) -> list[str]:
 
 
 def added_json(report: AddReport) -> dict[str, Any]:
-    """The stable keys: added, unchanged, removed, failures (source, page, reason), seconds by stage."""
+    """Return the stable keys: added, unchanged, removed, failures (source, page_number, reason), seconds by stage."""
     return {
         "added": report.added,
         "unchanged": report.unchanged,
@@ -139,12 +144,12 @@ def added_json(report: AddReport) -> dict[str, Any]:
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:
-    """The stable keys: source, page (null for a whole document), reason."""
-    return {"source": failure.source, "page": failure.number, "reason": failure.reason}
+    """Return the stable keys: source, page_number (null for a whole document), reason."""
+    return {"source": failure.source, "page_number": failure.number, "reason": failure.reason}
 
 
 def info_lines(facts: Mapping[str, Any]) -> list[str]:
-    """What an index holds, for people: the count, what wrote it, its documents."""
+    """Return the contents of an index as text: page count, the model that wrote it, documents."""
     tokens = {f"token {key}": value for key, value in (facts["record"].get("token_vectors") or {}).items()}
     record = {**facts["record"], **facts["record"].get("identity", {}), **tokens}
     settings = [f"{key} {value}" for key, value in record.items() if isinstance(value, str | int | float)]
@@ -156,7 +161,7 @@ def info_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Text in columns."""
+    """Return a table of plain text."""
     table = bare_table()
     for column in columns:
         table.add_column(column, justify="left" if column == columns[0] else "right", overflow="fold")
@@ -166,7 +171,7 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def bare_table() -> Table:
-    """A table without a frame; columns and rows are the caller's."""
+    """Return an empty table without a frame."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
@@ -178,12 +183,12 @@ def _marked(text: str, query: str) -> Text:
 
 
 def _short_names(sources: Iterable[str]) -> dict[str, str]:
-    """File names where they tell the sources apart, whole paths where they do not."""
+    """Return file names, or full paths if file names are ambiguous."""
     distinct = set(sources)
     names = {source: Path(source).name or source for source in distinct}
     return names if len(set(names.values())) == len(distinct) else {source: source for source in distinct}
 
 
 def count(number: int, noun: str) -> str:
-    """``1 page``, ``2 pages``."""
+    """Return ``1 page``, ``2 pages``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

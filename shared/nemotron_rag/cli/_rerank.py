@@ -1,13 +1,13 @@
-"""Files scored against a question, page by page, without an index. It knows no terminal."""
+"""Rerank files page by page, without an index."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 
+from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import InputError
-from nemotron_rag.index._documents import Document, Unusable, expand, read_picture
-from nemotron_rag.pdf import read_pdf
+from nemotron_rag.index.source_files import SourceFile, Unusable, expand, read_image
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.types import Failure, Hit, Page
 
@@ -25,18 +25,18 @@ def rank_files(
     pages: str | None = None,
     password: str | None = None,
 ) -> tuple[list[Hit], list[Failure]]:
-    """Score every page of the files and keep the best.
+    """Score every page of the files and return the best.
 
     Args:
-        query: the question.
+        query: the query.
         files: images, PDFs, and folders of PDFs.
         reranker: a loaded model.
-        top_n: how many to keep, with their pictures in memory; None for all.
-        pages: of every PDF; see `read_pdf`.
+        top_n: how many to return, with their images in memory; None for all.
+        pages: of each PDF; see `read_pdf`.
         password: of protected PDFs.
 
     Returns:
-        Hits from best to worst, with `retrieval_score` NaN as there was no retrieval; and what was left out.
+        Hits from best to worst, with `retrieval_score` NaN since there was no retrieval; and the failures.
     """
     failures: list[Failure] = []
     best: list[tuple[float, Page]] = []
@@ -62,7 +62,7 @@ def _read(files: Sequence[str], pages: str | None, password: str | None, failure
                 failures.append(Failure.of(found.source, error))
 
 
-def _pages(found: Document, pages: str | None, failures: list[Failure]) -> Iterator[Page]:
-    if found.is_picture:
-        return iter([read_picture(found)])
+def _pages(found: SourceFile, pages: str | None, failures: list[Failure]) -> Iterator[Page]:
+    if found.is_image:
+        return iter([read_image(found)])
     return read_pdf(found.path, pages=pages, password=found.password, report=failures.append, name=found.source)

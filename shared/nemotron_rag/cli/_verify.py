@@ -1,4 +1,4 @@
-"""The command ``verify``: a model's weights against its card, as a table or as JSON. It knows no model."""
+"""The command ``verify``: compare a model's scores with those printed on its card."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nemotron_rag.catalog import find
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
+from nemotron_rag.models.catalog import find
 
 if TYPE_CHECKING:
     from nemotron_rag.verification import Verified
@@ -22,25 +22,29 @@ _COLUMNS = ("example", "query", "passage", "printed", "computed", "difference", 
 
 def verify(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Catalog id; `models` lists them.")],
-    weights: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Published files; else the cache's.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Published files; by default the cache's.")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch weights that are not in the cache.")] = False,
-    images: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The card's pictures, named as there.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The card's images, under their file names.")
+    ] = None,
     download_images: Annotated[
-        bool, typer.Option("--download-images", help="Fetch the card's other pictures from NVIDIA's hosts.")
+        bool, typer.Option("--download-images", help="Fetch the card's other images from NVIDIA's hosts.")
     ] = False,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Difference allowed, as a part of an example's largest score.")
+        float | None, typer.Option(min=0, help="Allowed difference, as a fraction of an example's largest score.")
     ] = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     max_tiles: options.MaxTiles = None,
     as_json: options.Json = False,
 ) -> int:
-    """Compute the scores printed on a model's card again.
+    """Reproduce the scores printed on a model's card.
 
-    Exit code 1 when one differs by more than is allowed, or when none could be computed.
+    Exit code 1 if a score differs by more than allowed, or if none could be computed.
     """
-    from nemotron_rag import verification  # noqa: PLC0415  needless for the other commands
+    from nemotron_rag import verification  # noqa: PLC0415  not needed by the other commands
 
     found = verification.verify(
         model,
@@ -75,10 +79,10 @@ def _rows(verified: Verified) -> Iterator[tuple[str, ...]]:
 
 
 def _lines(model: str, found: Sequence[Verified]) -> Iterator[str]:
-    """What each example came to, and what is known to make a difference."""
+    """Return the result of each example, and known reasons for a difference."""
     for each in found:
         if each.scores is None:
-            yield f"{each.example.name}: not verified, its pictures are missing: give --images or --download-images"
+            yield f"{each.example.name}: not verified, its images are missing: give --images or --download-images"
             continue
         verdict = "verified" if each.passed else "NOT reproduced"
         yield f"{each.example.name}: {verdict}, largest difference {each.difference:.4f}, allowed {each.allowed:.4f}"
@@ -87,7 +91,7 @@ def _lines(model: str, found: Sequence[Verified]) -> Iterator[str]:
 
 
 def _json(verified: Verified) -> dict[str, Any]:
-    """The stable keys: example, printed, computed (null without pictures), difference, allowed, passed."""
+    """Return the stable keys: example, printed, computed (null without images), difference, allowed, passed."""
     return {
         "example": verified.example.name,
         "printed": [list(row) for row in verified.example.scores],

@@ -1,7 +1,6 @@
-"""jina-reranker-m0: a cross-encoder on Qwen2-VL that reads a query with a text or with a page picture.
+"""jina-reranker-m0: a cross-encoder on Qwen2-VL that reads a query with a text or with a page image.
 
-Prompt, lengths and offset are those of the published `JinaVLForRanking.compute_score`. It knows no file but those of
-its checkpoint.
+Prompt, lengths and offset are those of the published `JinaVLForRanking.compute_score`.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import torch
 from torch.nn.functional import linear, relu
 
 from nemotron_rag.errors import CheckpointError
-from nemotron_rag.models._lengths import resolve_lengths
-from nemotron_rag.models._qwen_model import QwenInput, QwenModel, load_qwen_model
-from nemotron_rag.models._qwen_prompt import Part, Picture
-from nemotron_rag.models._reranker import CrossEncoder
+from nemotron_rag.models._base.lengths import resolve_lengths
+from nemotron_rag.models._base.reranker import CrossEncoder
+from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen.tokenizer import Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint, load_tensor
 from nemotron_rag.types import Passage
@@ -25,7 +24,7 @@ from nemotron_rag.types import Passage
 __all__ = ["JinaRerankerM0", "jina_prompt", "load"]
 
 _MAX_LENGTHS = {"text": 10_240, "image": 10_240}
-_QUERY_LENGTH = 512  # kept free for the query when a long text is cut
+_QUERY_LENGTH = 512  # reserved for the query when a long text is cut
 _MAX_PIXELS = 602_112  # 768 image tokens
 _SCORE_TOKEN = 100  # its hidden state is what the head reads
 _LOGIT_BIAS = 2.65
@@ -36,7 +35,7 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
     """A `Reranker` over a jina-reranker-m0 checkpoint; `nemotron_rag.load_reranker` makes it.
 
     Its logit is the head's output minus 2.65, the offset of the published code, whose scores from 0 to 1 are the
-    logits' sigmoid. The model reads one modality a passage: of a passage with a picture the picture, else the text.
+    logits' sigmoid. The model reads one modality of a passage: the image if there is one, else the text.
 
     Args:
         model: the loaded weights; other objects may share them.
@@ -81,7 +80,7 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
 
     def _prepare(self, model: QwenModel, query: str, passage: Passage, index: int) -> QwenInput:
         max_length = self._max_length["text" if passage.image is None else "image"]
-        document: str | Picture | None = model.picture(passage, index=index, pixels=self._pixels)
+        document: str | Image | None = model.image(passage, index=index, pixels=self._pixels)
         if document is None:
             document = model.tokenizer.cut(passage.text, max(max_length - _QUERY_LENGTH, _QUERY_LENGTH))
         return model.prepare(jina_prompt(query, document), ending=(_SCORE_TOKEN,), max_length=max_length, index=index)
@@ -93,8 +92,8 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
         return (logits.squeeze(-1) - _LOGIT_BIAS).numpy()
 
 
-def jina_prompt(query: str, document: str | Picture) -> list[Part]:
-    """The published prompt, the document first."""
+def jina_prompt(query: str, document: str | Image) -> list[Part]:
+    """Build the published prompt, the document first."""
     if isinstance(document, str):
         return [f"**Document**:\n{document}\n**Query**:\n{query}"]
     return ["**Document**:\n", document, f"\n**Query**:\n{query}"]
@@ -109,7 +108,7 @@ def load(
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
 ) -> JinaRerankerM0:
-    """Load a checkpoint folder; `nemotron_rag.load.load_reranker` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     lengths = resolve_lengths(_MAX_LENGTHS, max_length)
     model = load_qwen_model(folder, generation=2, pooling="last", device=device, dtype=dtype)
     return JinaRerankerM0(
@@ -122,11 +121,11 @@ def load(
 
 
 def _load_head(folder: Path, *, hidden: int) -> list[torch.Tensor]:
-    """Weight and bias of both layers, float32."""
+    """Load weight and bias of both layers, float32."""
     head = [load_tensor(folder, name) for name in _HEAD]
     for tensor, name, shape in zip(head, _HEAD, ((hidden, hidden), (hidden,), (1, hidden), (1,)), strict=True):
         if tensor.shape != shape:
             raise CheckpointError(
-                f"{name} of checkpoint {folder} has shape {tuple(tensor.shape)}, its config.json wants {shape}"
+                f"{name} of checkpoint {folder} has shape {tuple(tensor.shape)}, its config.json needs {shape}"
             )
     return head

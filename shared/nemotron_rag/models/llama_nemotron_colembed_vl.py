@@ -1,8 +1,8 @@
-"""Llama-Nemotron ColEmbed VL (3B): one vector for each token of a query, a text or a page picture; scored by MaxSim.
+"""Llama-Nemotron ColEmbed VL (3B): one vector for each token of a query, a text or a page image; scored by MaxSim.
 
-The stack and prompts of embed-vl; every token's last hidden state is kept, nothing is projected. It knows no file but
-those of its checkpoint. What the published config.json says of pooling is not looked at: only a catalog row or
-``"pooling": "colbert"`` leads here.
+Network and prompts are those of embed-vl; the vectors are the last hidden states of all tokens, without a projection.
+The published config.json says nothing useful of pooling: this family is chosen by a catalog row or by
+``"pooling": "colbert"``.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nemotron_rag.heatmap.boxes import place_boxes, tile_boxes
-from nemotron_rag.images import load_image
-from nemotron_rag.models._embedder import ManyVectors
-from nemotron_rag.models._vl_model import VLInput, VLModel, load_vl_model
-from nemotron_rag.models._vl_settings import VLSettings, resolve_settings
+from nemotron_rag.late_interaction.boxes import place_boxes, tile_boxes
+from nemotron_rag.models._base.embedder import MultiVectorModel
+from nemotron_rag.models._base.images import PassageImage
+from nemotron_rag.models._llama.model import VLInput, VLModel, load_vl_model
+from nemotron_rag.models._llama.settings import VLSettings, resolve_settings
+from nemotron_rag.models._llama.tiling import choose_grid
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
-from nemotron_rag.tiling import choose_grid
 from nemotron_rag.types import Passage
 
 __all__ = ["LlamaNemotronColEmbedVL", "load"]
 
 
-class LlamaNemotronColEmbedVL(ManyVectors[VLModel]):
+class LlamaNemotronColEmbedVL(MultiVectorModel[VLModel]):
     """A `MultiVectorEmbedder` over a Llama-Nemotron ColEmbed VL checkpoint; `load_multivector_embedder` makes it.
 
-    All tokens count, those of the prefix and around the picture too, as in the published code.
+    All tokens have a vector, those of the prefix and around the image too, as in the published code.
 
     Args:
         model: the loaded weights; other objects may share them.
@@ -73,15 +73,15 @@ class LlamaNemotronColEmbedVL(ManyVectors[VLModel]):
 
     def _passage_boxes(self, model: VLModel, passage: Passage, index: int) -> FloatArray:
         item = self._prepare_passage(model, passage, index)
-        in_picture = np.array(item.ids) == model.config.image_context_id
+        in_image = np.array(item.ids) == model.config.image_context_id
         if passage.image is None:
-            return place_boxes(in_picture, np.empty((0, 4), np.float32))
-        width, height = load_image(passage.image).size
+            return place_boxes(in_image, np.empty((0, 4), np.float32))
+        width, height = PassageImage(passage.image).size
         tile_size, max_tiles = model.config.tile_size, self._settings.max_input_tiles
         columns, rows = choose_grid(width, height, max_tiles=max_tiles, tile_size=tile_size)
         side = math.isqrt(model.config.tokens_per_tile)
         boxes = tile_boxes(columns, rows, side=side, thumbnail=self._settings.use_thumbnail and columns * rows > 1)
-        return place_boxes(in_picture, boxes)
+        return place_boxes(in_image, boxes)
 
 
 def load(
@@ -96,7 +96,7 @@ def load(
     max_length: int | Mapping[str, int] | None = None,
     compile: bool = False,
 ) -> LlamaNemotronColEmbedVL:
-    """Load a checkpoint folder; `nemotron_rag.load.load_multivector_embedder` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_multivector_embedder` explains the arguments."""
     model = load_vl_model(folder, device=device, dtype=dtype, pooling="colbert", compile=compile)
     settings = resolve_settings(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length

@@ -1,6 +1,6 @@
-"""Llama-Nemotron VL embed: one vector for a query, a text, a page picture, or a picture with its text.
+"""Llama-Nemotron VL embed: one vector for a query, a text, a page image, or an image with its text.
 
-Prompts are those of the published `LlamaNemotronVLProcessor`. It knows no file but those of its checkpoint.
+Prompts are those of the published `LlamaNemotronVLProcessor`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nemotron_rag.models._embedder import OneVector
-from nemotron_rag.models._vl_model import VLInput, VLModel, load_vl_model
-from nemotron_rag.models._vl_settings import VLSettings, resolve_settings
+from nemotron_rag.models._base.embedder import SingleVectorModel
+from nemotron_rag.models._llama.model import VLInput, VLModel, load_vl_model
+from nemotron_rag.models._llama.settings import VLSettings, resolve_settings
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
 __all__ = ["LlamaNemotronEmbedVL", "load"]
 
 
-class LlamaNemotronEmbedVL(OneVector[VLModel]):
+class LlamaNemotronEmbedVL(SingleVectorModel[VLModel]):
     """An `Embedder` over a Llama-Nemotron VL embed checkpoint; `nemotron_rag.load_embedder` makes it.
 
     Args:
@@ -72,7 +72,7 @@ def load(
     max_length: int | Mapping[str, int] | None = None,
     compile: bool = False,
 ) -> LlamaNemotronEmbedVL:
-    """Load a checkpoint folder; `nemotron_rag.load.load_embedder` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_embedder` explains the arguments."""
     model = load_vl_model(folder, device=device, dtype=dtype, compile=compile)
     settings = resolve_settings(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length

@@ -1,6 +1,6 @@
-"""Llama-Nemotron VL rerank: a cross-encoder that reads a query with a text, a page picture, or both.
+"""Llama-Nemotron VL rerank: a cross-encoder that reads a query with a text, a page image, or both.
 
-Prompts are those of the published `LlamaNemotronVLRerankProcessor`. It knows no file but those of its checkpoint.
+Prompts are those of the published `LlamaNemotronVLRerankProcessor`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from nemotron_rag.models._reranker import LinearCrossEncoder, load_head
-from nemotron_rag.models._vl_model import VLInput, VLModel, load_vl_model
-from nemotron_rag.models._vl_settings import VLSettings, resolve_settings
-from nemotron_rag.models._wording import rerank_prompt
+from nemotron_rag.models._base.reranker import LinearCrossEncoder, load_head
+from nemotron_rag.models._llama.model import VLInput, VLModel, load_vl_model
+from nemotron_rag.models._llama.prompts import rerank_prompt
+from nemotron_rag.models._llama.settings import VLSettings, resolve_settings
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
@@ -49,11 +49,11 @@ class LlamaNemotronRerankVL(LinearCrossEncoder[VLModel]):
         return {"family": "llama_nemotron_rerank_vl", "revision": self._revision, **self._settings.identity}
 
     def _prepare(self, model: VLModel, query: str, passage: Passage, index: int) -> VLInput:
-        picture = model.picture(passage, self._settings, index=index, keep_mode=True)
-        image_tokens = picture.tokens if picture else 0
+        image = model.image(passage, self._settings, index=index, keep_mode=True)
+        image_tokens = image.tokens if image else 0
         template = model.config.prompt_template
         prompt = rerank_prompt(query, passage.text, template=template, image_tokens=image_tokens)
-        return model.encode(prompt, picture, max_length=self._settings.max_length[passage.modality], index=index)
+        return model.encode(prompt, image, max_length=self._settings.max_length[passage.modality], index=index)
 
 
 def load(
@@ -68,7 +68,7 @@ def load(
     max_length: int | Mapping[str, int] | None = None,
     compile: bool = False,
 ) -> LlamaNemotronRerankVL:
-    """Load a checkpoint folder; `nemotron_rag.load.load_reranker` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     model = load_vl_model(folder, device=device, dtype=dtype, compile=compile)
     settings = resolve_settings(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length

@@ -1,6 +1,6 @@
 """Llama-Nemotron text embed: one vector for a query or a text, in 26 languages.
 
-Prompts are those of the published `config_sentence_transformers.json`. It knows no file but those of its checkpoint.
+Prompts are those of the published `config_sentence_transformers.json`.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nemotron_rag.models._embedder import OneVector
-from nemotron_rag.models._lengths import resolve_lengths
-from nemotron_rag.models._text_model import MAX_LENGTH, TextInput, TextModel, load_text_model, text_of
-from nemotron_rag.models._wording import embed_prompt
+from nemotron_rag.models._base.embedder import SingleVectorModel
+from nemotron_rag.models._base.lengths import resolve_lengths
+from nemotron_rag.models._llama.prompts import embed_prompt
+from nemotron_rag.models._llama.text_model import MAX_LENGTH, TextInput, TextModel, load_text_model, text_of
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
 __all__ = ["LlamaNemotronTextEmbed", "load"]
 
 
-class LlamaNemotronTextEmbed(OneVector[TextModel]):
+class LlamaNemotronTextEmbed(SingleVectorModel[TextModel]):
     """An `Embedder` over a Llama-Nemotron text embed checkpoint; `nemotron_rag.load_embedder` makes it.
 
-    It reads the text of a passage. A picture beside a text is left out, a picture without one raises `InputError`.
+    It reads the text of a passage: an image beside it is ignored, an image without text raises `InputError`.
 
     Args:
         model: the loaded weights; other objects may share them.
@@ -79,7 +79,7 @@ def load(
     dimensions: int | None = None,
     max_length: int | Mapping[str, int] | None = None,
 ) -> LlamaNemotronTextEmbed:
-    """Load a checkpoint folder; `nemotron_rag.load.load_embedder` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_embedder` explains the arguments."""
     lengths = resolve_lengths({"text": MAX_LENGTH, "query": MAX_LENGTH}, max_length)
     model = load_text_model(folder, device=device, dtype=dtype)
     revision = revision or fingerprint(folder)

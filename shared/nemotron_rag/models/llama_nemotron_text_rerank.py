@@ -1,6 +1,6 @@
 """Llama-Nemotron text rerank: a cross-encoder that reads a query with a text.
 
-The prompt is that of the model card. It knows no file but those of its checkpoint.
+The prompt is that of the model card.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from nemotron_rag.models._lengths import resolve_lengths
-from nemotron_rag.models._reranker import LinearCrossEncoder, load_head
-from nemotron_rag.models._text_model import MAX_LENGTH, TextInput, TextModel, load_text_model, text_of
-from nemotron_rag.models._wording import rerank_prompt
+from nemotron_rag.models._base.lengths import resolve_lengths
+from nemotron_rag.models._base.reranker import LinearCrossEncoder, load_head
+from nemotron_rag.models._llama.prompts import rerank_prompt
+from nemotron_rag.models._llama.text_model import MAX_LENGTH, TextInput, TextModel, load_text_model, text_of
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
@@ -23,7 +23,7 @@ __all__ = ["LlamaNemotronTextRerank", "load"]
 class LlamaNemotronTextRerank(LinearCrossEncoder[TextModel]):
     """A `Reranker` over a Llama-Nemotron text rerank checkpoint; `nemotron_rag.load_reranker` makes it.
 
-    It reads the text of a passage. A picture beside a text is left out, a picture without one raises `InputError`.
+    It reads the text of a passage: an image beside it is ignored, an image without text raises `InputError`.
 
     Args:
         model: the loaded weights; other objects may share them.
@@ -69,7 +69,7 @@ def load(
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
 ) -> LlamaNemotronTextRerank:
-    """Load a checkpoint folder; `nemotron_rag.load.load_reranker` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     lengths = resolve_lengths({"text": MAX_LENGTH}, max_length)
     model = load_text_model(folder, device=device, dtype=dtype)
     head = load_head(folder, hidden=model.hidden)

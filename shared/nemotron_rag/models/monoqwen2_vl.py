@@ -1,6 +1,6 @@
-"""MonoQwen2-VL: Qwen2-VL asked whether a page picture is relevant to a query, true or false.
+"""MonoQwen2-VL: a reranker on Qwen2-VL, prompted to answer whether a page image is relevant to a query.
 
-Prompt and score are those of the published `MonoVLMRanker`. It knows no file but those of its checkpoint.
+Prompt and score are those of the published `MonoVLMRanker`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.models._lengths import resolve_lengths
-from nemotron_rag.models._qwen_model import QwenInput, QwenModel, load_qwen_model
-from nemotron_rag.models._qwen_prompt import Control, Part, Picture
-from nemotron_rag.models._reranker import CrossEncoder
+from nemotron_rag.models._base.lengths import resolve_lengths
+from nemotron_rag.models._base.reranker import CrossEncoder
+from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import find_tensor, fingerprint
 from nemotron_rag.types import Passage
@@ -22,8 +22,8 @@ from nemotron_rag.types import Passage
 __all__ = ["MonoQwen2VL", "load", "monoqwen_prompt"]
 
 _START, _END = Control("<|im_start|>"), Control("<|im_end|>")
-_SYSTEM = "You are a helpful assistant."  # the chat template's own, where the caller gives none
-_QUESTION = (
+_SYSTEM = "You are a helpful assistant."  # the default of the chat template
+_QUERY = (
     "Assert the relevance of the previous image document to the following query, answer True or False. "
     "The query is: {query}"
 )
@@ -33,16 +33,16 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
     """A `Reranker` over a MonoQwen2-VL checkpoint; `nemotron_rag.load_reranker` makes it.
 
     Its logit is the output layer's value for ``True`` minus that for ``False``, so that the logit's sigmoid is the
-    published score, the probability of ``True``. It judges pictures: of a passage with a picture and text it reads the
-    picture alone, and a passage without one is refused. Its config.json does not tell it from plain Qwen2-VL, so that
-    a folder of that is taken for one too.
+    published score, the probability of ``True``. It reads images only: the text of a passage with
+    an image is ignored, and a passage without an image is refused. Its config.json is that of plain Qwen2-VL, so that
+    a folder of plain Qwen2-VL is loaded as this model too.
 
     Args:
         model: the loaded weights; other objects may share them.
         direction: (hidden,) float32, the output layer's row for ``True`` minus that for ``False``.
         name: catalog id or folder.
         revision: of the weights.
-        max_length: tokens under ``image``, of query and picture together.
+        max_length: tokens under ``image``, of query and image together.
 
     Example:
         >>> from nemotron_rag import Passage, load_reranker
@@ -69,10 +69,10 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
         }
 
     def _prepare(self, model: QwenModel, query: str, passage: Passage, index: int) -> QwenInput:
-        picture = model.picture(passage, index=index)
-        if picture is None:
-            raise InputError(f"passage {index} has no image, and {self.name} reads images only; give a page picture")
-        parts, ending = monoqwen_prompt(query, picture)
+        image = model.image(passage, index=index)
+        if image is None:
+            raise InputError(f"passage {index} has no image, and {self.name} reads images only; give a page image")
+        parts, ending = monoqwen_prompt(query, image)
         return model.prepare(parts, ending=ending, max_length=self._max_length["image"], index=index)
 
     def _logits(self, rows: list[torch.Tensor]) -> FloatArray:
@@ -80,11 +80,11 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
         return (last @ self._direction).numpy()
 
 
-def monoqwen_prompt(query: str, picture: Picture) -> tuple[list[Part], list[Part]]:
-    """The published prompt, and its ending, which makes the model answer and must not be cut."""
+def monoqwen_prompt(query: str, image: Image) -> tuple[list[Part], list[Part]]:
+    """Build the published prompt, and its ending, which starts the model's answer and must not be cut."""
     system: list[Part] = [_START, f"system\n{_SYSTEM}", _END, "\n"]
-    question: list[Part] = [_START, "user\n", picture, _QUESTION.format(query=query)]
-    return [*system, *question], [_END, "\n", _START, "assistant\n"]
+    turn: list[Part] = [_START, "user\n", image, _QUERY.format(query=query)]
+    return [*system, *turn], [_END, "\n", _START, "assistant\n"]
 
 
 def load(
@@ -96,7 +96,7 @@ def load(
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
 ) -> MonoQwen2VL:
-    """Load a checkpoint folder; `nemotron_rag.load.load_reranker` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     model = load_qwen_model(folder, generation=2, pooling="last", device=device, dtype=dtype)
     return MonoQwen2VL(
         model,
@@ -110,8 +110,8 @@ def load(
 def _direction(folder: Path, model: QwenModel) -> torch.Tensor:
     """The output layer's row for ``True`` minus that for ``False``: (hidden,) float32.
 
-    The layer is the embedding table if config.json says so, or if the files have no other: those that transformers
-    4.57 wrote do not say so.
+    The layer is the embedding table if config.json says so, or if the files have no other: files written by
+    transformers 4.57 do not say so.
     """
     words = [model.tokenizer.token_id(word) for word in ("False", "True")]
     layer = None if model.config.tied else find_tensor(folder, "lm_head.weight")

@@ -1,7 +1,6 @@
-"""Nemotron ColEmbed V2 on Qwen3-VL: one vector for each token of a query, a page picture, or a text.
+"""Nemotron ColEmbed V2 on Qwen3-VL: one vector for each token of a query, a page image, or a text.
 
-Prompts and lengths are those of the published `Qwen3VLNemotronEmbedProcessor`. It knows no file but those of its
-checkpoint.
+Prompts and lengths are those of the published `Qwen3VLNemotronEmbedProcessor`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nemotron_rag.heatmap.boxes import grid_boxes, place_boxes
-from nemotron_rag.models._embedder import ManyVectors
-from nemotron_rag.models._lengths import resolve_lengths
-from nemotron_rag.models._qwen_model import QwenInput, QwenModel, load_qwen_model
-from nemotron_rag.models._qwen_prompt import Control, Part, Picture
+from nemotron_rag.late_interaction.boxes import grid_boxes, place_boxes
+from nemotron_rag.models._base.embedder import MultiVectorModel
+from nemotron_rag.models._base.lengths import resolve_lengths
+from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
@@ -29,14 +28,14 @@ _QUERY_LENGTH, _PASSAGE_LENGTH, _RESERVED = 512, 4096, 100
 _TURN_END: tuple[Part, ...] = (_END, "\n", _START, "assistant\n")
 
 
-class NemotronColEmbedQwen3VL(ManyVectors[QwenModel]):
+class NemotronColEmbedQwen3VL(MultiVectorModel[QwenModel]):
     """A `MultiVectorEmbedder` over a nemotron-colembed-vl-4b-v2 or -8b-v2 checkpoint.
 
     `nemotron_rag.load_multivector_embedder` makes it. Vectors are the last layer's output before the final norm, each
-    of length 1, from text attention in both directions. All tokens have one, those of the prompt's frame too.
+    of length 1, from attention in both directions. All tokens have one, those of the prompt too.
 
-    Of a passage with a picture, `max_length` keeps as many tokens again as the picture takes, and 100 more, free: the
-    published processor counts like that. A text alone, which it does not take, is put into the same prompt.
+    For a passage with an image, `max_length` is reduced by the image's tokens and by 100 more, as in the published
+    processor. A text alone, which that processor does not take, uses the same prompt.
 
     Args:
         model: the loaded weights; other objects may share them.
@@ -73,11 +72,11 @@ class NemotronColEmbedQwen3VL(ManyVectors[QwenModel]):
         return model.prepare(self._query_parts(query), max_length=self._max_length["query"], index=index)
 
     def _prepare_passage(self, model: QwenModel, passage: Passage, index: int) -> QwenInput:
-        picture = model.picture(passage, index=index)
-        parts = passage_prompt(self._processor.get("passage_prefix", "passage:"), passage.text, picture)
+        image = model.image(passage, index=index)
+        parts = passage_prompt(self._processor.get("passage_prefix", "passage:"), passage.text, image)
         room = self._max_length[passage.modality]
-        if picture is not None:
-            room -= picture.tokens + int(self._processor.get("reserve_tokens_for_images", _RESERVED))
+        if image is not None:
+            room -= image.tokens + int(self._processor.get("reserve_tokens_for_images", _RESERVED))
         return model.prepare(parts, max_length=room, index=index)
 
     def _query_spans(self, model: QwenModel, query: str, index: int) -> NDArray[np.int64]:
@@ -86,16 +85,16 @@ class NemotronColEmbedQwen3VL(ManyVectors[QwenModel]):
 
     def _passage_boxes(self, model: QwenModel, passage: Passage, index: int) -> FloatArray:
         item = self._prepare_passage(model, passage, index)
-        in_picture = np.array(item.ids) == model.config.image_token_id
-        boxes = [grid_boxes(picture.grid[1], picture.grid[0]) for picture in item.pictures]
-        return place_boxes(in_picture, np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32))
+        in_image = np.array(item.ids) == model.config.image_token_id
+        boxes = [grid_boxes(image.grid[1], image.grid[0]) for image in item.images]
+        return place_boxes(in_image, np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32))
 
     def _query_parts(self, query: str) -> list[Part]:
         return query_prompt(self._processor.get("query_prefix", "query:"), query)
 
 
 def query_prompt(prefix: str, query: str) -> list[Part]:
-    """The published prompt of a query; both of its words are meant.
+    """Build the published prompt of a query; "Query: query:" is no mistake.
 
     Args:
         prefix: ``query:``.
@@ -104,16 +103,16 @@ def query_prompt(prefix: str, query: str) -> list[Part]:
     return [_START, f"user\nQuery: {prefix} {query}", *_TURN_END]
 
 
-def passage_prompt(prefix: str, text: str, picture: Picture | None) -> list[Part]:
-    """The published prompt of a passage: image, then text; the space stays when the text is empty.
+def passage_prompt(prefix: str, text: str, image: Image | None) -> list[Part]:
+    """Build the published prompt of a passage: image, then text; the space stays when the text is empty.
 
     Args:
         prefix: ``passage:``.
         text: may be empty.
-        picture: or None for a text alone.
+        image: None for a text alone.
     """
     words = f"{prefix} {text}"
-    turn: list[Part] = [f"user\n{words}"] if picture is None else ["user\n", picture, words]
+    turn: list[Part] = [f"user\n{words}"] if image is None else ["user\n", image, words]
     return [_START, *turn, *_TURN_END]
 
 
@@ -126,7 +125,7 @@ def load(
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
 ) -> NemotronColEmbedQwen3VL:
-    """Load a checkpoint folder; `nemotron_rag.load.load_multivector_embedder` explains the arguments."""
+    """Load a checkpoint folder; `nemotron_rag.models.load.load_multivector_embedder` explains the arguments."""
     model = load_qwen_model(folder, generation=3, pooling="colbert", device=device, dtype=dtype)
     processor = model.config.processor
     passage = int(processor.get("p_max_length") or _PASSAGE_LENGTH)

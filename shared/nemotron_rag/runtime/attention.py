@@ -1,6 +1,6 @@
-"""Attention over packed sequences: many inputs in one row of tokens, none sees another, and no token is padding.
+"""Attention over packed sequences: many inputs in one row of tokens, without padding, each attending to itself only.
 
-It knows no model: `transformers` layers whose config asks for one of the two names below call it with ``packing=``.
+`transformers` layers whose config names one of the two implementations below call it with ``packing=``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "has_kernel
 PACKED_ATTENTION = "nemotron_rag_packed"
 PACKED_CAUSAL_ATTENTION = "nemotron_rag_packed_causal"
 
-# The first releases with variable-length attention want as many key heads as query heads.
+# The first releases with variable-length attention need as many key heads as query heads.
 _HAS_KERNEL = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
 _MAX_HEAD_DIM = 256  # of FlashAttention
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where each of the packed sequences lies; made once for a batch, used by every layer.
+    """Where each sequence of a packed batch starts and ends; built once for a batch, used by every layer.
 
     Args:
         lengths: tokens of each sequence, in order.
@@ -44,13 +44,13 @@ class Packing:
 
     @property
     def positions(self) -> torch.Tensor:
-        """(tokens,) int64 on the device: each token's place in its own sequence, from 0."""
+        """(tokens,) int64 on the device: the position of each token in its own sequence, from 0."""
         starts = self.ends[:-1].repeat_interleave(self.ends.diff(), output_size=sum(self.lengths))  # (tokens,)
         return torch.arange(len(starts), device=starts.device) - starts
 
 
 def pack(lengths: Sequence[int], device: torch.device) -> Packing:
-    """Lay sequences of these lengths one after the other.
+    """Pack sequences of these lengths one after the other.
 
     Args:
         lengths: at least one, each at least 1.
@@ -85,23 +85,23 @@ def packed_attention(
         attention_mask: not used; there is nothing to mask.
         scaling: factor on the dot products.
         packing: of the batch.
-        causal: whether a token sees only those before it, and itself.
+        causal: whether a token attends only to itself and the tokens before it.
 
     Returns:
         (1, tokens, heads, head_dim), and None in place of the attention weights.
     """
-    there = has_kernel(query.device, query.dtype, head_dim=query.shape[-1])
-    attend = _in_one_call if there else _one_by_one
+    in_one_call = has_kernel(query.device, query.dtype, head_dim=query.shape[-1])
+    attend = _in_one_call if in_one_call else _one_by_one
     return attend(query, key, value, packing, scaling, causal), None
 
 
 def has_kernel(device: torch.device, dtype: torch.dtype, *, head_dim: int) -> bool:
-    """Whether torch's variable-length FlashAttention runs there; it takes the lengths from the device.
+    """Whether torch's variable-length FlashAttention, which reads the lengths on the device, can be used.
 
     Args:
-        device: of the heads.
-        dtype: likewise.
-        head_dim: width of one.
+        device: where the attention runs.
+        dtype: of queries, keys and values.
+        head_dim: width of a head.
     """
     return (
         _HAS_KERNEL

@@ -1,4 +1,4 @@
-"""Computing a batch, or its halves where the device's memory does not hold it. It knows no model."""
+"""Compute a batch; on out-of-memory, halve it and retry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Compute", "Sized", "compute_batch"]
 
 
 class Sized(Protocol):
-    """Anything with a cost in tokens."""
+    """An input whose cost is a number of tokens."""
 
     @property
     def tokens(self) -> int:
@@ -31,12 +31,12 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC
 def compute_batch(
     items: Sequence[S], compute: Compute[S], *, too_many: Callable[[int], None] = lambda tokens: None
 ) -> Iterator[torch.Tensor]:
-    """Compute a batch; where the device's memory does not hold it, its halves.
+    """Compute a batch; when the device runs out of memory, its halves.
 
     Args:
         items: at least one.
-        compute: of the model.
-        too_many: told of a number of tokens that did not fit.
+        compute: computes a batch, or raises an out-of-memory error.
+        too_many: called with a number of tokens that did not fit.
 
     Yields:
         One tensor for each item, in order, on the CPU.
@@ -57,7 +57,7 @@ def compute_batch(
     else:
         yield from rows
         return
-    # Outside the handler: the exception's frames would keep the tensors alive that are to be freed.
+    # Outside the handler: the exception's frames would keep alive the tensors that must be freed.
     torch.cuda.empty_cache()
     too_many(sum(item.tokens for item in items))
     middle = len(items) // 2

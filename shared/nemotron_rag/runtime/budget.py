@@ -1,7 +1,4 @@
-"""How many tokens go through a network at once: as many as memory holds, up to where more brings nothing.
-
-It knows widths of layers, and no model.
-"""
+"""The token budget of a batch: bounded by free memory and by the point of diminishing returns."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ import torch
 
 __all__ = ["layer_bytes", "tokens_at_once"]
 
-# Beyond these, more tokens are no faster: 18 pages of 7 tiles keep a large GPU busy; on a CPU, whose caches larger
-# batches leave, 8192 tokens take a third longer than 4 times 2048.
+# Larger batches are no faster: 18 pages of 7 tiles keep a large GPU busy; on a CPU, 8192 tokens at once, which do not
+# fit into its caches, take a third longer than 4 times 2048.
 _ENOUGH = {"cuda": 32_768, "cpu": 2_048}
 _ENOUGH_ELSEWHERE = 8_192
-_SHARE = 0.5  # of the free memory; the rest is for kept outputs, uploads and other models
+_SHARE = 0.5  # of the free memory; the rest is for outputs, uploads and other models
 
 
 def layer_bytes(*, hidden: int, mlp: int, queries: int, keys: int, dtype: torch.dtype) -> int:
-    """Bytes of activations for each token at the widest place of a transformer layer, without its weights.
+    """Peak bytes of activations for each token in a transformer layer, without its weights.
 
     Residual, normed input and output, and at once with them either the three products of a gated MLP, or queries and
     keys before, during and after their rotation; and the norm's float32.
@@ -33,7 +30,7 @@ def layer_bytes(*, hidden: int, mlp: int, queries: int, keys: int, dtype: torch.
 
 
 def tokens_at_once(device: torch.device, *, token_bytes: int) -> int:
-    """Tokens of a batch, at least one; on CUDA by the memory that is free now, with the weights loaded.
+    """Tokens of a batch, at least one; on CUDA by the memory that is free with the weights loaded.
 
     Args:
         device: where the batch will be computed.
@@ -46,6 +43,6 @@ def tokens_at_once(device: torch.device, *, token_bytes: int) -> int:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """What the driver has left, and what torch holds of it and does not use."""
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept
+    """Bytes that the driver reports as free, and those that torch has reserved but does not use."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused

@@ -1,4 +1,4 @@
-"""Reading a checkpoint folder: JSON and safetensors, nothing else. It knows no architecture and runs no file's code."""
+"""Read a checkpoint folder: JSON and safetensors only; no code from it is ever run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_json(folder: Path, name: str, *, optional: bool = False) -> dict[str, A
     Args:
         folder: the checkpoint.
         name: file name in it.
-        optional: return an empty dict when the file is not there.
+        optional: return an empty dict when the file is missing.
 
     Raises:
         CheckpointError: the file is missing or is not a JSON object.
@@ -42,14 +42,14 @@ def read_json(folder: Path, name: str, *, optional: bool = False) -> dict[str, A
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {name} of checkpoint {folder}: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{name} of checkpoint {folder} holds {type(value).__name__}, wanted a JSON object")
+        raise CheckpointError(f"{name} of checkpoint {folder} holds {type(value).__name__}, expected a JSON object")
     return value
 
 
 def load_weights(
     module: nn.Module, folder: Path, *, rename: Callable[[str], str | None], device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Put a checkpoint's tensors into a module that was built on the meta device.
+    """Load a checkpoint's tensors into a module that was built on the meta device.
 
     Args:
         module: receives the tensors.
@@ -78,10 +78,10 @@ def load_weights(
 
 
 def load_tensor(folder: Path, name: str) -> torch.Tensor:
-    """One tensor of a checkpoint, float32 on the CPU.
+    """Load one tensor of a checkpoint, float32 on the CPU.
 
     Raises:
-        CheckpointError: no weight file holds it.
+        CheckpointError: no weight file contains it.
     """
     found = find_tensor(folder, name)
     if found is None:
@@ -90,7 +90,7 @@ def load_tensor(folder: Path, name: str) -> torch.Tensor:
 
 
 def find_tensor(folder: Path, name: str) -> torch.Tensor | None:
-    """One tensor of a checkpoint, float32 on the CPU; None if no weight file holds it."""
+    """Load one tensor of a checkpoint, float32 on the CPU; None if no weight file contains it."""
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
@@ -102,7 +102,7 @@ def find_tensor(folder: Path, name: str) -> torch.Tensor | None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Sixteen hex digits that tell checkpoints apart: file sizes and 64 sampled blocks of each weight file."""
+    """Return 16 hex digits that identify a checkpoint: a hash of the size and 64 blocks of each weight file."""
     digest = hashlib.sha256()
     for path in _weight_files(folder):
         size = path.stat().st_size
@@ -121,23 +121,25 @@ def _weight_files(folder: Path) -> list[Path]:
         raise CheckpointError(f"checkpoint {folder} has neither {_SINGLE} nor {_INDEX}; only safetensors are read")
     names = sorted(set(read_json(folder, _INDEX).get("weight_map", {}).values()))
     for name in names:
-        # The index is data from elsewhere: it must not lead out of the folder.
+        # The index is untrusted: its names must not lead out of the folder.
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{_INDEX} of checkpoint {folder} names {name!r}, wanted a file beside it")
+            raise CheckpointError(
+                f"{_INDEX} of checkpoint {folder} names {name!r}, expected a file name in the same folder"
+            )
     return [folder / name for name in names]
 
 
 def _check_fit(module: nn.Module, state: Mapping[str, torch.Tensor], folder: Path) -> None:
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
         raise CheckpointError(
             f"weights of checkpoint {folder} do not fit its config.json: "
             f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}"
         )
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if state[name].shape != shape:
             raise CheckpointError(
                 f"weight {name} of checkpoint {folder} has shape {tuple(state[name].shape)}, "
-                f"its config.json wants {tuple(shape)}"
+                f"its config.json needs {tuple(shape)}"
             )

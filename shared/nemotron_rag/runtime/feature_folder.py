@@ -1,4 +1,4 @@
-"""Vision features as files in a folder, for the next process. It knows no model: keys say whose features they are."""
+"""Vision features cached as files in a folder that several processes share."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ __all__ = ["FeatureFolder"]
 
 _SUFFIX = ".safetensors"
 _NAME, _DIGEST = "features", "sha256"
-_ROOM = 0.9  # of the bytes are left when files are dropped, so that not every write has to look for some
-_ABANDONED = 3600.0  # seconds after which an unfinished file is nobody's
+_ROOM = 0.9  # of max_bytes remain after an eviction, so that not every write evicts
+_ABANDONED = 3600.0  # seconds after which a temporary file counts as left behind
 _log = logging.getLogger("nemotron_rag")
 
 
 class FeatureFolder:
-    """One safetensors file for each picture, the least recently read or written dropped first.
+    """One safetensors file for each image; the least recently used files are evicted first.
 
-    Any number of processes may share a folder: files appear whole or not at all. A file that is broken, to the last
-    bit, is as good as none. Not being able to write is logged once and hurts nobody.
+    Any number of processes may share a folder: files appear whole or not at all. A file whose checksum is wrong counts
+    as missing and is deleted. A folder that cannot be written is logged once, and nothing fails.
 
     Args:
-        root: made at the first write.
-        max_bytes: what the files may take; a file more than that for moments, with several writers a few more.
+        root: created at the first write.
+        max_bytes: limit for all files together; exceeded for a moment by one file for each writer.
     """
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self.root = root
         self.max_bytes = max_bytes
-        self._bytes: int | None = None  # not looked at yet
-        self._complained = False
+        self._bytes: int | None = None  # not counted yet
+        self._warned = False
 
     def read(self, key: bytes) -> torch.Tensor | None:
-        """The features under `key`, on the CPU, or None."""
+        """Read the features stored under `key`, on the CPU; None if there are none."""
         path = self._path(key)
         try:
             with safe_open(path, framework="pt") as file:
@@ -54,13 +54,13 @@ class FeatureFolder:
             whole = False
         with suppress(OSError):
             if whole:
-                os.utime(path)  # read just now
+                os.utime(path)  # recently used
                 return features  # type: ignore[no-any-return]
             path.unlink()
         return features if whole else None
 
     def write(self, key: bytes, features: torch.Tensor) -> None:
-        """Keep features, on the CPU, dropping files that were not used for longest."""
+        """Write features that are on the CPU, and evict the least recently used files above the limit."""
         if features.nbytes > self.max_bytes:
             return
         path = self._path(key)
@@ -69,18 +69,18 @@ class FeatureFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             save_file({_NAME: features.contiguous()}, unfinished, metadata={_DIGEST: _digest(features)})
             unfinished.replace(path)
-            self._make_room(path.stat().st_size)
+            self._evict(path.stat().st_size)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            if not self._complained:
-                self._complained = True
-                _log.warning("vision features cannot be kept in %s: %s", self.root, error)
+            if not self._warned:
+                self._warned = True
+                _log.warning("vision features cannot be cached in %s: %s", self.root, error)
 
     def _path(self, key: bytes) -> Path:
         return self.root / f"{key.hex()}{_SUFFIX}"
 
-    def _make_room(self, written: int) -> None:
+    def _evict(self, written: int) -> None:
         if self._bytes is not None:
             self._bytes += written
         if self._bytes is not None and self._bytes <= self.max_bytes:
@@ -96,9 +96,9 @@ class FeatureFolder:
         self._bytes = total
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """The finished files; unfinished ones that somebody left behind are removed."""
+        """Yield the finished files; delete temporary files left behind by killed processes."""
         for path in self.root.iterdir():
-            with suppress(FileNotFoundError):  # another process was faster
+            with suppress(FileNotFoundError):  # another process deleted it first
                 stat = path.stat()
                 if path.suffix == _SUFFIX:
                     yield path, stat

@@ -1,7 +1,7 @@
-"""Vision features kept from one call to the next: they depend on the picture, not on the query.
+"""The vision feature cache: features of an image are computed once, since they do not depend on the query.
 
-Encoding its picture is most of the work on a page (63 % of the operations for 7 tiles in the 1.7 B models), so that a
-second question over the same pages costs only the language model. It knows no model: keys say whose features they are.
+Encoding the image is most of the work on a page (63 % of the operations for 7 tiles in the 1.7 B models), so that a
+second query over the same pages costs only the language model. Keys combine the tower's weights and the image.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from PIL import Image
 from torch import nn
 
 from nemotron_rag.runtime.feature_folder import FeatureFolder
-from nemotron_rag.vision_cache import DEFAULT_BYTES, DEFAULT_FOLDER_BYTES, FOLDER_VARIABLE, VisionCacheInfo
+from nemotron_rag.runtime.vision_cache import DEFAULT_BYTES, DEFAULT_FOLDER_BYTES, FOLDER_VARIABLE, VisionCacheInfo
 
-__all__ = ["FeatureCache", "TowerInput", "image_features", "picture_key", "vision_features", "weights_key"]
+__all__ = ["FeatureCache", "TowerInput", "image_features", "image_key", "vision_features", "weights_key"]
 
-_SAMPLED = 256  # values read of each weight: enough to tell two trainings apart, quick for gigabytes
-_FORMAT = b"2"  # of the keys: changes whenever the way from picture to features does
-_UNWRITTEN = 16  # features that may wait for the disk; who wants to keep more has to wait
+_SAMPLED = 256  # values hashed of each weight: enough to tell two trainings apart, quick for gigabytes
+_FORMAT = b"3"  # version of the keys: changes whenever the computation from image to features does
+_UNWRITTEN = 16  # features that may wait for the disk; above it `put` blocks
 
 
-class _Kept(NamedTuple):
-    """Features in host memory; on their way there from a GPU until `ready` has happened."""
+class _Entry(NamedTuple):
+    """Features in host memory; still being copied from a GPU until the event `ready`."""
 
     features: torch.Tensor
     ready: torch.cuda.Event | None = None
@@ -42,11 +41,11 @@ class _Kept(NamedTuple):
 
 
 class FeatureCache:
-    """The most recently used features, within a number of bytes. Any number of threads may use it.
+    """An LRU cache of vision features, limited by bytes. Any number of threads may use it.
 
     Args:
-        max_bytes: what the features may take in host memory; 0 keeps nothing there.
-        folder: where they are kept as files besides; None for nowhere.
+        max_bytes: limit in host memory; 0 caches nothing in memory.
+        folder: a second cache of files; None for none.
 
     Example:
         >>> cache = FeatureCache(max_bytes=1_000)
@@ -59,110 +58,113 @@ class FeatureCache:
         self.max_bytes = max_bytes
         self._folder = folder
         self._hits = self._folder_hits = self._misses = self._bytes = 0
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._lock = threading.Lock()
         self._writer: ThreadPoolExecutor | None = None
         self._writing: deque[Future[None]] = deque()
 
     def configure(self, *, max_bytes: int, folder: FeatureFolder | None) -> None:
-        """Set both anew, dropping from memory what is too much; what waits for the old folder is written first."""
+        """Change both settings and evict what is above the limit; pending writes to the old folder finish first."""
         self.flush()
         with self._lock:
             self.max_bytes, self._folder = max_bytes, folder
-            self._drop()
+            self._evict()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments of `configure` that make another cache like this one."""
+        """The arguments for `configure` that give another cache the same settings."""
         return {"max_bytes": self.max_bytes, "folder": self._folder}
 
     def find(self, key: bytes) -> torch.Tensor | None:
-        """The features under `key`, on the CPU, or None; not counted, for those who look early."""
+        """Return the features cached under `key`, on the CPU, or None; does not count as a hit or a miss."""
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None:
-                self._kept.move_to_end(key)
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
             folder = self._folder
-        if kept is not None:
-            return kept.get()
+        if entry is not None:
+            return entry.get()
         found = None if folder is None else folder.read(key)
         if found is not None:
             with self._lock:
                 self._folder_hits += 1
-            self._keep(key, _Kept(found))
+            self._store(key, _Entry(found))
         return found
 
     def get(self, key: bytes) -> torch.Tensor | None:
-        """The same as `find`, counted as a hit or a miss."""
+        """Return the features cached under `key`, on the CPU, or None; counts as a hit or a miss."""
         return self.collect({key: None}).get(key)
 
-    def collect(self, pictures: Mapping[bytes, torch.Tensor | None]) -> dict[bytes, torch.Tensor]:
-        """What there is for the pictures of a batch, each counted as a hit or a miss.
+    def collect(self, images: Mapping[bytes, torch.Tensor | None]) -> dict[bytes, torch.Tensor]:
+        """Look up the images of a batch; each counts as a hit or a miss.
 
         Args:
-            pictures: by key what was found early, or None.
+            images: by key the features that an earlier `find` returned, or None.
+
+        Returns:
+            The cached features by key, on the CPU; missing ones are left out.
         """
-        found = {key: self.find(key) if early is None else early for key, early in pictures.items()}
-        there = {key: features for key, features in found.items() if features is not None}
+        found = {key: self.find(key) if early is None else early for key, early in images.items()}
+        cached = {key: features for key, features in found.items() if features is not None}
         with self._lock:
-            self._hits += len(there)
-            self._misses += len(found) - len(there)
-        return there
+            self._hits += len(cached)
+            self._misses += len(found) - len(cached)
+        return cached
 
     def put(self, key: bytes, features: torch.Tensor) -> None:
-        """Keep features, dropping those that were not used for longest; a GPU does not wait for it."""
+        """Cache features, evicting the least recently used ones; does not block the GPU."""
         folder = self._folder
         if features.nbytes > self.max_bytes and folder is None:
             return
-        kept = _to_host(features)
-        self._keep(key, kept)
+        entry = _to_host(features)
+        self._store(key, entry)
         if folder is not None:
-            self._write(lambda: folder.write(key, kept.get()))
+            self._write(lambda: folder.write(key, entry.get()))
 
     def info(self) -> VisionCacheInfo:
-        """Counts and sizes now."""
+        """Return the current counts and sizes."""
         with self._lock:
             return VisionCacheInfo(
                 hits=self._hits,
                 misses=self._misses,
                 folder_hits=self._folder_hits,
-                pictures=len(self._kept),
+                images=len(self._entries),
                 bytes=self._bytes,
                 max_bytes=self.max_bytes,
                 folder=None if self._folder is None else str(self._folder.root),
             )
 
     def clear(self) -> None:
-        """Forget everything in memory, the counts too; files stay."""
+        """Empty the cache in memory and reset the counts; files stay."""
         with self._lock:
-            self._kept.clear()
+            self._entries.clear()
             self._bytes = self._hits = self._folder_hits = self._misses = 0
 
     def flush(self) -> None:
-        """Wait until all that was put is in the folder."""
+        """Wait until all pending writes to the folder are done."""
         with self._lock:
             writing = list(self._writing)
             self._writing.clear()
         for future in writing:
             future.result()
 
-    def _keep(self, key: bytes, kept: _Kept) -> None:
-        size = kept.features.nbytes
+    def _store(self, key: bytes, entry: _Entry) -> None:
+        size = entry.features.nbytes
         with self._lock:
             if size > self.max_bytes:
                 return
-            old = self._kept.pop(key, None)
+            old = self._entries.pop(key, None)
             self._bytes += size - (0 if old is None else old.features.nbytes)
-            self._kept[key] = kept
-            self._drop()
+            self._entries[key] = entry
+            self._evict()
 
-    def _drop(self) -> None:
+    def _evict(self) -> None:
         while self._bytes > self.max_bytes:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= dropped.features.nbytes
+            _, evicted = self._entries.popitem(last=False)
+            self._bytes -= evicted.features.nbytes
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Write behind, in one thread; at the program's end it is waited for."""
+        """Write in a background thread, which the interpreter joins at exit."""
         with self._lock:
             if self._writer is None:
                 self._writer = ThreadPoolExecutor(1, thread_name_prefix="nemotron-rag features")
@@ -173,49 +175,49 @@ class FeatureCache:
 
 
 class TowerInput(Protocol):
-    """A picture on its way to a tower."""
+    """An image that is prepared for a vision tower."""
 
     @property
     def key(self) -> bytes:
-        """Of its features."""
+        """Cache key of its features."""
 
     @property
     def features(self) -> torch.Tensor | None:
-        """What `FeatureCache.find` gave when the picture was prepared; with them it may lack its pixels."""
+        """Cached features found when the image was prepared, or None; with them the image may have no pixels."""
 
 
 P = TypeVar("P", bound=TowerInput)
 
 
 def image_features(
-    pictures: Iterable[P], encode: Callable[[Sequence[P]], Sequence[torch.Tensor]], *, device: torch.device
+    images: Iterable[P], encode: Callable[[Sequence[P]], Sequence[torch.Tensor]], *, device: torch.device
 ) -> dict[bytes, torch.Tensor]:
-    """The features of a batch's pictures by key, on the device; those that are not kept are computed, and kept.
+    """Return the features of a batch's images by key, on the device; missing ones are computed and cached.
 
     Args:
-        pictures: equal ones are computed once.
-        encode: runs pictures through the tower together, one tensor each.
-        device: the tower's.
+        images: equal ones are computed once.
+        encode: runs images through the tower together and returns one tensor each.
+        device: of the tower.
     """
-    distinct = {picture.key: picture for picture in pictures}
-    there = vision_features.collect({key: picture.features for key, picture in distinct.items()})
-    missing = [picture for key, picture in distinct.items() if key not in there]
-    encoded = {picture.key: part for picture, part in zip(missing, encode(missing), strict=True)} if missing else {}
+    distinct = {image.key: image for image in images}
+    cached = vision_features.collect({key: image.features for key, image in distinct.items()})
+    missing = [image for key, image in distinct.items() if key not in cached]
+    encoded = {image.key: part for image, part in zip(missing, encode(missing), strict=True)} if missing else {}
     for key, part in encoded.items():
         vision_features.put(key, part)
-    return {key: features.to(device, non_blocking=True) for key, features in there.items()} | encoded
+    return {key: features.to(device, non_blocking=True) for key, features in cached.items()} | encoded
 
 
-def _to_host(features: torch.Tensor) -> _Kept:
+def _to_host(features: torch.Tensor) -> _Entry:
     if features.is_cuda:
         host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
         host.copy_(features, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record(torch.cuda.current_stream(features.device))
-        return _Kept(host, ready)
+        return _Entry(host, ready)
     copy = features.cpu()
     # A view would keep its whole batch alive.
-    return _Kept(copy.clone() if copy.untyped_storage().nbytes() > copy.nbytes else copy)
+    return _Entry(copy.clone() if copy.untyped_storage().nbytes() > copy.nbytes else copy)
 
 
 def _from_environment() -> FeatureFolder | None:
@@ -224,24 +226,25 @@ def _from_environment() -> FeatureFolder | None:
 
 
 vision_features = FeatureCache(max_bytes=DEFAULT_BYTES, folder=_from_environment())
-"""The process's own: 1 GiB holds about 145 pages of 7 tiles of the 1.7 B models in bfloat16."""
+"""The cache of this process: 1 GiB holds about 145 pages of 7 tiles of the 1.7 B models in bfloat16."""
 
 
-def picture_key(image: Image.Image, settings: str) -> bytes:
-    """A key of what a tower sees of a picture: its pixels, and how they are cut or resized."""
-    digest = hashlib.sha256(f"{image.mode} {image.size} {settings}".encode())
-    digest.update(image.tobytes())
-    if image.mode in ("P", "PA"):
-        digest.update(image.convert("RGBA").tobytes())  # equal indices mean other colours under another palette
-    return digest.digest()[:16]
+def image_key(pixel_hash: str, settings: str) -> bytes:
+    """Return the part of a cache key that stands for an image and how it is resized.
+
+    Args:
+        pixel_hash: see `nemotron_rag.documents.images.pixel_hash`.
+        settings: how the image is cut into tiles or resized.
+    """
+    return hashlib.sha256(f"{pixel_hash} {settings}".encode()).digest()[:16]
 
 
 def weights_key(*modules: nn.Module, settings: str) -> bytes:
-    """A key of a tower: equal ones of two checkpoints share their features.
+    """Return the part of a cache key that stands for a vision tower; checkpoints with equal towers share features.
 
     Args:
-        modules: with all its weights.
-        settings: what else decides its output, as its family writes it.
+        modules: all modules of the tower.
+        settings: whatever else decides its output, as written by its family.
     """
     digest = hashlib.sha256(_FORMAT + settings.encode())
     for module in modules:

@@ -1,7 +1,4 @@
-"""One short sequence replayed from a CUDA graph: to start a network's kernels one by one takes longer than to run them.
-
-It knows no model.
-"""
+"""Replay one short sequence from a CUDA graph, where launching kernels one by one would take longer than they run."""
 
 from __future__ import annotations
 
@@ -15,21 +12,21 @@ from nemotron_rag.runtime.attention import Packing
 __all__ = ["Forward", "Replay"]
 
 Forward: TypeAlias = Callable[[torch.Tensor, Packing], torch.Tensor]
-"""From (tokens,) int64 ids and where their sequences lie to (tokens, hidden). What it does on the device depends on
-shapes alone, and it neither waits for the device nor sends anything there."""
+"""From (tokens,) int64 ids and their packing to (tokens, hidden). The kernels depend on shapes alone, and it neither
+synchronizes with the device nor copies to it."""
 
-_LENGTHS = (32, 64, 128)  # tokens of a graph; most questions fit into the first or the second
-_WARM_UP = 3  # runs in which libraries set up what a graph cannot hold, as torch's documentation has it
+_LENGTHS = (32, 64, 128)  # tokens of each graph; most queries fit into the first or the second
+_WARM_UP = 3  # runs before the capture, as in torch's documentation
 
 
 class Replay:
-    """Runs a network on one sequence, by graphs of fixed lengths that are recorded when first needed.
+    """Runs a network on one sequence, with graphs of fixed lengths that are captured at first use.
 
-    A shorter sequence is followed by tokens of a second one, which it does not see.
+    A shorter sequence is padded by a second sequence in the same pack, which it does not attend to.
 
     Args:
         forward: of the network.
-        device: a CUDA device whose attention kernel takes its lengths from the device.
+        device: a CUDA device with an attention kernel that reads the lengths on the device; see `has_kernel`.
     """
 
     def __init__(self, forward: Forward, *, device: torch.device) -> None:
@@ -37,11 +34,11 @@ class Replay:
         self._recorded: dict[int, _Recorded] = {}
 
     def fits(self, tokens: int) -> bool:
-        """Whether there is a graph for so many tokens."""
+        """Whether a sequence of that many tokens can be replayed."""
         return tokens < _LENGTHS[-1]
 
     def __call__(self, ids: Sequence[int]) -> torch.Tensor:
-        """The network's output for a sequence that fits: (tokens, hidden), overwritten by the next call."""
+        """Return the network's output for a sequence that fits: (tokens, hidden), overwritten by the next call."""
         length = next(length for length in _LENGTHS if length > len(ids))
         with torch.cuda.device(self._device):
             if length not in self._recorded:
@@ -50,12 +47,12 @@ class Replay:
 
 
 class _Recorded:
-    """A graph, and the memory that it reads and writes."""
+    """A captured graph with its input and output buffers."""
 
     def __init__(self, forward: Forward, length: int, device: torch.device) -> None:
         self._ids = torch.zeros(length, dtype=torch.int64, device=device)
         self._ends = torch.tensor([0, 1, length], dtype=torch.int32, device=device)
-        packing = Packing((length, 0), self._ends)  # the longest that the first sequence may get
+        packing = Packing((length, 0), self._ends)  # the longest that the first sequence may be
         self._replay = _record(lambda: forward(self._ids, packing))
 
     def run(self, ids: Sequence[int]) -> torch.Tensor:
@@ -65,7 +62,7 @@ class _Recorded:
 
 
 def _record(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """Something that does again what `run` does on the device, into the same output."""
+    """Capture `run` as a CUDA graph; the function returned replays it into the same output tensor."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""Fetching a pinned checkpoint from the model hub: weights and JSON only, never code. It knows no architecture."""
+"""Download a pinned checkpoint from the model hub: weights and JSON only, never code."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _FILES = ["*.json", "*.safetensors"]
 
 
 def download(repo: str, *, revision: str, only_cached: bool = False) -> Path:
-    """The local folder of a repository at a revision, downloaded unless it is in the cache.
+    """Return the local folder of a repository at a revision, downloaded unless it is in the cache.
 
     Args:
         repo: ``owner/name``.
         revision: a commit, branch or tag.
-        only_cached: ask no one, take what is in the cache.
+        only_cached: use the local cache only, without any network access.
 
     Raises:
-        CheckpointError: neither the hub nor a cached copy is in reach.
+        CheckpointError: the hub cannot be reached, and there is no cached copy.
     """
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES, local_files_only=only_cached))
@@ -35,5 +35,5 @@ def download(repo: str, *, revision: str, only_cached: bool = False) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"cannot get {repo} at revision {revision[:8]} from the model hub ({reason}); "
-            "give a local folder with its files, or try the shipped starter-embed-vl and starter-rerank-vl"
+            "give a local folder with its files, or try starter-embed-vl and starter-rerank-vl of the extra starters"
         ) from error

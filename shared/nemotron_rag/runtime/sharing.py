@@ -1,4 +1,4 @@
-"""One set of weights for all who ask for the same ones, for as long as somebody holds it. It knows no model."""
+"""Weak cache of loaded models: equal settings share one object for as long as someone uses it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _loaded: WeakValueDictionary[Hashable, object] = WeakValueDictionary()
 
 
 def shared(key: Hashable, load: Callable[[], T]) -> T:
-    """The living object under `key`, or a new one; threads that ask at the same time load it once.
+    """Return the live object stored under `key`, or load it; concurrent callers load it once.
 
     Args:
-        key: all that decides what is loaded.
-        load: makes the object.
+        key: everything that decides what is loaded.
+        load: creates the object.
     """
     with _lock:
         found = _loaded.get(key)

@@ -1,7 +1,7 @@
-"""From many inputs to their rows: prepared a window at a time, while the window before is computed. It knows no model.
+"""Compute many inputs in windows: one window is prepared while the window before it is computed.
 
-A million passages need the memory of two windows. The caller's thread decodes and tokenises, pictures in several
-threads; the worker computes.
+A million passages need the memory of two windows. The caller's thread tokenizes, a thread pool decodes images, the
+worker computes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TypeVar
 
 import torch
 
-from nemotron_rag._stages import stage
 from nemotron_rag.errors import NonFiniteError
 from nemotron_rag.runtime.batching import Sized
+from nemotron_rag.runtime.timing import timer
 from nemotron_rag.runtime.worker import Worker
 
 __all__ = ["WINDOW", "arun_windows", "run_windows"]
 
 WINDOW = 32  # inputs prepared at a time; a page of 7 tiles takes 5.5 MB, a scan for a GPU up to 16
 
-# Pillow lets go of the interpreter while it resizes, 80 ms a page; tokenisers do not gain.
+# Pillow releases the GIL while it resizes, 80 ms a page; tokenizing gains nothing from threads.
 _threads = ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 1)), thread_name_prefix="nemotron-rag prepare")
 
 T = TypeVar("T")
@@ -35,8 +35,8 @@ def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: 
 
     Args:
         inputs: at least one.
-        prepare: makes an input ready for the device; gets the input and its index, for error messages.
-        worker: the model's.
+        prepare: turns an input and its index (for error messages) into a sequence for the device.
+        worker: of the model.
 
     Returns:
         One float32 tensor for each input, on the CPU; their shapes may differ.
@@ -60,7 +60,7 @@ def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: 
 
 
 async def arun_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: Worker[S]) -> list[torch.Tensor]:
-    """The same as `run_windows`, without blocking the event loop; cancelled, what waits is not computed."""
+    """Async `run_windows`; when cancelled, windows that still wait are not computed."""
     running: list[asyncio.Future[list[torch.Tensor]]] = []
     rows: list[torch.Tensor] = []
     try:
@@ -82,7 +82,7 @@ def _prepare(inputs: Sequence[T], start: int, prepare: Callable[[T, int], S]) ->
     window = inputs[start : start + WINDOW]
     several = sum(getattr(item, "image", None) is not None for item in window) > 1
     run = _threads.map if several else map
-    with stage("preprocess"):
+    with timer("preprocess"):
         return list(run(prepare, window, range(start, start + len(window))))
 
 

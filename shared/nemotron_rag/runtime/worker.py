@@ -1,7 +1,6 @@
 """One worker thread for each device of a loaded model: calls that wait together are merged into common batches.
 
-Any number of threads and event loops may submit. A thread lives as long as the object whose method it calls. It knows
-no model.
+Any number of threads and event loops may submit. A thread lives as long as the object whose method it calls.
 """
 
 from __future__ import annotations
@@ -22,14 +21,16 @@ from nemotron_rag.runtime.batching import Compute, Sized, compute_batch
 __all__ = ["Worker"]
 
 S = TypeVar("S", bound=Sized)
-_MAX_WAITING = 262_144  # tokens of prepared inputs, some 150 pages of 5 to 16 MB; who wants to add more has to wait
+_MAX_WAITING = (
+    262_144  # tokens of prepared inputs, some 150 pages of 5 to 16 MB; `submit` blocks above it (back-pressure)
+)
 _PATIENCE = 5.0  # seconds that a thread may take to end with the process
-_LEAST_SHARE = 8  # no device gets less than this part of a full batch for the sake of the others
+_LEAST_SHARE = 8  # a batch is never split among devices below this fraction of the budget
 
 
 @dataclass(slots=True)
 class _Job(Generic[S]):
-    """What one call wants: the places still to be computed, longest last, and the rows it has got so far."""
+    """One call: the indices still to be computed, longest input last, and the rows computed so far."""
 
     items: Sequence[S]
     left: list[int]
@@ -46,25 +47,25 @@ class _Job(Generic[S]):
         return sum(self.items[i].tokens for i in self.left)
 
     def starts(self) -> bool:
-        """Whether it is computed: it was before, or its caller has not cancelled it by now."""
+        """Mark the job as running; False if its caller has cancelled it."""
         return self.future.running() or (not self.future.done() and self.future.set_running_or_notify_cancel())
 
     def put(self, place: int, row: torch.Tensor) -> None:
-        """Note a row; the last one answers the call."""
+        """Store a row; the last one resolves the future."""
         with self.lock:
             self.rows[place] = row
             if len(self.rows) == len(self.items):
                 self.future.set_result([self.rows[i] for i in range(len(self.items))])
 
     def fail(self, error: Exception) -> None:
-        """Answer the call with an error, unless it has one; what is left of it is not computed."""
+        """Resolve the future with an error, unless it is resolved; the remaining inputs are not computed."""
         with self.lock:
             if self.starts():
                 self.future.set_exception(error)
 
 
 class _Waiting(Generic[S]):
-    """Jobs between their callers and the worker, bounded by tokens."""
+    """The queue of jobs between callers and worker threads, bounded by tokens."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -79,7 +80,7 @@ class _Waiting(Generic[S]):
         return sum(job.tokens for job in self._jobs)
 
     def put(self, job: _Job[S]) -> None:
-        """Add a job, after waiting for room; one larger than all the room waits until it is alone."""
+        """Add a job once the queue has room; a job larger than the queue waits until the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs or self.tokens + job.tokens <= _MAX_WAITING)
             if self._broken is None:
@@ -89,16 +90,16 @@ class _Waiting(Generic[S]):
             self._changed.notify_all()
 
     def add_device(self) -> None:
-        """One more shares the work."""
+        """Count one more device that takes batches."""
         with self._changed:
             self._devices += 1
 
     def next_batch(self) -> list[tuple[_Job[S], int]]:
-        """Wait for work and take a batch of it; an empty one when the model is gone.
+        """Wait for work and take a batch of it; an empty batch once the model is closed.
 
-        Jobs with the least left go first, so that a question need not wait for a long indexing run; what room they
-        leave goes to the others. Of a job the longest inputs go first: if they do not fit, that shows at once. Of
-        several devices none takes more than its share while there is little.
+        Jobs with the fewest tokens left go first, so that a query need not wait for a long indexing run; the room
+        that they leave goes to the others. Within a job the longest inputs go first: if they do not fit into memory,
+        that shows at once. With several devices, a short queue is divided evenly among them.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
@@ -117,12 +118,12 @@ class _Waiting(Generic[S]):
             return batch
 
     def lower_budget(self, too_many: int) -> None:
-        """Batches of so many tokens do not fit into memory: make them half as large from now on."""
+        """Halve the batch size after a batch of `too_many` tokens did not fit into memory."""
         with self._changed:
             self._budget = min(self._budget, too_many // 2)
 
     def break_off(self, error: Exception, running: Sequence[_Job[S]]) -> None:
-        """Answer what runs, all that waits, and all that will come, with an error."""
+        """Fail the running jobs, all waiting jobs, and all jobs still to come."""
         with self._changed:
             self._broken = error
             for job in (*running, *self._jobs):
@@ -131,7 +132,7 @@ class _Waiting(Generic[S]):
             self._changed.notify_all()
 
     def done(self) -> bool:
-        """Whether nothing can come any more."""
+        """Whether the queue is closed and empty."""
         return self._closed and not self._jobs
 
     def close(self) -> None:
@@ -145,7 +146,7 @@ _threads: weakref.WeakKeyDictionary[threading.Thread, _Waiting[Any]] = weakref.W
 
 @atexit.register
 def _end_threads() -> None:
-    """Let the threads end before the interpreter does: stopped inside torch, one would abort the whole process."""
+    """End the threads before the interpreter exits: one that is stopped inside torch would abort the process."""
     ending = list(_threads.items())
     for _, waiting in ending:
         waiting.close()
@@ -158,7 +159,8 @@ class Worker(Generic[S]):
 
     Args:
         name: shown as the threads' name.
-        compute: a bound method; when its object is gone, the threads end. A `ClosedError` from it answers all calls.
+        compute: a bound method; when its object is deleted, the threads end. If it raises `ClosedError`, all calls
+            fail with it.
         budget: tokens a batch may hold; lowered when one did not fit into memory.
     """
 
@@ -169,7 +171,7 @@ class Worker(Generic[S]):
         self.add(compute)
 
     def add(self, compute: Compute[S]) -> None:
-        """Share the work with one more device; `compute` is a bound method of an object that lives as long."""
+        """Add a thread for one more device; `compute` is a bound method, and the thread ends with its object."""
         self._waiting.add_device()
         arguments = (self._waiting, weakref.WeakMethod(compute))
         thread = threading.Thread(target=_work, args=arguments, name=f"nemotron-rag {self._name}", daemon=True)
@@ -177,13 +179,13 @@ class Worker(Generic[S]):
         thread.start()
 
     def submit(self, items: Sequence[S]) -> Future[list[torch.Tensor]]:
-        """Queue inputs; blocks while too many wait.
+        """Queue inputs; blocks while the queue is full.
 
         Args:
             items: at least one.
 
         Returns:
-            A row for each item, in order, on the CPU. Cancelled before its turn, it is never computed.
+            A future with one row for each item, in order, on the CPU. Cancelled before it runs, it is never computed.
         """
         job = _Job.of(items)
         self._waiting.put(job)
@@ -196,7 +198,7 @@ def _work(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> None:
 
 
 def _run_next(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> bool:
-    """Compute one batch; whether there may be another. It waits in a frame that keeps nothing of the last one alive."""
+    """Compute one batch; False when the thread should end. A call of its own, so that no batch outlives its turn."""
     batch = waiting.next_batch()
     if batch:
         _run_batch(batch, method(), waiting)
@@ -204,7 +206,7 @@ def _run_next(waiting: _Waiting[S], method: weakref.WeakMethod[Compute[S]]) -> b
 
 
 def _run_batch(places: Sequence[tuple[_Job[S], int]], compute: Compute[S] | None, waiting: _Waiting[S]) -> None:
-    """Compute items of one or several jobs; a job that makes its batch fail fails alone."""
+    """Compute items of one or several jobs; if a merged batch fails, each job is computed alone."""
     jobs = list({id(job): job for job, _ in places}.values())
     try:
         if compute is None:

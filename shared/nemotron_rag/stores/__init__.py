@@ -1,1 +1,1 @@
-"""One file per vector store. Stores know no model: they take vectors and pages."""
+"""What keeps pages: one folder for each vector store, and the page images beside it."""

@@ -1,21 +1,32 @@
-"""Page pictures as files beside a collection: a folder or any fsspec URL. It knows keys, not Qdrant and no model."""
+"""Page images as files beside a store, a folder or any fsspec URL, and the forms in which results carry them."""
 
 from __future__ import annotations
 
-import io
+import logging
 import os
 import re
-import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 from PIL import Image
 
-from nemotron_rag._inputs import one_line
+from nemotron_rag.documents.files import one_line, write_whole
+from nemotron_rag.documents.images import (
+    DEFAULT_BUDGET,
+    ImageBudget,
+    ImageFormat,
+    encode_image,
+    load_image,
+    pixel_hash,
+    to_data_uri,
+    to_rgb,
+)
 from nemotron_rag.errors import ImageError, InputError, MissingExtraError, StoreError
-from nemotron_rag.images import DEFAULT_BUDGET, ImageBudget, load_image, to_rgb
-from nemotron_rag.types import ImageSource
+from nemotron_rag.types import ImageReference, ImageSource, StoredPage
 
 try:
     import fsspec
@@ -23,36 +34,103 @@ try:
 except ImportError as error:  # pragma: no cover - covered in a subprocess
     raise MissingExtraError("fsspec", "qdrant") from error
 
-__all__ = ["ImageFormat", "PageImages"]
+__all__ = ["ImageForm", "PageImages", "ShownImage", "StoredImage", "show_images"]
 
-ImageFormat: TypeAlias = Literal["png", "webp", "jpeg"]
+ImageForm: TypeAlias = Literal["data_uri", "path", "reference", "none"]
+"""How a result carries its image: in itself, as the path of a file, as an `ImageReference`, or not at all."""
 
+_READERS = 8  # images read at the same time; object stores take long to answer
+_log = logging.getLogger("nemotron_rag")
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:png|webp|jpeg)")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-# PNG at level 1: half the time of Pillow's default level for 13 % more bytes on a page of text, 1024 pixels wide.
-_SAVE_OPTIONS = MappingProxyType({"png": {"compress_level": 1}, "webp": {"quality": 90}, "jpeg": {"quality": 90}})
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """Where a page's image is: an `ImageReference`, which is read and decoded when it is opened.
+
+    Args:
+        root: a folder or an fsspec URL.
+        key: of the image below it.
+        size: its width and height, pixels; None if they are not known.
+        pixel_hash: of its RGB pixels; None if it is not known.
+        budget: the largest image that is read.
+
+    Example:
+        >>> images = PageImages("memory://example")
+        >>> image = images.write("0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10", Image.new("RGB", (4, 3), "white"))
+        >>> str(image), image.size, image.open().getpixel((0, 0))
+        ('memory://example/0b/0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10.png', (4, 3), (255, 255, 255))
+    """
+
+    root: str
+    key: str
+    size: tuple[int, int] | None = None
+    pixel_hash: str | None = None
+    budget: ImageBudget = field(default=DEFAULT_BUDGET, repr=False)
+
+    def __str__(self) -> str:
+        """The path or URL."""
+        return f"{self.root.rstrip('/')}/{self.key}"
+
+    @property
+    def path(self) -> Path | None:
+        """The absolute path, if the image is in a local folder."""
+        _check_key(self.key)
+        return None if "://" in self.root else Path(self.root, self.key).absolute()
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """How it is encoded."""
+        return self.key.rpartition(".")[2]  # type: ignore[return-value]  # the key's form leaves nothing else
+
+    def read_bytes(self) -> bytes:
+        """The image file as it was written, for example to send it on without encoding it again.
+
+        Raises:
+            ImageError: the key is not one of an index, or the image is missing or larger than the budget.
+        """
+        _check_key(self.key)
+        fs, base = _file_system(self.root)
+        try:
+            data: bytes = fs.cat_file(f"{base.rstrip('/')}/{self.key}", end=self.budget.max_bytes + 1)
+        except Exception as error:  # each file system has errors of its own
+            raise ImageError(f"image {self} cannot be read: {one_line(str(error)) or type(error).__name__}") from error
+        return data
+
+    def open(self) -> Image.Image:
+        """The decoded image, RGB.
+
+        Raises:
+            ImageError: as from `read_bytes`, or the image is broken or larger than the budget.
+        """
+        data = self.read_bytes()
+        try:
+            return to_rgb(load_image(data, budget=self.budget))
+        except ImageError as error:
+            raise type(error)(f"image {self}: {str(error).removeprefix('<bytes>: ')}") from error
+
+    def _repr_png_(self) -> bytes:
+        """How notebooks show it."""
+        return encode_image(self.open(), "png")
 
 
 class PageImages:
-    """The pictures of pages, each under a key made from the page's id.
+    """The images of pages, each under a key made from the page's id.
 
     Args:
         root: a folder, or a URL that fsspec knows (``memory://pages``, ``s3://bucket/pages``; other schemes need
             their own fsspec package). Made at the first write.
         image_format: ``png`` keeps every pixel; ``webp`` and ``jpeg`` are smaller and lose some.
-        budget: the largest picture that is read back.
+        budget: the largest image that is read back.
 
     Raises:
-        InputError: `root` or `image_format` is none of these.
+        InputError: `root` or `image_format` cannot be used.
 
     Example:
         >>> images = PageImages("memory://example")
-        >>> key = images.write("0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10", Image.new("RGB", (4, 3), "white"))
-        >>> key
+        >>> images.write("0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10", Image.new("RGB", (4, 3), "white")).key
         '0b/0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10.png'
-        >>> images.read(key).size
-        (4, 3)
     """
 
     def __init__(
@@ -64,21 +142,17 @@ class PageImages:
     ) -> None:
         if image_format not in get_args(ImageFormat):
             raise InputError(f"image_format must be one of {', '.join(get_args(ImageFormat))}, got {image_format!r}")
-        self.root = os.fspath(root)
+        name = os.fspath(root)
+        self.root = name if "://" in name else str(Path(name).absolute())  # the working folder may change
         self.image_format: ImageFormat = image_format
         self._budget = budget
-        try:
-            self._fs, self._base = fsspec.core.url_to_fs(self.root)
-        except (ValueError, ImportError) as error:
-            raise InputError(
-                f"images must be a folder or an fsspec URL, got {self.root!r}: {one_line(str(error))}"
-            ) from error
+        self._fs, self._base = _file_system(self.root)
 
     def key(self, page_id: str) -> str:
-        """Where the picture of a page lies, relative to the root.
+        """Where the image of a page lies, relative to the root.
 
         Args:
-            page_id: a UUID in its canonical form, such as the id of the page's point.
+            page_id: a UUID in its canonical form; see `page_uuid`.
 
         Raises:
             InputError: `page_id` is something else.
@@ -87,61 +161,45 @@ class PageImages:
             raise InputError(f"page_id must be a lower-case UUID, got {page_id!r}")
         return f"{page_id[:2]}/{page_id}.{self.image_format}"
 
-    def write(self, page_id: str, image: ImageSource) -> str:
-        """Keep a picture, over an older one of the same page; readers see the old one or the new one, whole.
+    def reference(self, key: str, *, size: tuple[int, int] | None = None, pixel_hash: str | None = None) -> StoredImage:
+        """The image under a key; nothing is opened, and the key is checked when it is."""
+        return StoredImage(self.root, key, size, pixel_hash, self._budget)
 
-        Returns:
-            The key.
+    def of(self, stored: StoredPage) -> StoredImage | None:
+        """The image of a stored page, if it has one; nothing is opened."""
+        if stored.image_key is None:
+            return None
+        return self.reference(stored.image_key, size=stored.image_size, pixel_hash=stored.image_hash)
+
+    def write(self, page_id: str, image: ImageSource) -> StoredImage:
+        """Store an image, over an older one of the same page; readers see the old one or the new one, whole.
 
         Raises:
             ImageError: `image` cannot be read.
-            StoreError: the picture cannot be written.
+            StoreError: the image cannot be written.
         """
         key = self.key(page_id)
-        encoded = io.BytesIO()
-        picture = to_rgb(load_image(image))
-        picture.save(encoded, format=self.image_format, **_SAVE_OPTIONS[self.image_format])
+        rgb = to_rgb(load_image(image))
+        data = encode_image(rgb, self.image_format)
         try:
-            self._put(self._path(key), encoded.getvalue())
+            self._put(f"{self._base.rstrip('/')}/{key}", data)
         except Exception as error:  # each file system has errors of its own
             raise StoreError(
-                f"could not write picture {key} under {self.root}: {one_line(str(error))}; check space and rights"
+                f"could not write image {key} under {self.root}: {one_line(str(error))}; check space and rights"
             ) from error
-        return key
-
-    def read(self, key: str) -> Image.Image:
-        """The decoded picture.
-
-        Raises:
-            ImageError: the key is none of ours, or the picture is missing, broken, or larger than the budget.
-        """
-        return load_image(self.read_bytes(key), budget=self._budget)
-
-    def read_bytes(self, key: str) -> bytes:
-        """The picture as it was written, for example to send it on without encoding it again.
-
-        Raises:
-            ImageError: the key is none of ours, or the picture is missing or larger than the budget.
-        """
-        path = self._path(key)
-        try:
-            data: bytes = self._fs.cat_file(path, end=self._budget.max_bytes + 1)
-        except Exception as error:  # each file system has errors of its own
-            raise ImageError(
-                f"picture {key} under {self.root} cannot be read: {one_line(str(error)) or type(error).__name__}"
-            ) from error
-        return data
+        read_back = rgb if self.image_format == "png" else to_rgb(load_image(data))
+        return self.reference(key, size=rgb.size, pixel_hash=pixel_hash(read_back))
 
     def delete(self, page_id: str) -> None:
-        """Remove a page's picture, whatever its format; that there is none is no error.
+        """Remove a page's image, whatever its format; that there is none is no error.
 
         Raises:
             InputError: `page_id` is no UUID; see `key`.
-            StoreError: the picture cannot be removed.
+            StoreError: the image cannot be removed.
         """
         stem = self.key(page_id).removesuffix(self.image_format)
         for image_format in get_args(ImageFormat):
-            path = self._path(stem + image_format)
+            path = f"{self._base.rstrip('/')}/{stem}{image_format}"
             try:
                 self._fs.rm_file(path)
             except FileNotFoundError:
@@ -156,32 +214,94 @@ class PageImages:
         if self._fs.exists(self._base):
             self._fs.rm(self._base, recursive=True)
 
-    def _path(self, key: Any) -> str:
-        # Keys come back from the collection, which others may write to: only the form made by `key` is followed.
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise ImageError(f"picture key {one_line(repr(key))} is none of this index; the picture is not opened")
-        return f"{self._base.rstrip('/')}/{key}"
-
     def _put(self, path: str, data: bytes) -> None:
-        if not isinstance(self._fs, LocalFileSystem):
-            self._put_remote(path, data)
+        if isinstance(self._fs, LocalFileSystem):
+            write_whole(Path(path), data)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-    def _put_remote(self, path: str, data: bytes) -> None:
         try:
             self._fs.pipe_file(path, data)  # object stores show an object only once it is whole
         except FileNotFoundError:  # a file system with real folders; asking an object store for one may be forbidden
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(path, data)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImage:
+    """An image in the form that was chosen.
+
+    Args:
+        value: a data URI, a path, or the `ImageReference` itself.
+        mime_type: of a data URI, ``image/png``; else None.
+    """
+
+    value: str | ImageReference
+    mime_type: str | None = None
+
+
+def show_images(
+    images: Sequence[ImageReference | None], form: ImageForm, *, image_format: ImageFormat | None = None
+) -> list[ShownImage | None]:
+    """Images of results in one form, several read at a time.
+
+    Args:
+        images: of the results; None for those without.
+        form: see `ImageForm`.
+        image_format: of data URIs; None for that of the stored file. A file of that format is passed on as it is.
+
+    Returns:
+        As many as there are images: None where there is none, and, with a warning, where one is missing or broken.
+
+    Raises:
+        InputError: `form` is "path", and an image is not in a local folder.
+
+    Example:
+        >>> image = PageImages("memory://example").write("0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10", Image.new("L", (4, 3)))
+        >>> shown = show_images([image, None], "data_uri")
+        >>> shown[0].value[:22], shown[0].mime_type, shown[1]
+        ('data:image/png;base64,', 'image/png', None)
+    """
+    if form == "none" or not any(image is not None for image in images):
+        return [None] * len(images)
+    with ThreadPoolExecutor(min(_READERS, len(images))) as readers:
+        return list(readers.map(lambda image: _shown(image, form, image_format), images))
+
+
+def _shown(image: ImageReference | None, form: ImageForm, image_format: ImageFormat | None) -> ShownImage | None:
+    if image is None or form == "reference":
+        return None if image is None else ShownImage(image)
+    try:
+        if form == "path":
+            return ShownImage(_path_of(image))
+        data, written = _encoded(image, image_format)
+    except ImageError as error:
+        _log.warning("a result comes without its image: %s", error)
+        return None
+    return ShownImage(to_data_uri(data, written), f"image/{written}")
+
+
+def _path_of(image: ImageReference) -> str:
+    path = getattr(image, "path", None)
+    if path is None:
+        raise InputError(f"image_form='path' needs images in a local folder, got {image}; choose another form")
+    return str(path)
+
+
+def _encoded(image: ImageReference, image_format: ImageFormat | None) -> tuple[bytes, ImageFormat]:
+    if isinstance(image, StoredImage) and image_format in (None, image.image_format):
+        return image.read_bytes(), image.image_format
+    return encode_image(image.open(), image_format or "png"), image_format or "png"
+
+
+@lru_cache(maxsize=64)
+def _file_system(root: str) -> tuple[Any, str]:
+    try:
+        fs, base = fsspec.core.url_to_fs(root)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"images must be a folder or an fsspec URL, got {root!r}: {one_line(str(error))}") from error
+    return fs, base
+
+
+def _check_key(key: Any) -> None:
+    """Keys come back from the store, which others may write to: only the form made by `PageImages.key` is followed."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ImageError(f"image key {one_line(repr(key))} does not belong to an index; not opening it")

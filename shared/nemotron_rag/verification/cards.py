@@ -1,7 +1,6 @@
-"""The examples of NVIDIA's model cards: what went in, and the scores that the cards print. Pure data.
+"""The examples of NVIDIA's model cards: inputs, and the scores that the cards print.
 
-Read on the cards of the repositories that `nemotron_rag.catalog` names. A card of which a string or a score is not
-known is not here.
+From the cards of the repositories in the catalog. Cards of which an input or a score is not known are left out.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["CARDS", "PICTURE_HOSTS", "Example"]
+__all__ = ["CARDS", "IMAGE_HOSTS", "Example"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,24 +16,24 @@ class Example:
     """One example of a card.
 
     Args:
-        name: what its passages are.
-        queries: as they are typed.
-        texts: of the passages; empty strings for pictures alone.
-        pictures: of the passages, where the card has them from; empty strings for texts alone.
-        scores: as printed, a row for each query: logits, cosines or MaxSim, as the model's kind has it.
-        note: what may make a difference; empty for nothing.
+        name: what the passages are.
+        queries: the queries.
+        texts: of the passages; empty strings for images without text.
+        images: URLs of the passages' images; empty strings for texts without image.
+        scores: as printed, a row for each query: logits, cosines or MaxSim, by the model's kind.
+        note: a known reason for differences; empty for none.
     """
 
     name: str
     queries: tuple[str, ...]
     texts: tuple[str, ...]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     scores: tuple[tuple[float, ...], ...]
     note: str = ""
 
 
-PICTURE_HOSTS = ("developer.download.nvidia.com", "blogs.nvidia.com", "developer-blogs.nvidia.com")
-"""Hosts of the cards' pictures."""
+IMAGE_HOSTS = ("developer.download.nvidia.com", "blogs.nvidia.com", "developer-blogs.nvidia.com")
+"""Hosts of the cards' images."""
 
 _NONE = ("", "", "")
 _ROBOTS = "How is AI improving the intelligence and capabilities of robots?"
@@ -44,7 +43,7 @@ _TEXTS = (
     "A biological foundation model designed to analyze and generate DNA, RNA, and protein sequences.",
 )
 _ISAAC = "https://developer.download.nvidia.com/images/isaac/nvidia-isaac-lab-1920x1080.jpg"
-_PICTURES = (
+_IMAGES = (
     _ISAAC,
     "https://blogs.nvidia.com/wp-content/uploads/2018/01/automotive-key-visual-corp-blog-level4-av-og-1280x680-1.png",
     "https://developer-blogs.nvidia.com/wp-content/uploads/2025/02/hc-press-evo2-nim-25-featured-b.jpg",
@@ -55,7 +54,7 @@ _COLEMBED_QUERIES = (
     "capitalization.",
     "Generative AI can generate DNA sequences that can be translated into proteins for bioengineering.",
 )
-_COLEMBED_PICTURES = (
+_COLEMBED_IMAGES = (
     _ISAAC,
     "https://developer-blogs.nvidia.com/wp-content/uploads/2024/03/asr-nemo-canary-featured.jpg",
     "https://blogs.nvidia.com/wp-content/uploads/2023/02/genome-sequencing-helix.jpg",
@@ -77,17 +76,15 @@ _TILES = "the card does not say how many tiles its Sentence Transformers example
 
 CARDS: Mapping[str, tuple[Example, ...]] = {
     "llama-nemotron-embed-vl-1b-v2": (
-        Example(name="text", queries=(_ROBOTS,), texts=_TEXTS, pictures=_NONE, scores=((0.4142, 0.4046, 0.0421),)),
+        Example(name="text", queries=(_ROBOTS,), texts=_TEXTS, images=_NONE, scores=((0.4142, 0.4046, 0.0421),)),
     ),
     "llama-nemotron-rerank-vl-1b-v2": (
-        Example(
-            name="text", queries=(_ROBOTS,), texts=_TEXTS, pictures=_NONE, scores=((-0.73828125, -3.859375, -7.75),)
-        ),
+        Example(name="text", queries=(_ROBOTS,), texts=_TEXTS, images=_NONE, scores=((-0.73828125, -3.859375, -7.75),)),
         Example(
             name="image",
             queries=(_ROBOTS,),
             texts=_NONE,
-            pictures=_PICTURES,
+            images=_IMAGES,
             scores=((-4.125, -5.15625, -5.96875),),
             note=_TILES,
         ),
@@ -95,7 +92,7 @@ CARDS: Mapping[str, tuple[Example, ...]] = {
             name="image and text",
             queries=(_ROBOTS,),
             texts=_TEXTS,
-            pictures=_PICTURES,
+            images=_IMAGES,
             scores=((-2.59375, -4.53125, -6.21875),),
             note=_TILES,
         ),
@@ -105,7 +102,7 @@ CARDS: Mapping[str, tuple[Example, ...]] = {
             name="text",
             queries=("how much protein should a female eat", "summit define"),
             texts=(_PROTEIN, _SUMMIT),
-            pictures=("", ""),
+            images=("", ""),
             scores=((0.5968121290206909, -0.04534469544887543), (-0.03361201286315918, 0.46140915155410767)),
         ),
     ),
@@ -114,7 +111,7 @@ CARDS: Mapping[str, tuple[Example, ...]] = {
             name="text",
             queries=("how much protein should a female eat?",),
             texts=(_PROTEIN, _SUMMIT, _CALORIES),
-            pictures=_NONE,
+            images=_NONE,
             scores=((20.625, -23.125, -0.2617),),
         ),
     ),
@@ -123,7 +120,7 @@ CARDS: Mapping[str, tuple[Example, ...]] = {
             name="image",
             queries=_COLEMBED_QUERIES,
             texts=_NONE,
-            pictures=_COLEMBED_PICTURES,
+            images=_COLEMBED_IMAGES,
             scores=((10.9662, 10.6623, 10.0281), (17.7323, 18.6031, 17.7613), (13.2915, 13.6993, 13.7968)),
         ),
     ),
@@ -132,7 +129,7 @@ CARDS: Mapping[str, tuple[Example, ...]] = {
             name="image",
             queries=_COLEMBED_QUERIES,
             texts=_NONE,
-            pictures=_COLEMBED_PICTURES,
+            images=_COLEMBED_IMAGES,
             scores=((21.1969, 20.9079, 20.5363), (32.2324, 32.8058, 32.2075), (25.7505, 25.8201, 26.2726)),
         ),
     ),

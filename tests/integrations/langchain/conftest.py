@@ -8,7 +8,7 @@ import pymupdf
 import pytest
 
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronRerank
-from langchain_support import Runs
+from support.langchain import Runs
 
 
 @pytest.fixture

@@ -9,18 +9,19 @@ import time
 import pytest
 from langchain_core.documents import Document
 
-from contracts import picture
-from event_loop import stays_free
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronRerank
-from langchain_support import OneAtATime, data_uri
+from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.runtime import worker
+from support.contracts import make_image
+from support.event_loop import stays_free
+from support.langchain import OneAtATime, data_uri
 
 BATCH_SECONDS = 0.1
 QUERIES = [f"Where do tornadoes form in {year}?" for year in range(2000, 2016)]
 DOCUMENTS = [
     Document("Tornadoes form in thunderstorms." * 3, id="text"),
-    Document("caption", id="both", metadata={"image": data_uri(picture(1, (400, 500)))}),
-    Document("", id="picture", metadata={"image": data_uri(picture(2, (500, 400)))}),
+    Document("caption", id="both", metadata={"image": data_uri(make_image(1, (400, 500)))}),
+    Document("", id="image", metadata={"image": data_uri(make_image(2, (500, 400)))}),
 ]
 
 
@@ -119,17 +120,18 @@ async def test_cancelled_calls_that_wait_do_no_work():
     assert len(model.finished) == 8
 
 
-async def test_pictures_are_opened_off_the_loop(monkeypatch):
-    threads = []
+async def test_images_are_opened_off_the_loop(rerank, embeddings, monkeypatch):
+    threads, opening = [], ImageAccess.open
 
-    def opening(document, **_):
+    def recording(self, source):
         threads.append(threading.current_thread())
-        raise RuntimeError("stop here")
+        return opening(self, source)
 
-    monkeypatch.setattr("langchain_nemotron_rag._ranking.passage_of", opening)
-    with pytest.raises(RuntimeError, match="stop here"):
-        await NemotronRerank(model=OneAtATime()).acompress_documents(DOCUMENTS, "q")
-    assert threads[0] is not threading.main_thread()
+    monkeypatch.setattr(ImageAccess, "open", recording)
+    await rerank.acompress_documents(DOCUMENTS, "q")
+    await embeddings.aembed_pages(DOCUMENTS)
+    assert len(threads) >= 4
+    assert threading.main_thread() not in threads
 
 
 async def test_models_are_loaded_off_the_loop(reference, monkeypatch):
@@ -139,8 +141,7 @@ async def test_models_are_loaded_off_the_loop(reference, monkeypatch):
         threads.append(threading.current_thread())
         return OneAtATime()
 
-    monkeypatch.setattr("langchain_nemotron_rag.reranking.load_reranker", loading)
-    monkeypatch.setattr("langchain_nemotron_rag.embeddings.load_embedder", loading)
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", loading)
     await NemotronRerank().acompress_documents([Document("a")], "q")
     with pytest.raises(AttributeError):
         await NemotronEmbeddings().aembed_query("q")

@@ -43,7 +43,7 @@ def qdrant(pages, embeddings):
 
 @pytest.fixture
 def compression(qdrant, rerank) -> ContextualCompressionRetriever:
-    """Real vectors, real logits, pictures read from data URIs that Qdrant stored."""
+    """Real vectors, real logits, images read from data URIs that Qdrant stored."""
     retriever = qdrant.as_retriever(search_kwargs={"k": 4})
     return ContextualCompressionRetriever(base_compressor=rerank, base_retriever=retriever)
 
@@ -58,7 +58,7 @@ async def test_compression_over_qdrant(compression, rerank, pages, runs):
     assert scores(found) == pytest.approx(scores(wanted), abs=1e-4)
     assert {d.metadata["page_id"] for d in found} == {page.id for page in pages}
     assert runs.only("NemotronRerank")["parent"] == runs.only("ContextualCompressionRetriever")["id"]
-    assert runs.ended[runs.only("NemotronRerank")["id"]]["pictures"] == 4
+    assert runs.ended[runs.only("NemotronRerank")["id"]]["images"] == 4
     again = await compression.ainvoke(QUERY, config={"callbacks": [runs]})
     assert scores(again) == pytest.approx(scores(found), abs=1e-4)
     parents = {run["parent"] for run in runs.started if run["name"] == "NemotronRerank"}

@@ -14,9 +14,9 @@ from langchain_nvidia_ai_endpoints import NVIDIARerank
 
 from langchain_nemotron_rag import NemotronRerank
 from langchain_nemotron_rag.testing import CompressorStandardTests
-from langchain_support import ScriptedReranker
 from nemotron_rag import CATALOG, Passage
 from nemotron_rag.testing import FakeReranker
+from support.langchain import ScriptedReranker
 
 STARTER = "starter-rerank-vl"
 
@@ -70,7 +70,7 @@ class TestCrossEncoderReranker(CompressorStandardTests):
     departures: ClassVar[Mapping[str, str]] = {
         "test_scores_are_floats_and_descend": "writes no score",
         "test_an_older_score_is_replaced": "writes no score",
-        "test_results_are_new_documents": "returns the caller's own documents",
+        "test_inputs_are_not_changed": "returns the caller's own documents",
         "test_no_documents_do_not_ask_the_model": "calls the model with an empty list",
         "test_top_n_none_returns_all": "top_n=None is refused",
         "test_negative_top_n_is_refused": "top_n=-1 drops the last document",
@@ -96,7 +96,7 @@ class TestNVIDIARerank(CompressorStandardTests):
         "test_a_score_that_is_no_number_is_never_first": "passes on whatever the server says",
         "test_has_a_run_of_its_own_in_traces": "invisible in traces",
         "test_an_error_ends_its_run": "invisible in traces",
-        "test_pictures_stay_out_of_traces": "invisible in traces",
+        "test_images_stay_out_of_traces": "invisible in traces",
     }
 
     @pytest.mark.skip(reason="its async calls go through aiohttp, which the stand-in server does not answer")

@@ -11,21 +11,23 @@ from langchain_core.messages import ToolMessage, convert_to_openai_messages
 from langchain_core.vectorstores import InMemoryVectorStore
 from PIL import Image
 
-from contracts import picture
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
     create_page_retriever_tool,
     to_content_blocks,
     to_human_message,
 )
-from langchain_support import data_uri, png
 from nemotron_rag.errors import ImageError
 from nemotron_rag.testing import FakeEmbedder
+from support.contracts import make_image
+from support.langchain import data_uri, png
 
 PAGE = Document(
-    "Revenue rose.", id="a", metadata={"source": "report.pdf", "page": 2, "image": data_uri(picture(1, (70, 50)))}
+    "Revenue rose.", id="a", metadata={"source": "report.pdf", "page": 2, "image": data_uri(make_image(1, (70, 50)))}
 )
-SCAN = Document("[page image] p.1", id="b", metadata={"text_is_placeholder": True, "image": png(picture(2, (30, 40)))})
+SCAN = Document(
+    "[page image] p.1", id="b", metadata={"text_is_placeholder": True, "image": png(make_image(2, (30, 40)))}
+)
 NOTE = Document("Only text.", id="c")
 
 
@@ -33,7 +35,7 @@ def decoded(block) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(block["base64"])))
 
 
-def test_each_document_is_a_text_and_its_picture():
+def test_each_document_is_a_text_and_its_image():
     blocks = to_content_blocks([PAGE, SCAN, NOTE], image_format="png")
     assert [block["type"] for block in blocks] == ["text", "image", "text", "image", "text"]
     assert [block["text"] for block in blocks if block["type"] == "text"] == [
@@ -41,7 +43,7 @@ def test_each_document_is_a_text_and_its_picture():
         "[2]",
         "[3]\nOnly text.",
     ]
-    assert decoded(blocks[1]).tobytes() == picture(1, (70, 50)).tobytes()
+    assert decoded(blocks[1]).tobytes() == make_image(1, (70, 50)).tobytes()
     assert {block["mime_type"] for block in blocks if block["type"] == "image"} == {"image/png"}
 
 
@@ -49,9 +51,9 @@ def test_the_stated_type_is_the_true_one():
     rotated = Image.Exif()
     rotated[0x0112] = 6
     buffer = io.BytesIO()
-    picture(1, (70, 50)).save(buffer, "JPEG", exif=rotated)
+    make_image(1, (70, 50)).save(buffer, "JPEG", exif=rotated)
     lying = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    for image in (lying, picture(1, (50, 70)).convert("RGBA"), picture(1, (50, 70)).convert("CMYK")):
+    for image in (lying, make_image(1, (50, 70)).convert("RGBA"), make_image(1, (50, 70)).convert("CMYK")):
         _, block = to_content_blocks([Document("a", metadata={"image": image})])
         assert block["mime_type"] == "image/jpeg"
         assert decoded(block).format == "JPEG"
@@ -59,8 +61,8 @@ def test_the_stated_type_is_the_true_one():
         assert not decoded(block).getexif()
 
 
-def test_pictures_that_may_not_be_opened(tmp_path):
-    picture().save(tmp_path / "page.png")
+def test_images_that_may_not_be_opened(tmp_path):
+    make_image().save(tmp_path / "page.png")
     page = Document("a", metadata={"image": str(tmp_path / "page.png"), "source": "r.pdf"})
     with pytest.raises(ImageError, match=r"document 1 \(r.pdf\): .*outside the allowed folders"):
         to_content_blocks([NOTE, page])
@@ -84,7 +86,7 @@ def retriever():
     return store.as_retriever(search_kwargs={"k": 1})
 
 
-async def test_the_tools_result_carries_the_pictures(retriever):
+async def test_the_tools_result_carries_the_images(retriever):
     tool = create_page_retriever_tool(retriever, "search", "Finds pages of reports.")
     assert (tool.name, tool.description) == ("search", "Finds pages of reports.")
     call = {"name": "search", "args": {"query": "revenue rose"}, "id": "1", "type": "tool_call"}

@@ -16,9 +16,9 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from PIL import Image
 
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronRerank, PDFPageLoader, PDFPageParser
-from langchain_nemotron_rag._convert import IMAGE_KEY
+from langchain_nemotron_rag._documents import IMAGE_KEY
+from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import ImageError, InputError, PdfError
-from nemotron_rag.pdf import read_pdf
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 
 
@@ -31,7 +31,7 @@ def opened(document) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(document.metadata["image"].split(",")[1])))
 
 
-def test_pages_with_text_picture_and_provenance(parser, report_pdf):
+def test_pages_with_text_image_and_provenance(parser, report_pdf):
     pages = list(PDFPageLoader(report_pdf, parser=parser).lazy_load())
     originals = list(read_pdf(report_pdf, workers=0, ocr="never", dpi=72))
     assert [page.id for page in pages] == [original.id for original in originals]
@@ -66,7 +66,7 @@ def test_metadata_is_plain_json(parser, report_pdf):
         assert Document.model_validate_json(page.model_dump_json()) == page
 
 
-def test_pictures_in_a_folder(report_pdf, tmp_path):
+def test_images_in_a_folder(report_pdf, tmp_path):
     folder = tmp_path / "new" / "pages"
     parser = PDFPageParser(image_folder=folder, image_format="jpeg", workers=0, ocr="never", dpi=72)
     pages = PDFPageLoader(report_pdf, parser=parser).load()
@@ -78,14 +78,14 @@ def test_pictures_in_a_folder(report_pdf, tmp_path):
     rerank = NemotronRerank(model=FakeReranker(), image_roots=[folder])
     assert rerank.compress_documents(pages, "tornadoes form")[0].id == pages[0].id
     with pytest.raises(ImageError, match="outside the allowed folders"):
-        NemotronRerank(model=FakeReranker()).compress_documents(pages, "q")
+        NemotronRerank(model=FakeReranker(), on_image_error="raise").compress_documents(pages, "q")
 
 
 def test_pages_are_streamed(parser, report_pdf, monkeypatch):
     made = []
     monkeypatch.setattr(
         "langchain_nemotron_rag.document_loaders.encode_image",
-        lambda image, kind: (made.append(kind) or b"x", "image/png"),
+        lambda image, kind: made.append(kind) or b"x",
     )
     pages = PDFPageLoader(report_pdf, parser=parser).lazy_load()
     assert made == []
@@ -137,7 +137,7 @@ def test_what_cannot_be_read(tmp_path, report_pdf):
     strict = PDFPageParser(workers=0, on_error="raise")
     with pytest.raises(PdfError, match="broken.pdf"):
         PDFPageLoader(tmp_path / "broken.pdf", parser=strict).load()
-    with pytest.raises(InputError, match="image_format as 'png' or 'jpeg'"):
+    with pytest.raises(InputError, match="image_format must be one of png, jpeg, webp, got 'gif'"):
         PDFPageParser(image_format="gif")
 
 

@@ -7,6 +7,7 @@ import doctest
 import gc
 import importlib
 import pickle
+import shutil
 import subprocess
 import sys
 import weakref
@@ -17,10 +18,9 @@ from langchain_core.documents import Document
 
 import langchain_nemotron_rag
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronRerank
-from langchain_nemotron_rag import _local as local
-from nemotron_rag import load_reranker
-from nemotron_rag.errors import ClosedError, UnknownModelError
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.errors import CheckpointError, ClosedError, UnknownModelError
+from nemotron_rag.models.load import load_model
+from nemotron_rag.testing import FakeReranker
 
 DOCUMENTS = [Document("Bread needs flour."), Document("Tornadoes form in thunderstorms.")]
 
@@ -31,6 +31,7 @@ def test_names_are_sorted_and_there():
     assert all(hasattr(langchain_nemotron_rag, name) for name in names)
 
 
+@pytest.mark.slow
 def test_importing_and_constructing_load_no_torch_and_no_classic():
     code = """
 import sys
@@ -43,21 +44,25 @@ sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
     assert found.returncode == 0, found.stderr
 
 
-def test_an_unknown_name_shows_at_first_use():
+@pytest.mark.parametrize("component", [NemotronRerank, NemotronEmbeddings])
+def test_an_unknown_name_is_refused_at_once(component):
     with pytest.raises(UnknownModelError, match="one of: "):
-        NemotronRerank(model="no-such-model").compress_documents(DOCUMENTS, "q")
+        component(model="no-such-model")
+    made = component()
     with pytest.raises(UnknownModelError, match="one of: "):
-        NemotronEmbeddings(model="no-such-model").embed_query("q")
+        made.model = "no-such-model"
+    assert made.model == component().model
+    assert made.model_fields_set == set()
 
 
 def test_threads_that_race_load_once(reference, monkeypatch):
     loaded = []
 
-    def loading(name, **settings):
-        loaded.append(load_reranker(name, **settings))
+    def loading(*name_and_kind, **settings):
+        loaded.append(load_model(*name_and_kind, **settings))
         return loaded[-1]
 
-    monkeypatch.setattr("langchain_nemotron_rag.reranking.load_reranker", loading)
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", loading)
     rerank = NemotronRerank(model=reference / "rerank_vl_open_1", device="cpu")
     with ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda _: rerank.load(), range(8)))
@@ -135,14 +140,27 @@ def test_settings_round_trip():
     assert NemotronRerank.model_validate_json(rerank.model_dump_json()) == rerank
 
 
-def test_the_lock_is_free_again_when_loading_failed():
-    with pytest.raises(UnknownModelError):
-        NemotronEmbeddings(model="no-such-model").load()
-    assert not local._loading.locked()
-    assert NemotronEmbeddings(model=FakeEmbedder()).embed_query("a")
+def test_loading_may_be_tried_again_after_it_failed(tmp_path, reference):
+    folder = shutil.copytree(reference / "embed_vl_open_1", tmp_path / "model")
+    (folder / "model.safetensors").rename(tmp_path / "aside")
+    embeddings = NemotronEmbeddings(model=folder, device="cpu")
+    for _ in range(2):
+        with pytest.raises(CheckpointError):
+            embeddings.load()
+    (tmp_path / "aside").rename(folder / "model.safetensors")
+    assert embeddings.embed_query("a")
 
 
-@pytest.mark.parametrize("module", ["content", "document_loaders", "embeddings", "reranking", "testing"])
+def test_a_dict_of_the_callers_is_copied():
+    lengths = {"text": 16}
+    rerank = NemotronRerank(model="starter-rerank-vl", max_length=lengths)
+    lengths["text"] = 0
+    assert rerank.max_length == {"text": 16}
+
+
+@pytest.mark.parametrize(
+    "module", ["content", "document_loaders", "embeddings", "reranking", "retrievers", "testing", "vectorstores"]
+)
 def test_examples_run(module):
     found = doctest.testmod(importlib.import_module(f"langchain_nemotron_rag.{module}"))
     assert found.failed == 0

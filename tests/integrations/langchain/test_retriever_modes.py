@@ -10,11 +10,11 @@ import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
-from index_helpers import add, text_page
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever
 from nemotron_rag import PageIndex
 from nemotron_rag.errors import InputError
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+from support.pages import add, text_page
 
 TEXTS = ["red apples", "green apples and pears", "blue whales", "invoice ZX81"]
 
@@ -39,7 +39,9 @@ def test_every_index_is_searched_in_the_mode_that_is_set(folder, embedder):
     retriever = NemotronPageRetriever(index=folder, embedder=embedder, k=2)
     own, *_ = retriever.invoke("blue whales")
     assert own.metadata["page_number"] == 3
-    assert own.metadata["relevance_score"] == pytest.approx(2 if hasattr(embedder, "score") else 1, abs=1e-2)
+    assert own.metadata["relevance_score"] == pytest.approx(
+        2 if embedder.kind == "multivector_embedder" else 1, abs=1e-2
+    )
     for mode in ("dense", "hybrid"):
         retriever.mode = mode
         found = retriever.invoke("blue whales")
@@ -65,10 +67,10 @@ def test_the_mode_travels_with_copies_and_pickles(folder):
 
 
 def test_modes_that_cannot_be_are_refused(folder, embedder):
-    with pytest.raises(ValidationError, match="mode is for an index of pages"):
+    with pytest.raises(InputError, match="mode is for an index of pages"):
         NemotronPageRetriever(index=InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder())), mode="hybrid")
     with pytest.raises(ValidationError, match="dense"):
         NemotronPageRetriever(index=folder, mode="sparse")
-    if not hasattr(embedder, "score"):
-        with pytest.raises(InputError, match="wants many vectors a page"):
+    if embedder.kind == "embedder":
+        with pytest.raises(InputError, match="needs token vectors"):
             NemotronPageRetriever(index=folder, embedder=embedder, mode="multi").invoke("red")

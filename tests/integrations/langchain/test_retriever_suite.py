@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from index_helpers import add
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore
 from nemotron_rag import PageIndex, load_embedder
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.pages import add
 
 
 class _Suite(RetrieversIntegrationTests):

@@ -12,7 +12,6 @@ from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_core.runnables import RunnablePassthrough
 from PIL import Image
 
-from index_helpers import add, make_pdf
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
     NemotronPageRetriever,
@@ -23,9 +22,10 @@ from langchain_nemotron_rag import (
     create_page_retriever_tool,
     to_content_blocks,
 )
-from langchain_support import data_uri
 from nemotron_rag import PageIndex
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.langchain import data_uri
+from support.pages import add, make_pdf
 
 QUERY = "Where do tornadoes form?"
 
@@ -53,7 +53,7 @@ def page_retriever(tmp_path):
 
 
 def test_compression_over_the_store(pages, embeddings, rerank):
-    """Real vectors, pictures kept as files, real logits."""
+    """Real vectors, images kept as files, real logits."""
     store = NemotronPageVectorStore.from_documents(pages, embeddings)
     chain = ContextualCompressionRetriever(
         base_compressor=rerank, base_retriever=store.as_retriever(search_kwargs={"k": 4})
@@ -63,7 +63,7 @@ def test_compression_over_the_store(pages, embeddings, rerank):
     relevances = [document.metadata["relevance_score"] for document in found]
     assert relevances == sorted(relevances, reverse=True)
     expected = {page.id: page.metadata["relevance_score"] for page in rerank.compress_documents(pages, QUERY)}
-    for document in found:  # the pictures came back as they were
+    for document in found:  # the images came back as they were
         assert document.metadata["relevance_score"] == pytest.approx(expected[document.id], abs=1e-3)
     again = asyncio.run(chain.ainvoke(QUERY))
     assert {document.id for document in again} == {document.id for document in found}
@@ -121,14 +121,14 @@ def test_what_was_found_can_be_stored_again(page_retriever, store):
     assert {document.id for document in store.similarity_search(QUERY)} == {document.id for document in found}
 
 
-def test_from_a_question_to_content_blocks(page_retriever):
-    chain = {"pages": page_retriever, "question": RunnablePassthrough()} | RunnablePassthrough.assign(
+def test_from_a_query_to_content_blocks(page_retriever):
+    chain = {"pages": page_retriever, "query": RunnablePassthrough()} | RunnablePassthrough.assign(
         blocks=lambda inputs: to_content_blocks(inputs["pages"])
     )
     for answer in (chain.invoke(QUERY), asyncio.run(chain.ainvoke(QUERY))):
-        pictures = [block for block in answer["blocks"] if block["type"] == "image"]
-        assert len(pictures) == len(answer["pages"]) == 3
-        assert {block["mime_type"] for block in pictures} == {"image/jpeg"}
+        images = [block for block in answer["blocks"] if block["type"] == "image"]
+        assert len(images) == len(answer["pages"]) == 3
+        assert {block["mime_type"] for block in images} == {"image/jpeg"}
 
 
 def test_as_a_tool(page_retriever):

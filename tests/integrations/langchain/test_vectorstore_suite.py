@@ -8,7 +8,7 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from langchain_nemotron_rag import NemotronEmbeddings
 from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
 from nemotron_rag.testing import FakeEmbedder
-from qdrant_server import Server
+from support.qdrant_server import Server
 
 
 class TestInMemory(VectorStoreIntegrationTests):
@@ -30,7 +30,7 @@ class TestInFolder(VectorStoreIntegrationTests):
 class TestOnServer(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self):
-        return NemotronPageVectorStore(self.get_embeddings(), client=Server().client())
+        return NemotronPageVectorStore(self.get_embeddings(), client=Server().client(), images=None)
 
 
 class TestRealCheckpoint(VectorStoreIntegrationTests):

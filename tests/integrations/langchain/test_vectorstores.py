@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,13 +15,13 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
-from index_helpers import add, make_pdf
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageVectorStore
 from nemotron_rag import PageIndex
 from nemotron_rag.errors import ClosedError, IndexMismatchError, InputError, StoreError
-from nemotron_rag.stores.client import Qdrant
+from nemotron_rag.stores.qdrant import Qdrant
 from nemotron_rag.testing import FakeEmbedder
-from qdrant_server import Server
+from support.pages import add, make_pdf, text_page
+from support.qdrant_server import Server
 
 TEXTS = ["red apples", "green apples", "blue whales"]
 YEARS = [{"year": 2019, "tag": "a"}, {"year": 2020, "tag": "b"}, {"year": 2021, "tag": "c"}]
@@ -63,8 +64,8 @@ def texts_of(documents) -> list[str]:
 
 def test_opening_embeds_nothing():
     client = QdrantClient(":memory:")
-    NemotronPageVectorStore(fake(), client=client).add_texts(TEXTS, ids=["1", "2", "3"])
-    again = NemotronPageVectorStore.from_existing_collection("documents", Untouchable(), client=client)
+    NemotronPageVectorStore(fake(), client=client, images=None).add_texts(TEXTS, ids=["1", "2", "3"])
+    again = NemotronPageVectorStore.from_existing_collection("documents", Untouchable(), client=client, images=None)
     assert texts_of(again.get_by_ids(["3", "none", "1"])) == ["blue whales", "red apples"]
     assert again.client is client
     client.close()
@@ -112,17 +113,17 @@ def test_nothing_is_lost_in_silence(store, asynchronous):
         call("add_documents", [Document("a")], ids=[])
     with pytest.raises(InputError, match="id 0 must be a str, got int"):
         call("add_documents", [Document("a")], ids=[1])
-    with pytest.raises(InputError, match="document 1 is of type str"):
+    with pytest.raises(InputError, match="document 1 must be a Document, got str"):
         call("add_documents", [Document("a"), "b"])
     with pytest.raises(InputError, match="single str"):
         call("add_texts", "a text")
     with pytest.raises(InputError, match="single str"):
         call("delete", "foo")
-    with pytest.raises(InputError, match="batch_size must be a whole number from 1 on, got 0"):
+    with pytest.raises(InputError, match="batch_size must be a positive integer, got 0"):
         call("add_texts", TEXTS, batch_size=0)
     with pytest.raises(TypeError, match="scores"):
         call("similarity_search", "apples", scores=True)
-    with pytest.raises(InputError, match="k must be a whole number from 1 on, got 0"):
+    with pytest.raises(InputError, match="k must be a positive integer, got 0"):
         call("similarity_search", "apples", k=0)
     assert call("similarity_search", "apples") == []
 
@@ -143,10 +144,11 @@ def test_generators_are_read_whole(store, asynchronous):
 
 def test_constructors_take_an_open_client():
     client = QdrantClient(":memory:")
-    NemotronPageVectorStore.from_texts(TEXTS, fake(), YEARS, ids=["a", "b", "c"], client=client)
-    NemotronPageVectorStore.from_documents([Document("pears", id="d")], fake(), client=client)
-    asyncio.run(NemotronPageVectorStore.afrom_texts(["plums"], fake(), ids=["e"], client=client))
-    store = NemotronPageVectorStore.from_existing_collection("documents", fake(), client=client)
+    place = {"client": client, "images": None}
+    NemotronPageVectorStore.from_texts(TEXTS, fake(), YEARS, ids=["a", "b", "c"], **place)
+    NemotronPageVectorStore.from_documents([Document("pears", id="d")], fake(), **place)
+    asyncio.run(NemotronPageVectorStore.afrom_texts(["plums"], fake(), ids=["e"], **place))
+    store = NemotronPageVectorStore.from_existing_collection("documents", fake(), client=client, images=None)
     assert texts_of(store.get_by_ids(list("abcde"))) == [*TEXTS, "pears", "plums"]
     with pytest.raises(InputError, match="not both"):
         NemotronPageVectorStore(fake(), client=client, location="here")
@@ -262,7 +264,7 @@ class TestWithLangchainQdrant:
         name = str(uuid.uuid4())
         theirs.add_texts(["foo", "bar"], [{"n": 1}, {"n": 2}], ids=[name, 5])
         ours = NemotronPageVectorStore.from_existing_collection(
-            "docs", DeterministicFakeEmbedding(size=6), client=theirs.client
+            "docs", DeterministicFakeEmbedding(size=6), client=theirs.client, images=None
         )
         foo, bar = Document("foo", id=name, metadata={"n": 1}), Document("bar", id="5", metadata={"n": 2})
         assert ours.similarity_search("foo", k=1) == [foo]
@@ -274,7 +276,7 @@ class TestWithLangchainQdrant:
 
     def test_it_reads_what_we_wrote(self, theirs):
         embeddings = DeterministicFakeEmbedding(size=6)
-        ours = NemotronPageVectorStore(embeddings, client=theirs.client, collection_name="docs")
+        ours = NemotronPageVectorStore(embeddings, client=theirs.client, collection_name="docs", images=None)
         ours.add_texts(["foo", "bar"], [{"n": 1}, {"n": 2}], ids=["a", "b"])
         (found,) = theirs.similarity_search("foo", k=1)
         assert found.page_content == "foo"
@@ -287,7 +289,7 @@ class TestWithLangchainQdrant:
         options = {"vector_name": "text", "content_payload_key": "body", "metadata_payload_key": "about"}
         theirs = QdrantVectorStore(client, "docs", embeddings, distance=models.Distance.DOT, **options)
         theirs.add_texts(["foo", "bar"], [{"n": 1}, {"n": 2}])
-        ours = NemotronPageVectorStore(embeddings, client=client, collection_name="docs", **options)
+        ours = NemotronPageVectorStore(embeddings, client=client, collection_name="docs", images=None, **options)
         assert texts_of(ours.similarity_search("foo", k=1)) == ["foo"]
         assert texts_of(ours.similarity_search("foo", filter={"n": 2})) == ["bar"]
         ours.add_texts(["baz"], [{"n": 3}])
@@ -335,7 +337,7 @@ class TestPageIndex:
         assert len(store.similarity_search("apples", k=9)) == 3
 
     def test_another_embedding_is_refused(self, store):
-        other = NemotronPageVectorStore(fake(name="other"), client=store.client, collection_name="pages")
+        other = NemotronPageVectorStore(fake(name="other"), client=store.client, collection_name="pages", images=None)
         with pytest.raises(IndexMismatchError, match="'model': 'other'"):
             other.similarity_search("apples")
 
@@ -345,8 +347,8 @@ def test_other_collections_are_refused_by_name():
     params = models.VectorParams(size=64, distance=models.Distance.COSINE)
     client.create_collection("named", {"dense": params, "text": params})
     with pytest.raises(StoreError, match="no vector '', it has 'dense', 'text'; give vector_name="):
-        NemotronPageVectorStore(fake(), client=client, collection_name="named").add_texts(["pears"])
-    store = NemotronPageVectorStore(fake(), client=client, collection_name="named", vector_name="dense")
+        NemotronPageVectorStore(fake(), client=client, collection_name="named", images=None).add_texts(["pears"])
+    store = NemotronPageVectorStore(fake(), client=client, collection_name="named", vector_name="dense", images=None)
     store.add_texts(["pears"])
     assert texts_of(store.similarity_search("pears")) == ["pears"]
     many = models.VectorParams(
@@ -355,36 +357,46 @@ def test_other_collections_are_refused_by_name():
         multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
     )
     client.create_collection("many", many)
-    with pytest.raises(StoreError, match="many vectors a point"):
-        NemotronPageVectorStore(fake(), client=client, collection_name="many").similarity_search("apples")
+    with pytest.raises(StoreError, match="multi-vector"):
+        NemotronPageVectorStore(fake(), client=client, collection_name="many", images=None).similarity_search("apples")
     client.close()
 
 
 def test_another_embedding_is_refused():
     client = QdrantClient(":memory:")
-    NemotronPageVectorStore(fake(), client=client).add_texts(TEXTS)
-    other = NemotronPageVectorStore(fake(name="other"), client=client)
+    NemotronPageVectorStore(fake(), client=client, images=None).add_texts(TEXTS)
+    other = NemotronPageVectorStore(fake(name="other"), client=client, images=None)
     with pytest.raises(IndexMismatchError, match="written with {'model': 'fake-embedder'}.* has {'model': 'other'}"):
         other.similarity_search("apples")
     with pytest.raises(IndexMismatchError, match="other"):
         other.add_texts(["pears"])
-    shorter = NemotronPageVectorStore(DeterministicFakeEmbedding(size=6), client=client)
+    shorter = NemotronPageVectorStore(DeterministicFakeEmbedding(size=6), client=client, images=None)
     with pytest.raises(IndexMismatchError, match="'dimensions': 64}.*'dimensions': 6}"):
         asyncio.run(shorter.asimilarity_search("apples"))
-    assert len(NemotronPageVectorStore(DeterministicFakeEmbedding(size=64), client=client).similarity_search("x")) == 3
+    assert (
+        len(
+            NemotronPageVectorStore(DeterministicFakeEmbedding(size=64), client=client, images=None).similarity_search(
+                "x"
+            )
+        )
+        == 3
+    )
     client.close()
 
 
 class TestOnServer:
-    def test_async_methods_use_the_async_client_alone(self, monkeypatch):
-        store = NemotronPageVectorStore(fake(), client=Server().client())
+    def test_async_methods_ask_in_threads(self, monkeypatch):
+        store = NemotronPageVectorStore(fake(), client=Server().client(), images=None)
+        threads, call = [], Qdrant.call
 
-        def refuse(*args, **options):
-            raise AssertionError("the sync client was used")
+        def recording(self, method, **arguments):
+            threads.append(threading.current_thread())
+            return call(self, method, **arguments)
 
-        monkeypatch.setattr(Qdrant, "call", refuse)
+        monkeypatch.setattr(Qdrant, "call", recording)
 
         async def use() -> list[str]:
+            assert await store.asimilarity_search_with_relevance_scores("apples") == []
             await store.aadd_texts(TEXTS, YEARS, ids=list("abc"))
             await store.adelete(filter={"year": 2020})
             found = await store.asimilarity_search("apples", k=1)
@@ -394,37 +406,39 @@ class TestOnServer:
             return texts_of(found)
 
         assert asyncio.run(use()) == ["red apples", "blue whales", "red apples"]
+        assert threads
+        assert threading.main_thread() not in threads
 
     def test_search_params_arrive(self):
         server = Server()
-        store = NemotronPageVectorStore(fake(), client=server.client())
+        store = NemotronPageVectorStore(fake(), client=server.client(), images=None)
         store.add_texts(TEXTS)
         store.similarity_search("apples", search_params=models.SearchParams(exact=True))
         (body,) = server.asked("POST", "points/query")
         assert body["params"]["exact"] is True
 
-    def test_each_event_loop_has_a_client_of_its_own(self):
-        store = NemotronPageVectorStore(fake(), client=Server().client())
+    def test_several_event_loops_use_one_store(self):
+        store = NemotronPageVectorStore(fake(), client=Server().client(), images=None)
         for text in TEXTS:
             asyncio.run(store.aadd_texts([text]))
         assert len(store.similarity_search("apples")) == 3
 
     def test_a_failing_async_call_is_worded_and_tried_again(self, monkeypatch):
         server = Server()
-        monkeypatch.setattr("nemotron_rag.stores._connection._PAUSES", (0, 0))
-        store = NemotronPageVectorStore(fake(), client=server.client())
+        monkeypatch.setattr("nemotron_rag.stores.qdrant.connection._PAUSES", (0, 0))
+        store = NemotronPageVectorStore(fake(), client=server.client(), images=None)
         asyncio.run(store.aadd_texts(TEXTS))
-        server.answers = [ConnectionError("gone")] * 2
+        server.answers = [ConnectionError("gone")]
         with pytest.raises(StoreError, match=r"could not search in http://qdrant.invalid: "):
             asyncio.run(store.asimilarity_search("apples"))
-        server.answers = [ConnectionError("busy")] * 3
+        server.answers = [ConnectionError("busy")] * 2
         asyncio.run(store.aadd_texts(["pears"]))
         assert server.answers == []
         assert len(store.similarity_search("apples", k=9)) == 4
 
     def test_collections_made_twice_are_made_once(self, monkeypatch):
         server = Server()
-        one, two = (NemotronPageVectorStore(fake(), client=server.client()) for _ in range(2))
+        one, two = (NemotronPageVectorStore(fake(), client=server.client(), images=None) for _ in range(2))
         assert one.similarity_search("x") == two.similarity_search("x") == []
         two.add_texts(["apples"])
         answers, ask = iter([False]), Qdrant.call  # as another process saw it a moment ago
@@ -476,18 +490,44 @@ class TestLifeCycle:
 
     def test_a_client_with_credentials_is_pickled_as_its_settings(self):
         options = {"url": "https://qdrant.invalid", "api_key": "secret", "check_compatibility": False}
-        store = NemotronPageVectorStore(fake(), client=QdrantClient(**options), collection_name="docs")
+        store = NemotronPageVectorStore(fake(), client=QdrantClient(**options), collection_name="docs", images=None)
         again = pickle.loads(pickle.dumps(store))
         assert again.client is not store.client
         assert again.client.init_options["api_key"] == "secret"
         assert again.collection_name == "docs"
         assert "secret" not in repr(again)
 
-    def test_a_folder_in_use_elsewhere_is_told(self, tmp_path):
-        with PageIndex(tmp_path / "store", embedder=FakeEmbedder()):
-            store = NemotronPageVectorStore(fake(), location=tmp_path / "store")
-            with pytest.raises(StoreError, match="in use"):
-                store.similarity_search("apples")
+    def test_a_folder_in_use_elsewhere_is_refused(self, tmp_path):
+        client = QdrantClient(path=str(tmp_path / "store"))
+        store = NemotronPageVectorStore(fake(), location=tmp_path / "store")
+        with pytest.raises(StoreError, match="in use"):
+            store.similarity_search("apples")
+        client.close()
+        assert store.similarity_search("apples") == []
+        store.close()
+
+    def test_a_folder_open_in_an_index_is_shared(self, tmp_path):
+        with PageIndex(tmp_path / "store", embedder=FakeEmbedder()) as index:
+            add(index, [text_page(1, "red apples")])
+            store = NemotronPageVectorStore(fake(), location=tmp_path / "store", collection_name="pages")
+            assert texts_of(store.similarity_search("apples")) == ["red apples"]
+        assert texts_of(store.similarity_search("apples")) == ["red apples"]
+        store.close()
+
+    @pytest.mark.parametrize("wrong", [{"images": "no-such-scheme://x"}, {"image_form": "jpeg"}])
+    def test_a_constructor_that_fails_leaves_nothing(self, tmp_path, wrong):
+        with pytest.raises(InputError):
+            NemotronPageVectorStore(fake(), location=tmp_path / "store", **wrong)
+        with pytest.raises(InputError, match="there is no collection 'none' at"):
+            NemotronPageVectorStore.from_existing_collection("none", fake(), location=tmp_path / "store")
+        assert not (tmp_path / "store").exists()
+
+    def test_repr_says_place_and_model(self, tmp_path):
+        store = NemotronPageVectorStore(fake(), location=tmp_path / "store")
+        assert repr(store) == (
+            f"NemotronPageVectorStore(collection 'documents' at {tmp_path / 'store'}, embedding='fake-embedder')"
+        )
+        assert "embedding='Plane'" in repr(NemotronPageVectorStore(Plane()))
 
     def test_retrievers_are_tagged(self, store):
         assert store.as_retriever().tags == ["NemotronPageVectorStore", "NemotronEmbeddings"]

@@ -10,13 +10,13 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient
 
-from index_helpers import add, make_pdf
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.readers.nemotron_rag import PDFPageReader
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever, NodeCollection
-from llama_pages import PAGE_TEXTS
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder
+from support.llama_index import PAGE_TEXTS
+from support.pages import add, make_pdf
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def store(client):
 
 @pytest.fixture
 def pages(pdf, tmp_path):
-    reader = PDFPageReader(image_folder=tmp_path / "pictures", ocr="never", dpi=72, workers=0)
+    reader = PDFPageReader(image_folder=tmp_path / "images", ocr="never", dpi=72, workers=0)
     return reader.load_data(pdf, extra_info={"year": 2024, "tags": ["a", "b"], "note": "über Äpfel"})
 
 

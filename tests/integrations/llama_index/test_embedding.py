@@ -1,4 +1,4 @@
-"""NemotronEmbedding: roles, pictures, batches, cache, events, serialisation."""
+"""NemotronEmbedding: roles, images, batches, cache, events, serialisation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from llama_index.core.schema import ImageNode, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding
-from llama_pages import b64, debug_manager, listening, picture, png, png_file, uri
+from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
 from nemotron_rag import Passage, load_embedder
 from nemotron_rag.errors import ImageError, InputError, UnknownModelError
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.models.load import LoadOptions
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+from support.llama_index import b64, debug_manager, listening, make_image, png, png_file, uri
 
 TEXTS = ["Revenue rose.", "", "Bread needs flour.", "Revenue rose.", "x"]
 
 
 class Roles(FakeEmbedder):
-    """Gives questions and passages different vectors, and remembers the batches."""
+    """Gives queries and passages different vectors, and remembers the batches."""
 
     def __init__(self, *, seconds=0.0):
         super().__init__(dimensions=8, name="roles")
@@ -88,9 +90,9 @@ async def test_text_methods_and_their_roles(embedding, model):
     close(await embedding.aget_agg_embedding_from_queries(TEXTS[:3]), queries[:3].mean(axis=0))
 
 
-async def test_picture_methods(embedding, model):
+async def test_image_methods(embedding, model):
     reds = [10, 100, 200]
-    expected = model.embed_passages([Passage(image=picture(red)) for red in reds])
+    expected = model.embed_passages([Passage(image=make_image(red)) for red in reds])
     images = [uri(red) for red in reds]
     close(embedding.get_image_embedding(images[0]), expected[0])
     close(await embedding.aget_image_embedding(images[0]), expected[0])
@@ -102,27 +104,27 @@ async def test_picture_methods(embedding, model):
     close(await embedding._aget_image_embedding(images[0]), expected[0])
 
 
-async def test_picture_with_text(embedding, model):
-    pairs = [Passage("A chart.", picture(10)), Passage("", picture(200))]
+async def test_image_with_text(embedding, model):
+    pairs = [Passage("A chart.", make_image(10)), Passage("", make_image(200))]
     expected = model.embed_passages(pairs)
-    images, texts = [picture(10), picture(200)], ["A chart.", ""]
+    images, texts = [make_image(10), make_image(200)], ["A chart.", ""]
     close(embedding.get_image_text_embedding(images[0], texts[0]), expected[0])
     close(await embedding.aget_image_text_embedding(images[0], texts[0]), expected[0])
     close(embedding.get_image_text_embeddings(images, texts), expected)
     close(await embedding.aget_image_text_embeddings(images, texts), expected)
-    assert not np.allclose(expected[0], model.embed_passages([Passage(image=picture(10))])[0], atol=1e-3)
-    with pytest.raises(InputError, match="got 2 pictures and 1 texts"):
+    assert not np.allclose(expected[0], model.embed_passages([Passage(image=make_image(10))])[0], atol=1e-3)
+    with pytest.raises(InputError, match="got 2 images and 1 texts"):
         embedding.get_image_text_embeddings(images, ["a"])
 
 
-def test_forms_of_a_picture(embedding, tmp_path):
+def test_forms_of_an_image(embedding, tmp_path):
     path = png_file(tmp_path)
-    forms = [path, str(path), png(), io.BytesIO(png()), picture(), uri(), np.asarray(picture())]
+    forms = [path, str(path), png(), io.BytesIO(png()), make_image(), uri(), np.asarray(make_image())]
     vectors = np.array(embedding.get_image_embedding_batch(forms))
     close(vectors, np.broadcast_to(vectors[0], vectors.shape))
 
 
-def test_pictures_that_cannot_be_read(embedding):
+def test_images_that_cannot_be_read(embedding):
     with pytest.raises(ImageError, match="gone.png"):
         embedding.get_image_embedding("/nowhere/gone.png")
     with pytest.raises(ImageError, match="never fetched"):
@@ -198,7 +200,7 @@ async def test_the_loop_stays_responsive():
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_the_cache_keeps_roles_pictures_and_models_apart(use_async):
+def test_the_cache_keeps_roles_images_and_models_apart(use_async):
     def run(embedding, method, *args):
         if use_async:
             return asyncio.run(getattr(embedding, f"a{method}")(*args))
@@ -233,11 +235,11 @@ def test_the_cache_keeps_roles_pictures_and_models_apart(use_async):
     assert len(run(NemotronEmbedding(other, cache=store), "get_text_embedding", "revenue")) == 16
 
 
-def test_the_cache_takes_every_form_of_a_picture_for_the_same(tmp_path):
+def test_the_cache_takes_every_form_of_an_image_for_the_same(tmp_path):
     model = Roles()
     embedding = NemotronEmbedding(model, cache=SimpleKVStore())
     embedding.get_image_embedding_batch([png_file(tmp_path)])
-    embedding.get_image_embedding_batch([png(), io.BytesIO(png()), picture(), uri()])
+    embedding.get_image_embedding_batch([png(), io.BytesIO(png()), make_image(), uri()])
     assert model.batches == [("passage", 1), ("passage", 0)]
 
 
@@ -263,11 +265,11 @@ def test_the_cache_of_llama_index_is_refused():
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_events_of_pictures(use_async, tmp_path):
+def test_events_of_images(use_async, tmp_path):
     manager, debug = debug_manager()
     embedding = NemotronEmbedding(FakeEmbedder(dimensions=4), image_batch_size=2, callback_manager=manager)
     path = png_file(tmp_path)
-    images = [path, png(), uri(), picture()]
+    images = [path, png(), uri(), make_image()]
     with listening() as listener:
         if use_async:
             asyncio.run(embedding.aget_image_embedding_batch(images))
@@ -306,17 +308,43 @@ def test_texts_have_the_events_of_llama_index(embedding):
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_as_a_transformation_it_reads_pictures(use_async, embedding, model):
+def test_as_a_transformation_it_reads_images(use_async, embedding, model):
     nodes = [ImageNode(text="A chart.", image=b64(), metadata={"page": 1}), TextNode(text="a")]
     done = asyncio.run(embedding.acall(nodes)) if use_async else embedding(nodes)
     close(
         [node.embedding for node in done],
-        model.embed_passages([Passage("page: 1\n\nA chart.", picture()), Passage("a")]),
+        model.embed_passages([Passage("page: 1\n\nA chart.", make_image()), Passage("a")]),
     )
     assert [node.node_id for node in done] == [node.node_id for node in nodes]
 
 
 # Settings and serialisation
+
+
+def test_every_loading_option_is_a_field():
+    options = set(LoadOptions.__annotations__)
+    assert options <= set(NemotronEmbedding.model_fields)
+    assert options - {"dimensions"} <= set(NemotronRerank.model_fields)
+    for component in (NemotronEmbedding, NemotronRerank):
+        assert all(component.model_fields[name].frozen for name in options & set(component.model_fields))
+
+
+def test_loading_options_reach_the_model(monkeypatch):
+    seen = []
+    monkeypatch.setattr("nemotron_rag.models.lazy.load_model", lambda *_, **options: seen.append(options) or Roles())
+    options = {
+        "device": "cpu",
+        "dtype": "float32",
+        "revision": "abc",
+        "dimensions": 2048,
+        "max_input_tiles": 2,
+        "use_thumbnail": False,
+        "max_length": {"text": 100},
+        "compile": True,
+    }
+    assert set(options) == set(LoadOptions.__annotations__)
+    NemotronEmbedding("llama-nemotron-embed-vl-1b-v2", **options).get_query_embedding("a")
+    assert seen == [options]
 
 
 def test_settings():
@@ -329,8 +357,10 @@ def test_settings():
         NemotronEmbedding("a", model_name="b")
     with pytest.raises(InputError, match="dimensions came with a loaded model"):
         NemotronEmbedding(FakeEmbedder(), dimensions=4)
-    with pytest.raises(InputError, match="got FakeReranker"):
+    with pytest.raises(InputError, match="got a reranker, FakeReranker"):
         NemotronEmbedding(FakeReranker())
+    with pytest.raises(InputError, match="got a multivector_embedder, FakeMultiVectorEmbedder"):
+        NemotronEmbedding(FakeMultiVectorEmbedder())
     assert NemotronEmbedding().model_name == "llama-nemotron-embed-vl-1b-v2"
 
 

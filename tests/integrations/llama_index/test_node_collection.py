@@ -10,17 +10,17 @@ from llama_index.core.schema import ImageDocument, ImageNode, MetadataMode, Text
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
-from index_helpers import add
 from llama_index.embeddings.nemotron_rag import NemotronPageEmbedder
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever, NodeCollection
-from llama_pages import ask, b64, png_file, same, texts
 from nemotron_rag.errors import ClosedError, IndexMismatchError, InputError, StoreError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
-from qdrant_server import Server
+from support.llama_index import ask, b64, png_file, same, texts
+from support.pages import add
+from support.qdrant_server import Server
 
 
-def test_the_payload_holds_no_picture(collection, client, pages):
+def test_the_payload_holds_no_image(collection, client, pages):
     records, _ = client.scroll("docs", limit=9)
     assert len(records) == 4  # the one without text is there
     assert all(record.payload["_node_type"] == "ImageNode" for record in records)
@@ -45,10 +45,10 @@ def test_llama_indexs_own_retriever_finds_the_same(collection, store, embedding)
     same(theirs.retrieve("red apples"), ours.retrieve("red apples"))
 
 
-def test_picture_questions_to_a_collection(collection, pages):
+def test_image_queries_to_a_collection(collection, pages):
     found = NemotronPageRetriever(collection).retrieve(ask(image_path=pages[2].image_path))
     assert found[0].node_id == pages[2].id_
-    assert found[0].score == pytest.approx(1.0, abs=1e-5)  # that page is its picture alone
+    assert found[0].score == pytest.approx(1.0, abs=1e-5)  # that page is its image alone
 
 
 def test_named_vectors(client, embedding, pages):
@@ -79,7 +79,7 @@ def test_nodes_of_other_forms(client, embedding, store, tmp_path):
         ImageNode(text="gone", image_path=str(tmp_path / "gone.png")),
         ImageNode(image_path=str(tmp_path / "gone.png"), metadata={"page": 1}),
     ]
-    store.add(NemotronPageEmbedder(embed_model=embedding, on_missing_image="text")(nodes))
+    store.add(NemotronPageEmbedder(embed_model=embedding, on_image_error="text")(nodes))
     collection = NodeCollection(client=client, collection="docs", embedder=embedding)
     retriever = NemotronPageRetriever(collection, reranker=FakeReranker())
     found = {item.node_id: item.node for item in retriever.retrieve("anything")}
@@ -89,7 +89,7 @@ def test_nodes_of_other_forms(client, embedding, store, tmp_path):
     assert shown[1].image == b64()
     assert [node.image_path for node in shown[2:]] == [path, None, None]
     for node in shown:
-        node.get_content_blocks(MetadataMode.LLM)  # what an LLM is shown; LlamaIndex raises for lost pictures
+        node.get_content_blocks(MetadataMode.LLM)  # what an LLM is shown; LlamaIndex raises for lost images
 
 
 def test_what_llama_index_did_not_write_is_refused(client, embedding, index):
@@ -105,7 +105,7 @@ def test_what_llama_index_did_not_write_is_refused(client, embedding, index):
 
 def test_another_embedder_is_refused(collection, client):
     other = NodeCollection(client=client, collection="docs", embedder=FakeEmbedder(dimensions=8))
-    with pytest.raises(IndexMismatchError, match="vectors of 64 numbers, fake-embedder gives 8"):
+    with pytest.raises(IndexMismatchError, match="collection 'docs' .*'dimensions': 64.*'dimensions': 8"):
         NemotronPageRetriever(other).retrieve("apples")
 
 

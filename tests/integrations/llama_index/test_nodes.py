@@ -1,4 +1,4 @@
-"""Pictures of nodes in every form, what may be opened, and the copies for events and the LLM."""
+"""Images of nodes in every form, what may be opened, and the copies for events and the LLM."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from PIL import ImageChops
 
 from llama_index.embeddings.nemotron_rag import PageNode
-from llama_index.embeddings.nemotron_rag.components import NodeReading
-from llama_index.embeddings.nemotron_rag.nodes import for_llm, light, light_nodes, picture_of
-from llama_pages import FORMS, b64, picture, picture_nodes, png, png_file, uri
+from llama_index_nemotron_rag.events import light, light_nodes
+from llama_index_nemotron_rag.nodes import NodeReading, for_llm, image_of
+from nemotron_rag.documents.images import ImageBudget, load_image
 from nemotron_rag.errors import ImageBudgetError, ImageError
-from nemotron_rag.images import ImageBudget, load_image
+from support.llama_index import FORMS, b64, image_nodes, make_image, png, png_file, uri
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_shows_the_same_picture_and_text(form, tmp_path):
-    (reading,) = NodeReading().read([picture_nodes(tmp_path, text="Revenue rose.")[form]])
+def test_every_form_shows_the_same_image_and_text(form, tmp_path):
+    (reading,) = NodeReading().read([image_nodes(tmp_path, text="Revenue rose.")[form]])
     assert reading.passage.text == "Revenue rose."
-    assert ImageChops.difference(load_image(reading.passage.image).convert("RGB"), picture()).getbbox() is None
+    assert ImageChops.difference(load_image(reading.passage.image).convert("RGB"), make_image()).getbbox() is None
 
 
-def test_nodes_without_pictures_have_none():
+def test_nodes_without_images_have_none():
     for node in (TextNode(text="a"), Node(text_resource=MediaResource(text="a")), ImageNode(text="a", image="")):
-        assert picture_of(node) is None
+        assert image_of(node) is None
         assert NodeReading().read([node])[0].passage.modality == "text"
 
 
-def test_metadata_goes_with_the_text_but_not_with_a_bare_picture():
+def test_metadata_goes_with_the_text_but_not_with_a_bare_image():
     metadata = {"title": "Report", "page": 3}
     keys = {"excluded_embed_metadata_keys": ["page"]}
     text = TextNode(text="Revenue rose.", metadata=metadata, **keys)
@@ -59,7 +59,7 @@ def test_modality(modality, expected):
     assert text.passage.modality == "text"
 
 
-def test_text_mode_opens_no_picture():
+def test_text_mode_opens_no_image():
     (reading,) = NodeReading(modality="text").read([ImageNode(text="a", image_path="/nowhere.png")])
     assert reading.passage.text == "a"
 
@@ -77,14 +77,14 @@ def test_roots_close_what_lies_outside(tmp_path):
 
 def test_metadata_opens_nothing_by_default(tmp_path):
     path = str(png_file(tmp_path))
-    node = TextNode(text="a", metadata={"picture": path})
+    node = TextNode(text="a", metadata={"image": path})
     assert NodeReading().read([node])[0].passage.modality == "text"
     with pytest.raises(ImageError, match="outside the allowed folders"):
-        NodeReading(image_keys="picture").read([node])
-    allowed = NodeReading(image_keys=["missing", "picture"], image_roots=[tmp_path])
+        NodeReading(image_keys="image").read([node])
+    allowed = NodeReading(image_keys=["missing", "image"], image_roots=[tmp_path])
     assert allowed.read([node])[0].passage.image is not None
-    inside = TextNode(text="a", metadata={"picture": uri()}, excluded_embed_metadata_keys=["picture"])
-    (reading,) = NodeReading(image_keys=["picture"]).read([inside])
+    inside = TextNode(text="a", metadata={"image": uri()}, excluded_embed_metadata_keys=["image"])
+    (reading,) = NodeReading(image_keys=["image"]).read([inside])
     assert (reading.passage.text, reading.passage.modality) == ("a", "image_text")
 
 
@@ -122,36 +122,36 @@ def test_budget():
         Node(text_resource=MediaResource(text="a"), image_resource=MediaResource(path="/nowhere/page.png")),
     ],
 )
-def test_missing_picture_by_policy(node, caplog):
+def test_missing_image_by_policy(node, caplog):
     other = TextNode(text="b")
     with pytest.raises(ImageError, match=f"node 8 .{node.node_id}"):
         NodeReading().read([other, node], start=7)
-    (only,) = NodeReading(on_missing_image="skip").read([node, other])
+    (only,) = NodeReading(on_image_error="skip").read([node, other])
     assert only.index == 1
-    first, second = NodeReading(on_missing_image="text").read([node, other])
-    assert (first.passage.text, first.passage.image, first.missing) == ("a", None, True)
-    assert not second.missing
+    first, second = NodeReading(on_image_error="text").read([node, other])
+    assert (first.passage.text, first.passage.image, first.image_lost) == ("a", None, True)
+    assert not second.image_lost
     assert caplog.text.count(node.node_id) == 2
 
 
-def test_a_picture_node_with_nothing_in_it_counts_as_missing():
+def test_an_image_node_with_nothing_in_it_counts_as_missing():
     node = ImageNode(metadata={"page": 1})
-    with pytest.raises(ImageError, match="neither a picture nor a text"):
+    with pytest.raises(ImageError, match="neither an image nor a text"):
         NodeReading().read([node])
-    assert NodeReading(on_missing_image="skip").read([node]) == []
-    assert NodeReading(on_missing_image="text").read([node])[0].passage.text == "page: 1"
+    assert NodeReading(on_image_error="skip").read([node]) == []
+    assert NodeReading(on_image_error="text").read([node])[0].passage.text == "page: 1"
 
 
-def test_a_picture_that_recurs_is_decoded_once():
+def test_an_image_that_recurs_is_decoded_once():
     first, second, third = NodeReading().read([ImageNode(image=b64()), ImageNode(image=b64()), ImageNode(image=b64(3))])
     assert first.passage.image is second.passage.image
     assert first.passage.image is not third.passage.image
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_light_copies_hold_no_picture_data(form, tmp_path):
-    node = picture_nodes(tmp_path, text="Revenue rose.")[form]
-    node.metadata = {"picture": uri(), "raw": b"123", "page": 3}
+def test_light_copies_hold_no_image_data(form, tmp_path):
+    node = image_nodes(tmp_path, text="Revenue rose.")[form]
+    node.metadata = {"image": uri(), "raw": b"123", "page": 3}
     before = copy.deepcopy(node)
     copied = light(node)
     shown = repr(copied) + json.dumps(copied.to_dict(), default=str)
@@ -172,14 +172,14 @@ def test_light_nodes_do_not_follow_later_changes():
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form.startswith("ImageNode")])
-def test_the_llm_gets_text_and_picture(form, tmp_path):
-    node = picture_nodes(tmp_path, text="Revenue rose.")[form]
+def test_the_llm_gets_text_and_image(form, tmp_path):
+    node = image_nodes(tmp_path, text="Revenue rose.")[form]
     node.metadata = {"page": 3}
     before = copy.deepcopy(node)
     page = for_llm(node)
     metadata, text, shown = page.get_content_blocks(MetadataMode.LLM)
     assert (metadata.text, text.text) == ("page: 3", "Revenue rose.")
-    assert ImageChops.difference(load_image(shown.resolve_image()).convert("RGB"), picture()).getbbox() is None
+    assert ImageChops.difference(load_image(shown.resolve_image()).convert("RGB"), make_image()).getbbox() is None
     page.metadata["more"] = 1
     page.excluded_llm_metadata_keys.append("page")
     assert node == before

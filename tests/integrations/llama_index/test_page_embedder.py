@@ -1,4 +1,4 @@
-"""Pages in LlamaIndex's own indexes, pipelines and stores, embedded by picture and text."""
+"""Pages in LlamaIndex's own indexes, pipelines and stores, embedded by image and text."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding, NemotronPageEmbedder
-from llama_pages import b64, listening, picture, picture_nodes, png, png_file
 from nemotron_rag import Passage, load_embedder
 from nemotron_rag.errors import ImageError
 from nemotron_rag.testing import FakeEmbedder
+from support.llama_index import b64, image_nodes, listening, make_image, png, png_file
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def model(reference):
 
 @pytest.fixture
 def pages(tmp_path):
-    """Three pages whose texts and metadata are the same, so that only the pictures tell them apart."""
+    """Three pages whose texts and metadata are the same, so that only the images tell them apart."""
     return [
         ImageNode(id_=str(uuid.UUID(int=red)), image_path=str(png_file(tmp_path, red)), metadata={"page": "p"})
         for red in (10, 120, 250)
@@ -58,12 +58,12 @@ def close(rows, expected):
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_every_form_is_embedded_by_picture_and_text(use_async, embedding, model, tmp_path):
-    nodes = [*picture_nodes(tmp_path, text="A chart.").values(), TextNode(text="A chart.")]
+def test_every_form_is_embedded_by_image_and_text(use_async, embedding, model, tmp_path):
+    nodes = [*image_nodes(tmp_path, text="A chart.").values(), TextNode(text="A chart.")]
     embedder = NemotronPageEmbedder(embed_model=embedding)
     done = asyncio.run(embedder.acall(nodes)) if use_async else embedder(nodes)
     assert done == nodes
-    both, text = model.embed_passages([Passage("A chart.", picture()), Passage("A chart.")])
+    both, text = model.embed_passages([Passage("A chart.", make_image()), Passage("A chart.")])
     close([node.embedding for node in nodes], [both] * (len(nodes) - 1) + [text])
 
 
@@ -83,19 +83,19 @@ def test_modality_and_access(embedding, model, pages, tmp_path):
         NemotronPageEmbedder(embed_model=embedding, image_roots=["/data"])(pages)
 
 
-def test_missing_pictures_by_policy(embedding, model, pages):
+def test_missing_images_by_policy(embedding, model, pages):
     gone = ImageNode(text="A chart.", image_path="/gone.png")
     nodes = [*pages, gone]
     with pytest.raises(ImageError, match=f"node 3 .{gone.node_id}"):
         NemotronPageEmbedder(embed_model=embedding)(nodes)
-    assert NemotronPageEmbedder(embed_model=embedding, on_missing_image="skip")(nodes) == pages
+    assert NemotronPageEmbedder(embed_model=embedding, on_image_error="skip")(nodes) == pages
     assert gone.embedding is None
-    assert NemotronPageEmbedder(embed_model=embedding, on_missing_image="text")(nodes) == nodes
+    assert NemotronPageEmbedder(embed_model=embedding, on_image_error="text")(nodes) == nodes
     close(gone.embedding, model.embed_passages([Passage("A chart.")])[0])
 
 
 def test_round_trip(embedding):
-    embedder = NemotronPageEmbedder(embed_model=embedding, image_roots=["/data"], on_missing_image="skip")
+    embedder = NemotronPageEmbedder(embed_model=embedding, image_roots=["/data"], on_image_error="skip")
     for stored in (embedder.to_dict(), json.loads(embedder.to_json())):
         restored = NemotronPageEmbedder.from_dict(stored)
         assert restored.to_dict() == embedder.to_dict()
@@ -106,7 +106,7 @@ def test_round_trip(embedding):
     assert copy.deepcopy(embedder).embed_model._model is embedding._model
 
 
-def test_an_index_of_embedded_pages_finds_pictures(embedding, pages):
+def test_an_index_of_embedded_pages_finds_images(embedding, pages):
     nodes = NemotronPageEmbedder(embed_model=embedding)(pages)
     with listening() as listener:
         index = VectorStoreIndex(nodes, embed_model=embedding)
@@ -118,7 +118,7 @@ def test_an_index_of_embedded_pages_finds_pictures(embedding, pages):
         assert hit.score == pytest.approx(1, abs=1e-5)
 
 
-def test_a_picture_without_text_and_metadata_survives_the_index_build(embedding):
+def test_an_image_without_text_and_metadata_survives_the_index_build(embedding):
     page = ImageNode(image=b64())
     index = VectorStoreIndex(embed_model=embedding, nodes=[])
     index.insert_nodes(NemotronPageEmbedder(embed_model=embedding)([page]))
@@ -135,7 +135,7 @@ def test_pipeline(step, use_async, embedding, model, pages):
     last = embedding if step == "embedding" else NemotronPageEmbedder(embed_model=embedding)
     pipeline = IngestionPipeline(transformations=[last], vector_store=SimpleVectorStore())
     done = asyncio.run(pipeline.arun(nodes=pages)) if use_async else pipeline.run(nodes=pages)
-    expected = model.embed_passages([Passage(image=picture(red)) for red in (10, 120, 250)])
+    expected = model.embed_passages([Passage(image=make_image(red)) for red in (10, 120, 250)])
     close([node.embedding for node in done], expected)
 
 
@@ -158,7 +158,7 @@ def test_documents_become_pages(embedding, model, tmp_path):
         documents, embed_model=embedding, transformations=[NemotronPageEmbedder(embed_model=embedding)]
     )
     stored = index.vector_store.data.embedding_dict
-    expected = model.embed_passages([Passage("page: 1\n\nA chart.", picture()), Passage("A text.")])
+    expected = model.embed_passages([Passage("page: 1\n\nA chart.", make_image()), Passage("A text.")])
     close(list(stored.values()), expected)
 
 
@@ -167,7 +167,7 @@ def test_multi_modal_index(embedding, pages):
     hits = index.as_retriever(image_similarity_top_k=3).image_to_image_retrieve(pages[1].image_path)
     assert hits[0].node_id == pages[1].node_id
     assert hits[0].score == pytest.approx(1, abs=1e-5)
-    hits = index.as_retriever(image_similarity_top_k=3).text_to_image_retrieve("a red picture")
+    hits = index.as_retriever(image_similarity_top_k=3).text_to_image_retrieve("a red image")
     assert {hit.node_id for hit in hits} == {page.node_id for page in pages}
 
 
@@ -209,4 +209,4 @@ async def test_qdrant_async_pipeline(embedding, pages):
 def test_plain_nodes_are_embedded_too(embedding, model):
     node = Node(image_resource=MediaResource(data=png()), metadata={"page": 1})
     (done,) = NemotronPageEmbedder(embed_model=embedding)([node])
-    close(done.embedding, model.embed_passages([Passage(image=picture())])[0])
+    close(done.embedding, model.embed_passages([Passage(image=make_image())])[0])

@@ -13,13 +13,13 @@ from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEng
 from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import NodeWithScore
 
-from event_loop import stays_free
-from index_helpers import add
 from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
-from llama_pages import PAGE_TEXTS, SeeingLLM, ask, debug_manager, listening, png_file, same, texts
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.event_loop import stays_free
+from support.llama_index import PAGE_TEXTS, SeeingLLM, ask, debug_manager, listening, png_file, same, texts
+from support.pages import add
 
 # ---- async, threads, events -------------------------------------------------------------------------------------
 
@@ -30,11 +30,11 @@ async def test_async_answers_as_sync_and_concurrent_as_serial(kind, reranking, r
     source = request.getfixturevalue(kind)
     options = {"embedder": FakeEmbedder()} if kind == "folder" else {}
     with NemotronPageRetriever(source, reranker=FakeReranker() if reranking else None, **options) as retriever:
-        questions = [f"{text} {n}" for n, text in enumerate(PAGE_TEXTS * 4)]
-        together = await asyncio.gather(*[retriever.aretrieve(question) for question in questions])
-        in_threads = await asyncio.gather(*[asyncio.to_thread(retriever.retrieve, question) for question in questions])
-        for question, one, other in zip(questions, together, in_threads, strict=True):
-            serial = retriever.retrieve(question)
+        queries = [f"{text} {n}" for n, text in enumerate(PAGE_TEXTS * 4)]
+        together = await asyncio.gather(*[retriever.aretrieve(query) for query in queries])
+        in_threads = await asyncio.gather(*[asyncio.to_thread(retriever.retrieve, query) for query in queries])
+        for query, one, other in zip(queries, together, in_threads, strict=True):
+            serial = retriever.retrieve(query)
             same(one, serial)
             same(other, serial)
 
@@ -58,13 +58,13 @@ class SlowReranker(FakeReranker):
 
 
 async def test_the_event_loop_keeps_ticking(folder, tmp_path):
-    question = ask(query_str="red apples", image_path=str(png_file(tmp_path)))
+    query = ask(query_str="red apples", image_path=str(png_file(tmp_path)))
     with NemotronPageRetriever(folder, embedder=SlowEmbedder(), reranker=SlowReranker()) as retriever:
-        assert len(await retriever.aretrieve(question)) == 4
-        assert await stays_free(lambda: retriever.aretrieve(question), within=0.1)
+        assert len(await retriever.aretrieve(query)) == 4
+        assert await stays_free(lambda: retriever.aretrieve(query), within=0.1)
 
 
-async def test_events_come_in_pairs_and_hold_no_picture(index, collection):
+async def test_events_come_in_pairs_and_hold_no_image(index, collection):
     for source in (index, collection):
         manager, handler = debug_manager()
         retriever = NemotronPageRetriever(source, reranker=FakeReranker(), callback_manager=manager)
@@ -143,14 +143,14 @@ async def test_query_engine_async(two, streaming):
     check(response, llm)
 
 
-async def test_query_engine_with_a_picture_in_the_question(index, tmp_path):
+async def test_query_engine_with_an_image_in_the_query(index, tmp_path):
     llm = SeeingLLM()
     page = index.search("blue whales", k=1)[0].page
-    page.image.save(tmp_path / "question.png")
+    page.image.open().save(tmp_path / "query.png")
     retriever = NemotronPageRetriever(index, similarity_top_k=1)
     engine = RetrieverQueryEngine.from_args(retriever, llm=llm, multimodal=True)
-    question = ask(image_path=str(tmp_path / "question.png"))
-    for response in (engine.query(question), await engine.aquery(question)):
+    query = ask(image_path=str(tmp_path / "query.png"))
+    for response in (engine.query(query), await engine.aquery(query)):
         assert texts(response.source_nodes) == ["blue whales"]
     assert len(llm.blocks(ImageBlock)) == 2
 
@@ -160,7 +160,7 @@ def test_citations(two, use_async, index):
     llm = SeeingLLM()
     engine = CitationQueryEngine(retriever=two, llm=llm, multimodal=True)
     response = asyncio.run(engine.aquery("red apples")) if use_async else engine.query("red apples")
-    assert len(response.source_nodes) == 4  # LlamaIndex cites a page's text and its picture apart
+    assert len(response.source_nodes) == 4  # LlamaIndex cites a page's text and its image apart
     assert len(llm.blocks(ImageBlock)) == 2
     assert "Source 4:" in llm.text()
     assert "green apples and pears" in llm.text()

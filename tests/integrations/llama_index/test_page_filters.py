@@ -6,11 +6,11 @@ import pytest
 from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
 from qdrant_client import models
 
-from index_helpers import add
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder
+from support.pages import add
 
 
 def one(key, value, operator="=="):
@@ -79,6 +79,9 @@ def test_filters_of_an_index(tagged_index, filters, expected):
 def test_filters_name_an_indexes_fields_as_nodes_do(retriever, pdf):
     for filters, count in [
         (one("file_path", str(pdf)), 4),
+        (one("source", str(pdf)), 4),
+        ({"source": str(pdf), "page_number": 2}, 1),
+        ({"source": "other.pdf"}, 0),
         ({"file_path": "other.pdf"}, 0),
         ({"total_pages": 4}, 4),
         (models.Filter(must=[models.FieldCondition(key="number", match=models.MatchValue(value=2))]), 1),
@@ -86,8 +89,16 @@ def test_filters_name_an_indexes_fields_as_nodes_do(retriever, pdf):
         retriever.filters = filters
         assert len(retriever.retrieve("apples")) == count
     retriever.filters = one("file_name", "nature.pdf")
-    with pytest.raises(InputError, match="does not store file_name; filter on file_path"):
+    with pytest.raises(InputError, match="does not store file_name; filter on source, page_number"):
         retriever.retrieve("apples")
+    retriever.filters = {"source": "a.pdf", "file_path": "b.pdf"}
+    with pytest.raises(InputError, match="mean the same: source, file_path"):
+        retriever.retrieve("apples")
+
+
+def test_a_collection_finds_pages_by_the_same_words(collection, pdf):
+    for filters, count in [({"source": str(pdf)}, 4), (one("file_path", str(pdf)), 4), ({"source": "other.pdf"}, 0)]:
+        assert len(NemotronPageRetriever(collection, filters=filters).retrieve("apples")) == count
 
 
 def test_qdrants_own_filters_of_a_collection(collection):

@@ -1,4 +1,4 @@
-"""NemotronPageRetriever over an index of ours: what it finds, by which questions, ranked how."""
+"""NemotronPageRetriever over an index of ours: what it finds, by which queries, ranked how."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import ImageNode, MetadataMode, TextNode
 
-from index_helpers import add, text_page
 from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever, NodeCollection
-from llama_pages import ask, png_file, same, texts
+from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import ClosedError, ImageError, IndexMismatchError, InputError
-from nemotron_rag.images import load_image
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 from nemotron_rag.types import Page
+from support.llama_index import ask, png_file, same, texts
+from support.pages import add, text_page
 
 # ---- an index of ours -------------------------------------------------------------------------------------------
 
@@ -30,12 +30,13 @@ def test_class():
     assert issubclass(NemotronPageRetriever, BaseRetriever)
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_torch():
     code = "import sys, llama_index.retrievers.nemotron_rag; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
-def test_pages_come_back_as_image_nodes_with_text_picture_and_metadata(retriever, index, pdf, folder):
+def test_pages_come_back_as_image_nodes_with_text_image_and_metadata(retriever, index, pdf, folder):
     found = retriever.retrieve("red apples")
     assert len(found) == 4
     hits = index.search("red apples")
@@ -56,6 +57,7 @@ def test_pages_come_back_as_image_nodes_with_text_picture_and_metadata(retriever
             "page_number": 1,
             "file_name": "nature.pdf",
             "file_path": str(pdf),
+            "source": str(pdf),
             "total_pages": 4,
             "page_image_path": node.image_path,
             "year": 2024,
@@ -91,7 +93,7 @@ def test_an_index_by_its_folder_is_opened_by_the_first_search(folder, form, monk
             opened.append(self)
             super().__init__(*args, **options)
 
-    monkeypatch.setattr("llama_index.retrievers.nemotron_rag._sources.PageIndex", Spy)
+    monkeypatch.setattr("nemotron_rag.index.lazy.PageIndex", Spy)
     with NemotronPageRetriever(form(folder), embedder=FakeEmbedder()) as one:
         assert opened == []
         first = one.retrieve("blue whales")
@@ -133,53 +135,53 @@ def test_options_of_an_index_by_location_are_passed_on(tmp_path, pdf):
         retriever.retrieve("apples")
 
 
-# ---- questions --------------------------------------------------------------------------------------------------
+# ---- queries --------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_finds_the_page_that_shows_it(index, tmp_path):
+def test_an_image_finds_the_page_that_shows_it(index, tmp_path):
     retriever = NemotronPageRetriever(index, similarity_top_k=2)
     page = index.search("blue whales", k=1)[0].page
-    page.image.save(tmp_path / "question.png")
-    found = retriever.retrieve(ask(image_path=str(tmp_path / "question.png")))
+    page.image.open().save(tmp_path / "query.png")
+    found = retriever.retrieve(ask(image_path=str(tmp_path / "query.png")))
     assert found[0].node_id == page.id
     assert len(found) == 2
     assert [item.score for item in found] == pytest.approx([hit.score for hit in index.search_image(page.image, k=2)])
 
 
-def test_words_and_a_picture_are_joined_by_their_ranks(retriever, index, tmp_path):
+def test_words_and_an_image_are_joined_by_their_ranks(retriever, index, tmp_path):
     whale = index.search("blue whales", k=1)[0].page
-    whale.image.save(tmp_path / "question.png")
-    found = retriever.retrieve(ask(query_str="red apples", image_path=str(tmp_path / "question.png")))
+    whale.image.open().save(tmp_path / "query.png")
+    found = retriever.retrieve(ask(query_str="red apples", image_path=str(tmp_path / "query.png")))
     by_words = [hit.page.id for hit in index.search("red apples")]
-    by_picture = [hit.page.id for hit in index.search_image(whale.image)]
-    expected = {i: 1 / (61 + by_words.index(i)) + 1 / (61 + by_picture.index(i)) for i in by_words}
+    by_image = [hit.page.id for hit in index.search_image(whale.image)]
+    expected = {i: 1 / (61 + by_words.index(i)) + 1 / (61 + by_image.index(i)) for i in by_words}
     assert {item.node_id: item.score for item in found} == pytest.approx(expected)
     assert [item.score for item in found] == sorted(expected.values(), reverse=True)
-    assert {by_words[0], by_picture[0]} <= {item.node_id for item in found[:3]}
+    assert {by_words[0], by_image[0]} <= {item.node_id for item in found[:3]}
 
 
-def test_other_wordings_of_a_question_are_searched_too(index):
+def test_other_wordings_of_a_query_are_searched_too(index):
     retriever = NemotronPageRetriever(index, similarity_top_k=3)
     found = retriever.retrieve(ask(query_str="?", custom_embedding_strs=["red apples", "blue whales"]))
     assert {"red apples", "blue whales"} <= set(texts(found))
 
 
-def test_the_question_is_left_as_it_was(retriever):
-    question = ask(query_str="red apples", embedding=[1.0, 2.0])  # of another model
-    before = question.to_dict()
-    retriever.retrieve(question)
-    assert question.to_dict() == before
+def test_the_query_is_left_as_it_was(retriever):
+    query = ask(query_str="red apples", embedding=[1.0, 2.0])  # of another model
+    before = query.to_dict()
+    retriever.retrieve(query)
+    assert query.to_dict() == before
 
 
-@pytest.mark.parametrize("question", ["", "  ", ask(), ask(custom_embedding_strs=[""])])
-async def test_a_question_must_hold_something(retriever, question):
+@pytest.mark.parametrize("query", ["", "  ", ask(), ask(custom_embedding_strs=[""])])
+async def test_a_query_must_hold_something(retriever, query):
     with pytest.raises(InputError, match="got neither"):
-        retriever.retrieve(question)
+        retriever.retrieve(query)
     with pytest.raises(InputError, match="got neither"):
-        await retriever.aretrieve(question)
+        await retriever.aretrieve(query)
 
 
-def test_a_picture_that_cannot_be_read_is_an_error(retriever, tmp_path):
+def test_an_image_that_cannot_be_read_is_an_error(retriever, tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png"):
         retriever.retrieve(ask(image_path=str(tmp_path / "gone.png")))
     with pytest.raises(ImageError, match="never fetched"):
@@ -189,8 +191,8 @@ def test_a_picture_that_cannot_be_read_is_an_error(retriever, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"similarity_top_k": 0}, "similarity_top_k must be a whole number from 1 on, got 0"),
-        ({"top_n": "3"}, "top_n must be a whole number from 1 on, got '3'"),
+        ({"similarity_top_k": 0}, "similarity_top_k must be a positive integer, got 0"),
+        ({"top_n": "3"}, "top_n must be a positive integer, got '3'"),
         ({"embedder": FakeEmbedder()}, "embedder belong to an index by location"),
         ({"index": 7}, "wanted index as a folder"),
     ],
@@ -201,7 +203,7 @@ def test_arguments_are_checked(index, arguments, message):
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path):
-    with pytest.raises(InputError, match="no index folder"):
+    with pytest.raises(InputError, match="there is no index: .*nothing"):
         NemotronPageRetriever(tmp_path / "nothing", embedder=FakeEmbedder()).retrieve("apples")
     assert not (tmp_path / "nothing").exists()
 
@@ -229,13 +231,14 @@ class Seeing(FakeReranker):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_reranker_sees_picture_and_text(index, wrapped):
+def test_a_reranker_sees_image_and_text(index, wrapped):
     model = Seeing()
     reranker = NemotronRerank(model, top_n=3) if wrapped else model
     retriever = NemotronPageRetriever(index, reranker=reranker, similarity_top_k=4, top_n=2)
     found = retriever.retrieve("red apples")
     assert texts(found) == ["", "red apples"]
-    assert [item.score for item in found] == [0.0, -len("year: 2024\n\nred apples")]
+    read = "year: 2024\n\nred apples" if wrapped else "red apples"  # PageIndex.search reads no metadata
+    assert [item.score for item in found] == [0.0, -len(read)]
     assert sorted(passage.modality for passage in model.seen) == ["image"] + ["image_text"] * 3
     assert all("page_label" not in passage.text for passage in model.seen)
     if wrapped:
@@ -262,46 +265,46 @@ def test_an_open_indexes_own_reranker_ranks(folder):
         assert texts(NemotronPageRetriever(index, top_n=1).retrieve("red apples")) == [""]
 
 
-async def test_a_picture_alone_is_not_reranked(index, tmp_path):
+async def test_an_image_alone_is_not_reranked(index, tmp_path):
     model = Seeing()
     retriever = NemotronPageRetriever(index, reranker=model, top_n=3)
-    question = ask(image_path=str(png_file(tmp_path)))
-    assert len(retriever.retrieve(question)) == len(await retriever.aretrieve(question)) == 3
+    query = ask(image_path=str(png_file(tmp_path)))
+    assert len(retriever.retrieve(query)) == len(await retriever.aretrieve(query)) == 3
     assert model.seen == []
-    question.query_str = "red apples"
-    assert len(retriever.retrieve(question)) == 3
+    query.query_str = "red apples"
+    assert len(retriever.retrieve(query)) == 3
     assert len(model.seen) == 4
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_picture_costs_only_itself(index, caplog):
-    path = Path(index.search("red apples", k=1)[0].image_path)
-    path.unlink()
+def test_a_lost_image_costs_only_itself(index, caplog):
+    index.search("red apples", k=1)[0].page.image.path.unlink()
     retriever = NemotronPageRetriever(index, reranker=Seeing())
     with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
         found = {item.node.text: item.node for item in retriever.retrieve("red apples")}
     assert len(found) == 4
     assert type(found["red apples"]) is TextNode
-    assert "comes without its picture" in caplog.text
+    assert "comes without its image" in caplog.text
 
 
 def test_inline_images(index):
     node = NemotronPageRetriever(index, inline_images=True).retrieve("red apples")[0].node
     assert (node.image_path, node.image_mimetype) == (None, "image/png")
     shown = index.search("red apples", k=1)[0].page.image
-    assert load_image(base64.b64decode(node.image)).tobytes() == shown.tobytes()
+    assert base64.b64decode(node.image) == shown.read_bytes()
+    assert load_image(base64.b64decode(node.image)).tobytes() == shown.open().tobytes()
     assert "page_image_path" not in node.metadata
 
 
-def test_pictures_that_are_no_files_come_inline(pdf):
+def test_images_that_are_no_files_come_inline(pdf):
     with PageIndex(embedder=FakeEmbedder(), dpi=72) as index:  # in memory
         add(index, pdf, ocr="never")
         assert all(item.node.image for item in NemotronPageRetriever(index).retrieve("apples"))
 
 
-def test_an_index_without_pictures_gives_texts():
+def test_an_index_without_images_gives_texts():
     with PageIndex(embedder=FakeEmbedder(), images=None) as index:
         add(index, [text_page(1, "red apples", source="a/b.pdf"), Page(id="x", number=2, text="whales")])
         found = NemotronPageRetriever(index).retrieve("apples")
@@ -311,4 +314,5 @@ def test_an_index_without_pictures_gives_texts():
             "page_number": 1,
             "file_name": "b.pdf",
             "file_path": "a/b.pdf",
+            "source": "a/b.pdf",
         }

@@ -1,4 +1,4 @@
-"""Inside LlamaIndex's query engines: the reranked pictures and their texts reach the LLM."""
+"""Inside LlamaIndex's query engines: the reranked images and their texts reach the LLM."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from llama_index.core.schema import ImageNode, TextNode
 
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding, NemotronPageEmbedder
 from llama_index.postprocessor.nemotron_rag_rerank import KeepPageText, NemotronRerank
-from llama_pages import RedReranker, SeeingLLM, b64, listening, png_file, uri
 from nemotron_rag.testing import FakeEmbedder
+from support.llama_index import RedReranker, SeeingLLM, b64, listening, png_file, uri
 
-QUESTION = "revenue"
+QUERY = "revenue"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def engine(retriever, llm, **settings):
 
 
 def check(response, llm):
-    """The three pages about revenue, reddest first, with pictures and texts."""
+    """The three pages about revenue, reddest first, with images and texts."""
     assert [item.node.metadata["page"] for item in response.source_nodes] == [2, 3, 1]
     assert len(llm.blocks(ImageBlock)) == 3
     assert all(block.resolve_image().read()[:4] == b"\x89PNG" for block in llm.blocks(ImageBlock))
@@ -66,63 +66,63 @@ def check(response, llm):
 
 
 def test_sync(retriever, llm):
-    response = engine(retriever, llm).query(QUESTION)
+    response = engine(retriever, llm).query(QUERY)
     assert str(response) == "It rose."
     check(response, llm)
 
 
 async def test_async(retriever, llm):
-    response = await engine(retriever, llm).aquery(QUESTION)
+    response = await engine(retriever, llm).aquery(QUERY)
     assert str(response) == "It rose."
     check(response, llm)
 
 
 def test_streaming(retriever, llm):
-    response = engine(retriever, llm, streaming=True).query(QUESTION)
+    response = engine(retriever, llm, streaming=True).query(QUERY)
     assert "".join(response.response_gen) == "It rose."
     check(response, llm)
 
 
 async def test_async_streaming(retriever, llm):
-    response = await engine(retriever, llm, streaming=True).aquery(QUESTION)
+    response = await engine(retriever, llm, streaming=True).aquery(QUERY)
     assert "".join([token async for token in response.async_response_gen()]) == "It rose."
     check(response, llm)
 
 
 @pytest.mark.parametrize("mode", ["compact", "refine", "tree_summarize", "simple_summarize"])
 def test_response_modes(mode, retriever, llm):
-    check(engine(retriever, llm, response_mode=mode).query(QUESTION), llm)
+    check(engine(retriever, llm, response_mode=mode).query(QUERY), llm)
 
 
 def test_as_query_engine(pages, embedding, llm):
     index = VectorStoreIndex(NemotronPageEmbedder(embed_model=embedding)(pages), embed_model=embedding)
     reranker = NemotronRerank(RedReranker(), top_n=3)
     made = index.as_query_engine(llm=llm, similarity_top_k=5, node_postprocessors=[reranker], multimodal=True)
-    check(made.query(QUESTION), llm)
+    check(made.query(QUERY), llm)
 
 
 def test_without_a_reranker_a_converter_keeps_the_text(retriever, llm):
     made = RetrieverQueryEngine.from_args(
         retriever=retriever, llm=llm, node_postprocessors=[KeepPageText()], multimodal=True
     )
-    made.query(QUESTION)
+    made.query(QUERY)
     assert len(llm.blocks(ImageBlock)) == 4
     assert all(word in llm.text() for word in ("first", "second", "third", "fourth", "fifth"))
 
 
-def test_without_pictures_for_the_llm(retriever, llm):
+def test_without_images_for_the_llm(retriever, llm):
     reranker = NemotronRerank(RedReranker(), top_n=3)
     made = RetrieverQueryEngine.from_args(retriever=retriever, llm=llm, node_postprocessors=[reranker])
-    made.query(QUESTION)
+    made.query(QUERY)
     assert "second" in llm.text()
 
 
-def test_a_page_whose_picture_has_gone_is_answered_from_its_text(pages, embedding, llm):
+def test_a_page_whose_image_has_gone_is_answered_from_its_text(pages, embedding, llm):
     pages[0].embedding = [0.1] * 16
     pages[0].image_path = "/gone/page.png"
     index = VectorStoreIndex(pages[:1], embed_model=embedding)
-    reranker = NemotronRerank(RedReranker(), on_missing_image="text")
-    index.as_query_engine(llm=llm, node_postprocessors=[reranker], multimodal=True).query(QUESTION)
+    reranker = NemotronRerank(RedReranker(), on_image_error="text")
+    index.as_query_engine(llm=llm, node_postprocessors=[reranker], multimodal=True).query(QUERY)
     assert "first" in llm.text()
     assert llm.blocks(ImageBlock) == []
 
@@ -137,9 +137,9 @@ def test_citations(use_async, pages, embedding, llm):
         node_postprocessors=[NemotronRerank(RedReranker(), top_n=3)],
         multimodal=True,
     )
-    response = asyncio.run(made.aquery(QUESTION)) if use_async else made.query(QUESTION)
+    response = asyncio.run(made.aquery(QUERY)) if use_async else made.query(QUERY)
     sources = [item.node.metadata["page"] for item in response.source_nodes]
-    assert sources == [2, 2, 3, 3, 1, 1]  # LlamaIndex cites a page's text and its picture apart
+    assert sources == [2, 2, 3, 3, 1, 1]  # LlamaIndex cites a page's text and its image apart
     assert len(llm.blocks(ImageBlock)) == 3
     assert "Source 6:" in llm.text()
     assert all(word in llm.text() for word in ("first", "second", "third"))
@@ -151,13 +151,13 @@ def test_fusion(use_async, retriever, llm):
         [retriever, retriever], llm=llm, num_queries=1, similarity_top_k=5, mode="reciprocal_rerank", use_async=False
     )
     made = engine(fused, llm)
-    response = asyncio.run(made.aquery(QUESTION)) if use_async else made.query(QUESTION)
+    response = asyncio.run(made.aquery(QUERY)) if use_async else made.query(QUERY)
     check(response, llm)
 
 
 def test_the_rerank_is_part_of_the_trace(retriever, llm):
     with listening() as listener:
-        engine(retriever, llm).query(QUESTION)
+        engine(retriever, llm).query(QUERY)
     names = listener.names()
     order = [names.index(name) for name in ("RetrievalEndEvent", "ReRankStartEvent", "ReRankEndEvent")]
     assert order == sorted(order)

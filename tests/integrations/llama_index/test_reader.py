@@ -27,13 +27,13 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from PIL import Image
 from pydantic import PrivateAttr
 
-from index_helpers import make_pdf
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.readers.nemotron_rag import PageDocument, PDFPageReader
+from nemotron_rag.documents.images import load_image
+from nemotron_rag.documents.pdf import PdfBudget, read_pdf
 from nemotron_rag.errors import InputError, PdfError, PdfPasswordError, StoreError
-from nemotron_rag.images import load_image
-from nemotron_rag.pdf import PdfBudget, read_pdf
 from nemotron_rag.testing import FakeEmbedder
+from support.pages import make_pdf
 
 
 class _Numbers(TransformComponent):
@@ -55,7 +55,7 @@ def pdf(tmp_path):
 
 @pytest.fixture
 def reader(tmp_path):
-    return PDFPageReader(image_folder=tmp_path / "pictures", workers=0)
+    return PDFPageReader(image_folder=tmp_path / "images", workers=0)
 
 
 def test_class():
@@ -63,12 +63,13 @@ def test_class():
     assert PDFPageReader.class_name() == "PDFPageReader"
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_torch():
     code = "import sys, llama_index.readers.nemotron_rag; sys.exit('torch' in sys.modules or 'pymupdf' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
-def test_one_document_a_page_with_picture_text_and_metadata(pdf, reader, tmp_path):
+def test_one_document_a_page_with_image_text_and_metadata(pdf, reader, tmp_path):
     pages = reader.load_data(pdf)
     assert [page.text for page in pages] == ["red apples", "", "green pears"]
     assert all(isinstance(page, Document) for page in pages)
@@ -80,16 +81,17 @@ def test_one_document_a_page_with_picture_text_and_metadata(pdf, reader, tmp_pat
             "page_number": 1,
             "file_name": "fruit.pdf",
             "file_path": str(pdf),
+            "source": str(pdf),
             "total_pages": 3,
             "page_image_path": first.image_path,
         }.items()
     )
-    picture = Path(first.image_path)
-    assert picture.is_relative_to(tmp_path / "pictures")
-    assert picture.is_absolute()
-    assert hashlib.sha256(picture.read_bytes()).hexdigest() == first.metadata["page_image_sha256"]
+    image = Path(first.image_path)
+    assert image.is_relative_to(tmp_path / "images")
+    assert image.is_absolute()
+    assert hashlib.sha256(image.read_bytes()).hexdigest() == first.metadata["page_image_sha256"]
     shown = next(read_pdf(pdf, pages=[1], workers=0)).image
-    assert load_image(picture).tobytes() == shown.tobytes()
+    assert load_image(image).tobytes() == shown.tobytes()
 
 
 def test_ids_are_uuids_that_follow_from_content_and_page(pdf, reader):
@@ -127,17 +129,17 @@ def test_pages_are_read_a_few_ahead_of_their_taking(tmp_path, reader):
     pdf = make_pdf(tmp_path / "long.pdf", *map(str, range(12)))
     pages = reader.lazy_load_data(pdf)
     assert next(pages).text == "0"
-    assert len(list((tmp_path / "pictures").rglob("*.png"))) <= 5
+    assert len(list((tmp_path / "images").rglob("*.png"))) <= 5
     assert [page.text for page in pages] == list(map(str, range(1, 12)))
     pages = reader.lazy_load_data(pdf)
     next(pages)
     pages.close()  # whoever stops early leaves nothing running
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nemotron-rag pictures")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nemotron-rag images")]
 
 
-def test_equal_pictures_share_a_file_and_other_sizes_do_not(tmp_path):
+def test_equal_images_share_a_file_and_other_sizes_do_not(tmp_path):
     pdf = make_pdf(tmp_path / "a.pdf", "same", "same")
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     paths = {page.image_path for page in PDFPageReader(image_folder=folder, workers=0).load_data(pdf)}
     larger = {page.image_path for page in PDFPageReader(image_folder=folder, dpi=50, workers=0).load_data(pdf)}
     assert len(paths) == len(larger) == 1
@@ -145,14 +147,27 @@ def test_equal_pictures_share_a_file_and_other_sizes_do_not(tmp_path):
     assert sorted(map(str, folder.rglob("*.*"))) == sorted(paths | larger)  # and no temporary files
 
 
-def test_pictures_go_to_the_users_cache_by_default(pdf, tmp_path, monkeypatch):
+def test_images_go_to_the_users_cache_by_default(pdf, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     page = PDFPageReader(workers=0).load_data(pdf)[0]
     assert Path(page.image_path).is_relative_to(tmp_path / "cache" / "nemotron-rag" / "pages")
 
 
+def test_the_cache_folder_is_that_of_the_system(pdf, tmp_path, monkeypatch):
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *name, **_: tmp_path.joinpath("Library", *name))
+    page = PDFPageReader(workers=0).load_data(pdf)[0]
+    assert Path(page.image_path).is_relative_to(tmp_path / "Library" / "nemotron-rag" / "pages")
+
+
+def test_webp(pdf, tmp_path):
+    page = PDFPageReader(image_folder=tmp_path, image_format="webp", workers=0).load_data(pdf)[0]
+    assert page.image_path.endswith(".webp")
+    assert page.image_mimetype == page.as_node().image_mimetype == "image/webp"
+    assert Image.open(io.BytesIO(Path(page.image_path).read_bytes())).format == "WEBP"
+
+
 def test_inline_images_write_no_file(pdf, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     page = PDFPageReader(image_folder=folder, inline_images=True, image_format="jpeg", workers=0).load_data(pdf)[0]
     data = base64.b64decode(page.image)
     assert Image.open(io.BytesIO(data)).format == "JPEG"
@@ -290,7 +305,7 @@ def test_a_page_is_restored_and_copied_as_it_was(pdf, reader):
     assert PageDocument.from_dict(page.to_dict()) == page  # the file is not asked for
 
 
-def test_a_node_parser_keeps_the_picture(pdf, reader):
+def test_a_node_parser_keeps_the_image(pdf, reader):
     pages = reader.load_data(pdf)
     nodes = SentenceSplitter().get_nodes_from_documents(pages)
     assert [(node.text, node.image_path) for node in nodes] == [(page.text, page.image_path) for page in pages]
@@ -311,7 +326,7 @@ def test_every_page_survives_the_building_of_an_index(pdf, reader, build, capsys
     assert capsys.readouterr().out == ""  # LlamaIndex prints what it skips
 
 
-def test_the_pipelines_cache_tells_pages_apart_by_their_pictures(tmp_path, reader):
+def test_the_pipelines_cache_tells_pages_apart_by_their_images(tmp_path, reader):
     document = pymupdf.open()
     for color in ((1, 0, 0), (0, 0, 1)):
         page = document.new_page(width=100, height=100)

@@ -17,9 +17,9 @@ from llama_index.core.schema import ImageNode, MediaResource, MetadataMode, Node
 
 from llama_index.embeddings.nemotron_rag import PageNode
 from llama_index.postprocessor.nemotron_rag_rerank import KeepPageText, NemotronRerank
-from llama_pages import FORMS, RedReranker, b64, debug_manager, listening, picture_nodes, png_file
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError, NonFiniteError, UnknownModelError
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.llama_index import FORMS, RedReranker, b64, debug_manager, image_nodes, listening, png_file
 
 ASK = "revenue"
 
@@ -48,13 +48,13 @@ def test_class():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_picture_and_text_of_every_form_are_scored_together(form, tmp_path):
+def test_image_and_text_of_every_form_are_scored_together(form, tmp_path):
     reranker = NemotronRerank(RedReranker())
-    node = picture_nodes(tmp_path, text="the revenue")[form]
-    both, only_picture = (picture_nodes(tmp_path, text=text)[form] for text in ("the revenue", ""))
-    results = reranker.postprocess_nodes(scored(node, TextNode(text="revenue"), only_picture, both), query_str=ASK)
+    node = image_nodes(tmp_path, text="the revenue")[form]
+    both, only_image = (image_nodes(tmp_path, text=text)[form] for text in ("the revenue", ""))
+    results = reranker.postprocess_nodes(scored(node, TextNode(text="revenue"), only_image, both), query_str=ASK)
     assert [round(item.score, 1) for item in results] == [11.0, 11.0, 10.0, 1.0]
-    assert [item.node_id for item in results[2:]] == [results[2].node_id, only_picture.node_id]
+    assert [item.node_id for item in results[2:]] == [results[2].node_id, only_image.node_id]
     assert all(type(item.score) is float for item in results)
 
 
@@ -69,18 +69,13 @@ def test_default_top_n():
     assert len(NemotronRerank(FakeReranker()).postprocess_nodes(texts(*"abcdefg"), query_str="a")) == 5
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_batches_do_not_change_the_order(batch_size):
+def test_all_nodes_are_scored_in_one_call():
     model = RedReranker()
-    reranker = NemotronRerank(model, batch_size=batch_size, top_n=None)
     nodes = scored(*[ImageNode(image=b64(red)) for red in (20, 250, 100, 200, 60)])
-    order = [
-        nodes.index(next(n for n in nodes if n.node_id == r.node_id))
-        for r in reranker.postprocess_nodes(nodes, query_str="red")
-    ]
-    assert order == [1, 3, 2, 4, 0]
-    assert max(model.calls) <= batch_size
-    assert sum(model.calls) == 5
+    results = NemotronRerank(model, top_n=None).postprocess_nodes(nodes, query_str="red")
+    places = {item.node_id: i for i, item in enumerate(nodes)}
+    assert [places[item.node_id] for item in results] == [1, 3, 2, 4, 0]
+    assert model.calls == [5]
 
 
 def test_equal_scores_keep_the_order_and_none_scores_are_no_problem():
@@ -98,14 +93,16 @@ def test_threshold_and_transform():
         nodes, query_str="x"
     )
     assert [item.score for item in share] == [pytest.approx(1 / (1 + np.exp(-4)))]
+    doubled = NemotronRerank(model, score_transform=lambda logit: 2 * logit, score_threshold=-2.0)
+    assert [item.score for item in doubled.postprocess_nodes(nodes, query_str="x")] == [8.0, -2.0]
     every = NemotronRerank(Constant(-3000, 0, 3000), score_transform="sigmoid").postprocess_nodes(nodes, query_str="x")
     assert [item.score for item in every] == [1.0, 0.5, 0.0]
 
 
-@pytest.mark.parametrize("settings", [{}, {"keep_retrieval_score": True}, {"on_missing_image": "text"}])
+@pytest.mark.parametrize("settings", [{}, {"keep_retrieval_score": True}, {"on_image_error": "text"}])
 def test_nothing_of_the_callers_changes(settings, tmp_path):
-    nodes = scored(*picture_nodes(tmp_path, text="revenue").values(), TextNode(text="a", metadata={"page": 1}))
-    if "on_missing_image" in settings:
+    nodes = scored(*image_nodes(tmp_path, text="revenue").values(), TextNode(text="a", metadata={"page": 1}))
+    if "on_image_error" in settings:
         nodes += scored(ImageNode(image_path="/gone.png", text="a"))
     before = copy.deepcopy(nodes)
     identities = [id(item.node) for item in nodes]
@@ -138,7 +135,7 @@ def test_the_retrieval_score_is_kept_out_of_every_prompt(node):
     assert "retrieval_score" not in node.metadata
 
 
-def test_text_reaches_the_llm_beside_the_picture():
+def test_text_reaches_the_llm_beside_the_image():
     nodes = scored(ImageNode(text="revenue", image=b64()))
     (page,) = NemotronRerank(RedReranker()).postprocess_nodes(nodes, query_str=ASK)
     assert type(page.node) is PageNode
@@ -148,51 +145,79 @@ def test_text_reaches_the_llm_beside_the_picture():
     assert (type(kept.node), kept.score) == (PageNode, 0.5)
 
 
-def test_missing_pictures_by_policy(caplog):
+def test_missing_images_by_policy(caplog):
     gone = ImageNode(text="revenue", image_path="/gone/page.png")
     nodes = scored(TextNode(text="a"), gone, ImageNode(image=b64()))
-    with pytest.raises(ImageError, match=f"node 1 .{gone.node_id}.*gone/page.png.*on_missing_image="):
-        NemotronRerank(RedReranker()).postprocess_nodes(nodes, query_str=ASK)
-    skipped = NemotronRerank(RedReranker(), on_missing_image="skip").postprocess_nodes(nodes, query_str=ASK)
+    with pytest.raises(ImageError, match=f"node 1 .{gone.node_id}.*gone/page.png.*on_image_error="):
+        NemotronRerank(RedReranker(), on_image_error="raise").postprocess_nodes(nodes, query_str=ASK)
+    skipped = NemotronRerank(RedReranker(), on_image_error="skip").postprocess_nodes(nodes, query_str=ASK)
     assert [round(item.score) for item in skipped] == [1, 0]
-    read = NemotronRerank(RedReranker(), on_missing_image="text").postprocess_nodes(nodes, query_str=ASK)
-    assert [(item.node_id == gone.node_id, round(item.score)) for item in read] == [(True, 10), (False, 1), (False, 0)]
-    assert [block.text for block in read[0].node.get_content_blocks()] == ["revenue"]
+    for settings in ({}, {"on_image_error": "text"}):
+        read = NemotronRerank(RedReranker(), **settings).postprocess_nodes(nodes, query_str=ASK)
+        order = [(item.node_id == gone.node_id, round(item.score)) for item in read]
+        assert order == [(True, 10), (False, 1), (False, 0)]
+        assert [block.text for block in read[0].node.get_content_blocks()] == ["revenue"]
     assert "/gone/page.png" in caplog.text
 
 
-def test_all_pictures_missing_is_an_empty_result():
+def test_all_images_missing_is_an_empty_result():
     model = RedReranker()
     nodes = scored(ImageNode(image_path="/gone.png"))
-    assert NemotronRerank(model, on_missing_image="skip").postprocess_nodes(nodes, query_str=ASK) == []
+    assert NemotronRerank(model, on_image_error="skip").postprocess_nodes(nodes, query_str=ASK) == []
 
 
-def test_access_settings_reach_the_pictures(tmp_path):
+async def test_nodes_without_anything_to_score_come_last_without_a_score():
+    empty, gone = ImageNode(metadata={"page": 1}), ImageNode(image_path="/gone.png")
+    nodes = scored(empty, TextNode(text="revenue"), gone, TextNode(text="a"))
+    expected = [(nodes[1].node_id, 10.0), (nodes[3].node_id, 0.0), (empty.node_id, None), (gone.node_id, None)]
+    reranker = NemotronRerank(RedReranker())
+    for results in (
+        reranker.postprocess_nodes(nodes, query_str=ASK),
+        await reranker.apostprocess_nodes(nodes, query_str=ASK),
+    ):
+        assert [(item.node_id, item.score) for item in results] == expected
+    skipped = NemotronRerank(RedReranker(), on_unscored="skip").postprocess_nodes(nodes, query_str=ASK)
+    assert [item.score for item in skipped] == [10.0, 0.0]
+    above = NemotronRerank(RedReranker(), score_threshold=0.0).postprocess_nodes(nodes, query_str=ASK)
+    assert [item.score for item in above] == [10.0, 0.0]
+    with pytest.raises(InputError, match=f"neither text nor image in node 0 .{empty.node_id}"):
+        NemotronRerank(RedReranker(), on_unscored="raise").postprocess_nodes(nodes, query_str=ASK)
+
+
+def test_access_settings_reach_the_images(tmp_path):
     nodes = scored(ImageNode(image_path=str(png_file(tmp_path))))
     with pytest.raises(ImageError, match="outside the allowed folders"):
-        NemotronRerank(RedReranker(), image_roots=["/data"]).postprocess_nodes(nodes, query_str=ASK)
+        NemotronRerank(RedReranker(), image_roots=["/data"], on_image_error="raise").postprocess_nodes(
+            nodes, query_str=ASK
+        )
 
 
-def test_questions():
+def test_queries():
     reranker = NemotronRerank(FakeReranker())
     with pytest.raises(ValueError, match="Missing query bundle"):
         reranker.postprocess_nodes(texts("a"))
     with pytest.raises(ValueError, match="Cannot specify both"):
         reranker.postprocess_nodes(texts("a"), QueryBundle("a"), query_str="a")
-    with pytest.raises(InputError, match="empty query_str with image_path='/a.png'.*text questions"):
+    with pytest.raises(InputError, match="empty query_str with image_path='/a.png'.*text queries"):
         reranker.postprocess_nodes(texts("a"), QueryBundle("", image_path="/a.png"))
     assert len(reranker.postprocess_nodes(texts("a"), QueryBundle("a", image_path="/a.png"))) == 1
 
 
-async def test_async_questions():
+async def test_async_queries():
     with pytest.raises(ValueError, match="Missing query bundle"):
         await NemotronRerank(FakeReranker()).apostprocess_nodes(texts("a"))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_scores_that_are_no_numbers(bad):
-    with pytest.raises(NonFiniteError, match="score of node 1"):
-        NemotronRerank(Constant(1, bad)).postprocess_nodes(texts("a", "b"), query_str="x")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_no_numbers(bad, caplog):
+    nodes = texts("a", "b")
+    results = NemotronRerank(Constant(bad, 1)).postprocess_nodes(nodes, query_str="x")
+    assert [(item.node_id, item.score) for item in results] == [(nodes[1].node_id, 1.0), (nodes[0].node_id, None)]
+    assert f"not finite for node 0 ({nodes[0].node_id})" in caplog.text
+    skipped = NemotronRerank(Constant(bad, 1), on_unscored="skip").postprocess_nodes(nodes, query_str="x")
+    assert [item.score for item in skipped] == [1.0]
+    with pytest.raises(NonFiniteError, match=r"not finite for node 0 .* another dtype"):
+        NemotronRerank(Constant(bad, 1), on_unscored="raise").postprocess_nodes(nodes, query_str="x")
 
 
 def test_too_few_scores():
@@ -210,10 +235,10 @@ def _run(reranker, nodes, query, use_async):
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_events_come_in_pairs_and_carry_no_pictures(use_async, tmp_path):
+def test_events_come_in_pairs_and_carry_no_images(use_async, tmp_path):
     manager, debug = debug_manager()
     reranker = NemotronRerank(RedReranker(), top_n=None, callback_manager=manager)
-    nodes = scored(*picture_nodes(tmp_path).values())
+    nodes = scored(*image_nodes(tmp_path).values())
     with listening() as listener:
         _run(reranker, nodes, ASK, use_async)
     (start,), (end,) = listener.named("ReRankStartEvent"), listener.named("ReRankEndEvent")
@@ -237,7 +262,9 @@ def test_events_come_in_pairs_for_nothing_and_for_errors(use_async):
         assert _run(NemotronRerank(FakeReranker(), callback_manager=manager), [], "x", use_async) == []
         broken = scored(ImageNode(image_path="/gone.png"))
         with pytest.raises(ImageError):
-            _run(NemotronRerank(FakeReranker(), callback_manager=manager), broken, "x", use_async)
+            _run(
+                NemotronRerank(FakeReranker(), callback_manager=manager, on_image_error="raise"), broken, "x", use_async
+            )
         with pytest.raises(ValueError, match="Missing query"):
             _run(NemotronRerank(FakeReranker(), callback_manager=manager), texts("a"), None, use_async)
     names = [name for name in listener.names() if name.startswith(("ReRank", "Exception"))]
@@ -258,7 +285,17 @@ def test_async_has_its_own_span():
 # Settings and serialisation
 
 
-@pytest.mark.parametrize("wrong", [{"top_m": 3}, {"top_n": -1}, {"batch_size": 0}, {"on_missing_image": "ignore"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_m": 3},
+        {"top_n": -1},
+        {"on_image_error": "ignore"},
+        {"on_unscored": "first"},
+        {"score_transform": "tanh"},
+        {"score_threshold": float("nan")},
+    ],
+)
 def test_wrong_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NemotronRerank(FakeReranker(), **wrong)
@@ -269,10 +306,12 @@ def test_wrong_models():
         NemotronRerank("no-such-model")
     with pytest.raises(InputError, match="wanted reranker"):
         NemotronRerank("llama-nemotron-embed-vl-1b-v2")
-    with pytest.raises(InputError, match="loaded reranker, got FakeEmbedder"):
+    with pytest.raises(InputError, match="loaded reranker, got a embedder, FakeEmbedder"):
         NemotronRerank(FakeEmbedder())
     with pytest.raises(InputError, match="device came with a loaded model"):
         NemotronRerank(FakeReranker(), device="cpu")
+    with pytest.raises(InputError, match="no use for dimensions"):
+        NemotronRerank("llama-nemotron-rerank-vl-1b-v2", dimensions=512)
 
 
 def test_what_a_loaded_model_would_not_follow_is_frozen():
@@ -295,11 +334,12 @@ SETTINGS = {
     "keep_retrieval_score": True,
     "score_threshold": 0.1,
     "score_transform": "sigmoid",
-    "on_missing_image": "text",
+    "on_image_error": "text",
+    "on_unscored": "skip",
     "modality": "image",
     "image_roots": [Path("/data")],
     "image_hosts": ["pages.example"],
-    "image_keys": ["picture"],
+    "image_keys": ["image"],
     "metadata_mode": MetadataMode.LLM,
 }
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from contracts import mixed_passages, picture
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import InputError
 from nemotron_rag.runtime.features import vision_features
+from support.contracts import make_image, mixed_passages
+from support.devices import either_device
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,7 @@ def _no_kept_features(monkeypatch):
     vision_features.clear()
 
 
+@pytest.mark.slow
 def test_a_compiled_tower_gives_the_same(reference, monkeypatch):
     """The graph is captured and run as it is: what the compiler makes of it differs from machine to machine."""
     compiled = []
@@ -37,7 +39,7 @@ def test_a_compiled_tower_gives_the_same(reference, monkeypatch):
     graphs = len(compiled)
     assert graphs > 0
     for count in (2, 3, 5):
-        model.embed_passages([Passage(image=picture(i, (200, 280))) for i in range(count)])
+        model.embed_passages([Passage(image=make_image(i, (200, 280))) for i in range(count)])
     assert len(compiled) <= graphs + 1  # not one for each number of tiles
 
 
@@ -46,10 +48,15 @@ def test_models_without_such_a_tower_say_so(reference):
         load_embedder(reference / "embed_text_open_1", device="cpu", compile=True)
 
 
-@pytest.mark.gpu
-def test_the_compiler_gives_the_same_on_the_device(reference):
-    passages = [Passage(image=picture(i, (200, 280))) for i in range(5)]
+@pytest.mark.slow
+@either_device
+def test_the_compiler_gives_the_same_on_the_device(reference, device, monkeypatch):
+    """Compiled in earnest on a GPU; on a CPU captured only."""
+    if device == "cpu":
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    passages = [Passage(image=make_image(i, (200, 280))) for i in range(5)]
     compiled, plain = (
-        load_reranker(reference / "rerank_vl_open_1", device="cuda", compile=compile) for compile in (True, False)
+        load_reranker(reference / "rerank_vl_open_1", device=device, compile=compile) for compile in (True, False)
     )
+    assert compiled._model is not plain._model
     np.testing.assert_allclose(compiled.score("q", passages), plain.score("q", passages), atol=2e-2)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from contracts import MultiVectorEmbedderContract, picture
 from nemotron_rag import Passage, load_embedder, load_multivector_embedder
-from nemotron_rag.errors import CheckpointError, InputError
+from nemotron_rag.errors import InputError
+from support.contracts import MultiVectorEmbedderContract, make_image
 
 CASE = Path(__file__).parents[2] / "data" / "reference" / "colembed_llama_open_1"
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # stated by the case's meta.json
@@ -68,14 +68,14 @@ class TestLlamaNemotronColEmbedVL(MultiVectorEmbedderContract):
 
 def test_tiles_are_the_checkpoints_own_and_can_be_set(model):
     assert model.identity["max_input_tiles"] == 8
-    page = Passage(image=picture(size=(128, 256)))  # two by four tiles of 64 pixels and 4 tokens
+    page = Passage(image=make_image(size=(128, 256)))  # two by four tiles of 64 pixels and 4 tokens
     (rows,) = model.embed_passages([page])
     (fewer,) = load_multivector_embedder(CASE, device="cpu", max_input_tiles=2).embed_passages([page])
     assert len(rows) - len(fewer) == 4 * (9 - 3)
 
 
 def test_pooling_tells_it_from_the_embedder():
-    with pytest.raises(CheckpointError, match="kind multivector_embedder, wanted embedder; load it with load_multi"):
+    with pytest.raises(InputError, match="kind multivector_embedder, wanted embedder; load it with load_multi"):
         load_embedder(CASE)
 
 

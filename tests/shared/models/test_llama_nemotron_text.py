@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from contracts import EmbedderContract, RerankerContract, picture
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError
-from nemotron_rag.models._prompt import Prompt, PromptTokenizer
-from nemotron_rag.models._wording import embed_prompt, rerank_prompt
+from nemotron_rag.models._llama.prompts import embed_prompt, rerank_prompt
+from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
+from support.contracts import EmbedderContract, RerankerContract, make_image
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 EMBED, RERANK = DATA / "embed_text_open_1", DATA / "rerank_text_open_2"
@@ -80,15 +80,15 @@ class TestLlamaNemotronTextEmbed(EmbedderContract):
     def embedder(self):
         return load_embedder(EMBED, device="cpu")
 
-    def test_a_picture_is_never_ignored_where_it_is_all_there_is(self, embedder):
-        with pytest.raises(InputError, match="passage 1 is a picture without text, and .* reads text only"):
-            embedder.embed_passages([Passage("a"), Passage(image=picture())])
-        with pytest.raises(InputError, match="passage 0 is a picture without text"):
-            embedder.embed_passages([Passage(" \n", picture())])
+    def test_an_image_is_never_ignored_where_it_is_all_there_is(self, embedder):
+        with pytest.raises(InputError, match="passage 1 is an image without text, and .* reads text only"):
+            embedder.embed_passages([Passage("a"), Passage(image=make_image())])
+        with pytest.raises(InputError, match="passage 0 is an image without text"):
+            embedder.embed_passages([Passage(" \n", make_image())])
 
     def test_of_a_page_the_text_is_read(self, embedder):
-        with_picture, text = embedder.embed_passages([Passage("a page", picture()), Passage("a page")])
-        np.testing.assert_allclose(with_picture, text, atol=1e-6)
+        with_image, text = embedder.embed_passages([Passage("a page", make_image()), Passage("a page")])
+        np.testing.assert_allclose(with_image, text, atol=1e-6)
 
     def test_lengths_can_be_set(self, embedder):
         assert embedder.identity["max_length_text"] == embedder.identity["max_length_query"] == 8192
@@ -98,7 +98,7 @@ class TestLlamaNemotronTextEmbed(EmbedderContract):
         with pytest.raises(InputError, match="max_length has no key 'image'"):
             load_embedder(EMBED, device="cpu", max_length={"image": 10})
 
-    def test_options_for_pictures_are_refused(self):
+    def test_options_for_images_are_refused(self):
         with pytest.raises(InputError, match="has no use for max_input_tiles; leave it out"):
             load_embedder(EMBED, device="cpu", max_input_tiles=4)
 
@@ -111,17 +111,17 @@ class TestLlamaNemotronTextRerank(RerankerContract):
     def reranker(self):
         return load_reranker(RERANK, device="cpu")
 
-    def test_a_picture_is_never_ignored_where_it_is_all_there_is(self, reranker):
-        with pytest.raises(InputError, match="passage 0 is a picture without text"):
-            reranker.score("a", [Passage(image=picture())])
-        same = reranker.score("a", [Passage("b", picture()), Passage("b")])
+    def test_an_image_is_never_ignored_where_it_is_all_there_is(self, reranker):
+        with pytest.raises(InputError, match="passage 0 is an image without text"):
+            reranker.score("a", [Passage(image=make_image())])
+        same = reranker.score("a", [Passage("b", make_image()), Passage("b")])
         assert same[0] == pytest.approx(same[1], abs=self.tolerance)
 
 
 def test_architectures_tell_embedder_and_reranker_apart(tmp_path):
-    with pytest.raises(CheckpointError, match="is of kind reranker, wanted embedder"):
+    with pytest.raises(InputError, match="is of kind reranker, wanted embedder"):
         load_embedder(RERANK)
-    with pytest.raises(CheckpointError, match="is of kind embedder, wanted reranker"):
+    with pytest.raises(InputError, match="is of kind embedder, wanted reranker"):
         load_reranker(EMBED)
     config = json.loads((EMBED / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForMaskedLM"]}))
@@ -141,7 +141,7 @@ def test_checkpoints_we_cannot_run(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"score.weight": weights["score.weight"].repeat(2, 1)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"score.weight .* has shape \(2, 72\), its config.json wants \(1, 72\)"):
+    with pytest.raises(CheckpointError, match=r"score.weight .* has shape \(2, 72\), its config.json needs \(1, 72\)"):
         load_reranker(folder, device="cpu")
 
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from nemotron_rag import Passage, load_embedder, load_reranker
-from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._pixels import Cut, cut_tiles, normalise
-from nemotron_rag.models._vl_config import read_vl_config
-from nemotron_rag.models._vl_stack import load_vl_stack
-from nemotron_rag.tiling import choose_grid, count_tiles
+from nemotron_rag.documents.images import load_image, to_rgb
+from nemotron_rag.models._llama.config import read_vl_config
+from nemotron_rag.models._llama.network import load_vl_stack
+from nemotron_rag.models._llama.pixels import Cut, cut_tiles, normalise
+from nemotron_rag.models._llama.tiling import choose_grid, count_tiles
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # stated by the cases' meta.json

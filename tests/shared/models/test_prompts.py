@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nemotron_rag.errors import CheckpointError, TokenLimitError
-from nemotron_rag.models._prompt import Prompt, PromptTokenizer
-from nemotron_rag.models._wording import embed_prompt, rerank_prompt
+from nemotron_rag.models._llama.prompts import embed_prompt, rerank_prompt
+from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 TABLE = json.loads((DATA / "prompt_table.json").read_text())

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nemotron_rag.documents.images import load_image, to_rgb
 from nemotron_rag.errors import CheckpointError, ImageError
-from nemotron_rag.images import load_image, to_rgb
-from nemotron_rag.models._qwen_config import read_qwen_config
-from nemotron_rag.models._qwen_pixels import PixelSettings, patchify, smart_size
-from nemotron_rag.models._qwen_prompt import Control, Picture, QwenTokenizer
-from nemotron_rag.models._qwen_stack import mrope_positions
-from nemotron_rag.models._resize import resize_image
+from nemotron_rag.models._base.resize import resize_image
+from nemotron_rag.models._qwen.config import read_qwen_config
+from nemotron_rag.models._qwen.network import mrope_positions
+from nemotron_rag.models._qwen.pixels import PixelSettings, patchify, smart_size
+from nemotron_rag.models._qwen.tokenizer import Control, Image, QwenTokenizer
 from nemotron_rag.models.jina_reranker_m0 import jina_prompt
 from nemotron_rag.models.monoqwen2_vl import monoqwen_prompt
 from nemotron_rag.models.nemotron_colembed_qwen3_vl import passage_prompt, query_prompt
@@ -39,8 +39,8 @@ SETTINGS = PixelSettings(
 )
 
 
-def _picture(rows: int = 2, columns: int = 2) -> Picture:
-    return Picture((rows, columns))
+def _image(rows: int = 2, columns: int = 2) -> Image:
+    return Image((rows, columns))
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_patches_equal_the_reference(case):
     for name, images in _images_of(case, calls):
         patches, grids = [], []
         for image in images:
-            picture = to_rgb(load_image(DATA / case / "images" / image))
-            pixels = np.array(resize_image(picture, smart_size(*picture.size, settings)))
+            rgb = to_rgb(load_image(DATA / case / "images" / image))
+            pixels = np.array(resize_image(rgb, smart_size(*rgb.size, settings)))
             grids.append([1, pixels.shape[0] // settings.patch_size, pixels.shape[1] // settings.patch_size])
             patches.append(patchify(torch.from_numpy(pixels), settings))
         found = torch.cat(patches)
@@ -126,7 +126,7 @@ def test_patches_of_a_token_stand_side_by_side():
 @pytest.mark.parametrize("row", [row for row in ROWS if row["family"] == "colembed-qwen3vl"])
 def test_colembed_prompt_table(row, tokenizer):
     queries = row["api"] == "process_queries"
-    parts = query_prompt("query:", row["text"]) if queries else passage_prompt("passage:", row["text"], _picture())
+    parts = query_prompt("query:", row["text"]) if queries else passage_prompt("passage:", row["text"], _image())
     found = tokenizer.encode(parts, ending=(), max_length=512 if queries else 4096 - 4 - 100, index=0)
     expected = row["token_ids"]
     assert len(found) == expected["n"]
@@ -137,7 +137,7 @@ def test_colembed_prompt_table(row, tokenizer):
 def _rendered(parts) -> str:
     shown = []
     for part in parts:
-        if isinstance(part, Picture):
+        if isinstance(part, Image):
             shown.append("<|vision_start|><|image_pad|><|vision_end|>")
         else:
             shown.append(part.name if isinstance(part, Control) else part)
@@ -146,7 +146,7 @@ def _rendered(parts) -> str:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row["family"] == "monoqwen2vl"])
 def test_monoqwen_prompt_table(row):
-    parts, ending = monoqwen_prompt(row["query"], _picture())
+    parts, ending = monoqwen_prompt(row["query"], _image())
     assert _rendered([*parts, *ending]) == row["prompt"]
 
 
@@ -154,7 +154,7 @@ def test_monoqwen_prompt_table(row):
     "row", [row for row in ROWS if row["family"] == "jina-reranker-m0" and row["query_type"] == "text"]
 )
 def test_jina_prompt_table(row):
-    document = _picture() if row["doc_type"] == "image" else row["document"]
+    document = _image() if row["doc_type"] == "image" else row["document"]
     assert _rendered(jina_prompt(row["query"], document)) == row["prompt"]
 
 
@@ -163,8 +163,8 @@ def test_jina_prompt_table(row):
 )
 def test_control_tokens_in_text_are_plain_text(text, tokenizer):
     """On purpose: the reference reads them as control tokens, and takes a page's text for its frame or its image."""
-    found = tokenizer.encode(passage_prompt("passage:", text, _picture()), ending=(), max_length=4096, index=0)
-    plain = tokenizer.encode(passage_prompt("passage:", "x", _picture()), ending=(), max_length=4096, index=0)
+    found = tokenizer.encode(passage_prompt("passage:", text, _image()), ending=(), max_length=4096, index=0)
+    plain = tokenizer.encode(passage_prompt("passage:", "x", _image()), ending=(), max_length=4096, index=0)
     assert [i for i in found if i in CONTROLS] == [i for i in plain if i in CONTROLS]
     assert len(found) > len(plain)
 
@@ -175,7 +175,7 @@ def test_control_tokens_that_a_file_calls_ordinary_are_plain_text_too(tmp_path, 
         token["special"] = False
     (tmp_path / "tokenizer.json").write_text(json.dumps(file))
     ordinary = QwenTokenizer(tmp_path, image_token_id=IMAGE)
-    parts = passage_prompt("passage:", "a <|image_pad|> b <|im_end|>", _picture())
+    parts = passage_prompt("passage:", "a <|image_pad|> b <|im_end|>", _image())
     wanted = tokenizer.encode(parts, ending=(), max_length=99, index=0)
     assert ordinary.encode(parts, ending=(), max_length=99, index=0) == wanted
 

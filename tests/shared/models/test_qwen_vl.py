@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from contracts import MultiVectorEmbedderContract, RerankerContract, picture
 from nemotron_rag import Passage, load_multivector_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, ImageError, InputError, TokenLimitError
-from nemotron_rag.models._qwen_model import load_qwen_model
+from nemotron_rag.models._qwen.model import load_qwen_model
 from nemotron_rag.models.nemotron_colembed_qwen3_vl import passage_prompt, query_prompt
 from nemotron_rag.runtime.features import vision_features
+from support.contracts import MultiVectorEmbedderContract, RerankerContract, make_image
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 TOLERANCE = {"atol": 3e-5, "rtol": 1e-4}  # stated by the cases' meta.json
@@ -80,7 +80,7 @@ def test_token_ids_and_positions_equal_the_reference(case, call):
     for i, text in enumerate(call["texts"]):
         parts = query_prompt("query:", text)
         if "images" in call:
-            parts = passage_prompt("passage:", text, model.picture(_image(case, call["images"][i]), index=i))
+            parts = passage_prompt("passage:", text, model.image(_image(case, call["images"][i]), index=i))
         found = model.prepare(parts, max_length=9999, index=i)
         assert found.ids == ids[i][mask[i] == 1].tolist()
         assert found.positions.tolist() == positions[:, i, mask[i] == 1].tolist()
@@ -96,8 +96,8 @@ def test_jina_logits_equal_the_reference(case, call):
         model = load_qwen_model(DATA / case, generation=2, pooling="last", device="cpu", dtype=None)
 
         def prepare(pair, index):
-            query = model.picture(_image(case, pair[0]), index=index)
-            document = model.picture(_image(case, pair[1]), index=index) if as_image else pair[1]
+            query = model.image(_image(case, pair[0]), index=index)
+            document = model.image(_image(case, pair[1]), index=index) if as_image else pair[1]
             parts = ["**Document**:\n", document, "\n**Query**:\n", query]
             if not as_image:
                 parts[:3] = ["".join(parts[:3])]  # neighbouring texts are one for the tokenizer
@@ -142,43 +142,47 @@ class TestJinaRerankerM0(RerankerContract):
     def reranker(self):
         return load_reranker(DATA / JINA, device="cpu")
 
-    def test_a_picture_is_read_without_the_text_beside_it(self, reranker):
-        both, alone = reranker.score("a", [Passage("caption", picture()), Passage(image=picture())])
+    def test_an_image_is_read_without_the_text_beside_it(self, reranker):
+        both, alone = reranker.score("a", [Passage("caption", make_image()), Passage(image=make_image())])
         assert both == pytest.approx(alone, abs=1e-5)
 
 
 class TestMonoQwen2VL(RerankerContract):
-    passages = (Passage(image=picture(1)), Passage("caption", picture(2)), Passage(image=picture(3, (40, 300))))
+    passages = (
+        Passage(image=make_image(1)),
+        Passage("caption", make_image(2)),
+        Passage(image=make_image(3, (40, 300))),
+    )
 
     @pytest.fixture
     def reranker(self):
         return load_reranker(DATA / MONO, device="cpu")
 
     def test_equal_scores_keep_the_order(self, reranker):
-        same = [Passage(image=picture())] * 4
+        same = [Passage(image=make_image())] * 4
         assert [hit.index for hit in reranker.rank(self.query, same)] == [0, 1, 2, 3]
 
     def test_a_text_is_refused(self, reranker):
-        with pytest.raises(InputError, match="passage 1 has no image, .* reads images only; give a page picture"):
-            reranker.score("a", [Passage(image=picture()), Passage("text")])
+        with pytest.raises(InputError, match="passage 1 has no image, .* reads images only; give a page image"):
+            reranker.score("a", [Passage(image=make_image()), Passage("text")])
 
 
 def test_lengths(reference):
-    page = Passage(image=picture())
+    page = Passage(image=make_image())
     with pytest.raises(TokenLimitError, match="passage 0 needs at least 1. tokens, max_length leaves it -"):
         load_multivector_embedder(DATA / COLEMBED, device="cpu", max_length=110).embed_passages([page])
     long, longer = Passage("word " * 60), Passage("word " * 70)
     short = load_multivector_embedder(DATA / COLEMBED, device="cpu", max_length={"text": 20, "query": 10})
     assert [rows.shape for rows in short.embed_passages([long, longer])] == [(20, 64), (20, 64)]
     assert short.embed_queries(["word " * 60])[0].shape == (10, 64)
-    with pytest.raises(InputError, match="no key 'pictures'"):
-        load_multivector_embedder(DATA / COLEMBED, device="cpu", max_length={"pictures": 10})
+    with pytest.raises(InputError, match="no key 'images'"):
+        load_multivector_embedder(DATA / COLEMBED, device="cpu", max_length={"images": 10})
     with pytest.raises(InputError, match="has no use for max_input_tiles"):
         load_reranker(DATA / JINA, device="cpu", max_input_tiles=4)
 
 
-def test_a_picture_leaves_less_room_for_text_as_published():
-    """4096 in all, less the picture's tokens once more, less 100."""
+def test_an_image_leaves_less_room_for_text_as_published():
+    """4096 in all, less the image's tokens once more, less 100."""
     full = load_multivector_embedder(DATA / COLEMBED, device="cpu")
     page = Image.new("RGB", (160, 128))  # 20 image tokens
     (cut,) = full.embed_passages([Passage("word " * 4000, page)])
@@ -195,7 +199,7 @@ def test_a_long_jina_document_leaves_room_for_the_query():
 
 def test_a_long_monoqwen_query_is_cut_before_the_ending():
     reranker = load_reranker(DATA / MONO, device="cpu", max_length=150)
-    page = [Passage(image=picture())]
+    page = [Passage(image=make_image())]
     assert reranker.score("word " * 200, page) == pytest.approx(reranker.score("word " * 300, page), abs=1e-6)
 
 
@@ -216,7 +220,7 @@ def test_newer_weight_names_are_understood(tmp_path):
         return name.replace("model.", "model.language_model.") if name.startswith("model.") else name
 
     renamed = load_reranker(_copy(JINA, tmp_path / "new", rename=newer), device="cpu")
-    pairs = ("a", [Passage("text"), Passage(image=picture())])
+    pairs = ("a", [Passage("text"), Passage(image=make_image())])
     assert renamed.score(*pairs) == pytest.approx(load_reranker(DATA / JINA, device="cpu").score(*pairs), abs=1e-6)
 
 
@@ -227,7 +231,7 @@ def test_rope_parameters_are_the_newer_spelling(tmp_path):
 
     respelled = load_multivector_embedder(_copy(COLEMBED, tmp_path / "new", edit=newer), device="cpu")
     found, wanted = (
-        model.embed_passages([Passage(image=picture())])[0]
+        model.embed_passages([Passage(image=make_image())])[0]
         for model in (respelled, load_multivector_embedder(DATA / COLEMBED, device="cpu"))
     )
     assert found == pytest.approx(wanted, abs=1e-6)
@@ -243,7 +247,7 @@ def test_the_image_processor_may_stand_in_the_processors_file(tmp_path):
     processor = json.loads((folder / "processor_config.json").read_text()) | {"image_processor": image_processor}
     (folder / "processor_config.json").write_text(json.dumps(processor))
     found, wanted = (
-        load_multivector_embedder(place, device="cpu").embed_passages([Passage(image=picture())])[0]
+        load_multivector_embedder(place, device="cpu").embed_passages([Passage(image=make_image())])[0]
         for place in (folder, DATA / COLEMBED)
     )
     assert found == pytest.approx(wanted, abs=1e-6)
@@ -260,7 +264,7 @@ def test_an_output_layer_of_its_own_is_used(tmp_path):
 
     embeddings = load_file(DATA / MONO / "model.safetensors")["model.embed_tokens.weight"]
     folder = _copy(MONO, tmp_path / "untied", edit=untie, extra={"lm_head.weight": -2 * embeddings})
-    page = [Passage(image=picture())]
+    page = [Passage(image=make_image())]
     tied = load_reranker(DATA / MONO, device="cpu").score("a", page)
     assert load_reranker(folder, device="cpu").score("a", page) == pytest.approx(-2 * tied, abs=1e-5)
 
@@ -272,7 +276,7 @@ def test_the_output_layer_is_the_embedding_where_the_files_have_no_other(tmp_pat
         del config["tie_word_embeddings"]
         del config["text_config"]["tie_word_embeddings"]
 
-    page = [Passage(image=picture())]
+    page = [Passage(image=make_image())]
     forgetful = load_reranker(_copy(MONO, tmp_path / "forgot", edit=forget), device="cpu")
     tied = load_reranker(DATA / MONO, device="cpu")
     assert forgetful.score("a", page) == pytest.approx(tied.score("a", page), abs=1e-6)
@@ -284,8 +288,8 @@ def test_the_output_layer_is_the_embedding_where_the_files_have_no_other(tmp_pat
         (lambda config: config.update(pooling="avg"), "has pooling='avg', only 'colbert' is implemented"),
         (lambda config: config["text_config"].update(use_sliding_window=True), "only False is implemented"),
         (lambda config: config["text_config"]["rope_scaling"].update(rope_type="yarn"), "rotary .* type 'yarn'"),
-        (lambda config: config["text_config"]["rope_scaling"].update(mrope_section=[4, 2, 1]), "wanted a sum of 8"),
-        (lambda config: config.update(image_token_id=5), "has id 612 for <.image_pad.>, its config.json wants 5"),
+        (lambda config: config["text_config"]["rope_scaling"].update(mrope_section=[4, 2, 1]), "expected a sum of 8"),
+        (lambda config: config.update(image_token_id=5), "has id 612 for <.image_pad.>, its config.json needs 5"),
         (lambda config: config.pop("vision_config"), "config.json of checkpoint .* cannot be used: KeyError"),
     ],
 )
@@ -297,13 +301,13 @@ def test_what_is_not_implemented_raises(tmp_path, edit, message):
 def test_a_broken_head_raises(tmp_path):
     folder = _copy(JINA, tmp_path / "odd", extra={"score.2.weight": torch.zeros(2, 64)})
     with pytest.raises(
-        CheckpointError, match=r"score.2.weight .* has shape \(2, 64\), its config.json wants \(1, 64\)"
+        CheckpointError, match=r"score.2.weight .* has shape \(2, 64\), its config.json needs \(1, 64\)"
     ):
         load_reranker(folder, device="cpu")
 
 
-def test_pictures_of_equal_bytes_and_other_shape_are_kept_apart():
-    """A plain picture has the same bytes whichever way it lies."""
+def test_images_of_equal_bytes_and_other_shape_are_kept_apart():
+    """A plain image has the same bytes whichever way it lies."""
     model = load_multivector_embedder(DATA / COLEMBED, device="cpu")
     lying, standing = (Passage(image=Image.new("RGB", size, "teal")) for size in ((160, 64), (64, 160)))
     vision_features.clear()
@@ -315,5 +319,5 @@ def test_pictures_of_equal_bytes_and_other_shape_are_kept_apart():
 
 def test_a_strip_is_refused_by_its_index():
     model = load_multivector_embedder(DATA / COLEMBED, device="cpu")
-    with pytest.raises(ImageError, match="passage 1: wanted an image at most 200 times as long as wide, got 1000x4"):
+    with pytest.raises(ImageError, match="passage 1: expected an image at most 200 times as long as wide, got 1000x4"):
         model.embed_passages([Passage("a"), Passage(image=Image.new("RGB", (1000, 4)))])

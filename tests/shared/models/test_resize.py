@@ -1,4 +1,4 @@
-"""Pictures resized where the model runs: the same as Pillow's, and the same embeddings."""
+"""Images resized where the model runs: the same as Pillow's, and the same embeddings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,29 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.workloads import draw_pages
 from nemotron_rag import Passage, load_embedder, load_multivector_embedder, load_reranker
-from nemotron_rag.models import _qwen_model, _resize, _vl_model
-from nemotron_rag.models._pixels import Cut, cut_tiles, cut_tiles_there
-from nemotron_rag.models._resize import resize, resize_image, resizes_there
-from nemotron_rag.pdf import read_pdf
+from nemotron_rag.models._base import resize as _resize
+from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
+from nemotron_rag.models._llama import model as _vl_model
+from nemotron_rag.models._llama.pixels import Cut, cut_tiles, cut_tiles_on_device
+from nemotron_rag.models._qwen import model as _qwen_model
 from nemotron_rag.runtime.features import vision_features
+from support.devices import either_device
 
 PDFS = Path(__file__).parents[3] / "cookbook" / "pdfs"
 CUDA = torch.device("cuda")
 
 
 def page() -> Image.Image:
+    from nemotron_rag.documents.pdf import read_pdf  # the others do without the extra `pdf`
+
     (found,) = read_pdf(sorted(PDFS.glob("*.pdf"))[0], pages=[1])
     return found.image
+
+
+def drawn() -> Image.Image:
+    return draw_pages(1)[0].image
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -34,11 +43,12 @@ def tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image))
 
 
-@pytest.mark.parametrize("image", [page(), noise(533, 700), noise(64, 48)], ids=["page", "noise", "small"])
+@pytest.mark.parametrize("make", [page, lambda: noise(533, 700), lambda: noise(64, 48)], ids=["page", "noise", "small"])
 @pytest.mark.parametrize(
     "size", [(1024, 1536), (1024, 512), (512, 512), (37, 41), (64, 700), (533, 48), (128, 96), (2, 900), (900, 2)]
 )
-def test_resized_like_pillow(image, size):
+def test_resized_like_pillow(make, size):
+    image = make()
     found = resize(tensor(image), size)
     expected = np.asarray(resize_image(image, size))
     assert found.dtype == torch.uint8
@@ -67,9 +77,9 @@ def test_the_order_of_the_passes_shows():
     assert abs(across_first - np.asarray(resize_image(image, size))).max() > 1
 
 
-def test_a_picture_of_the_right_size_stays_as_it_is():
-    picture = tensor(noise(30, 20))
-    assert torch.equal(resize(picture, (30, 20)), picture)
+def test_an_image_of_the_right_size_stays_as_it_is():
+    image = tensor(noise(30, 20))
+    assert torch.equal(resize(image, (30, 20)), image)
 
 
 @pytest.mark.parametrize("thumbnail", [True, False])
@@ -77,17 +87,17 @@ def test_a_picture_of_the_right_size_stays_as_it_is():
 def test_cut_like_pillow(size, thumbnail):
     image = noise(*size)
     cut = Cut.of(size, max_tiles=6, side=64, use_thumbnail=thumbnail)
-    found = cut_tiles_there(tensor(image), cut).numpy()
+    found = cut_tiles_on_device(tensor(image), cut).numpy()
     expected = cut_tiles(image, cut)
     assert found.shape == expected.shape == (cut.tiles, 64, 64, 3)
     assert abs(found.astype(int) - expected).max() <= 1
 
 
-def test_which_pictures_are_resized_there():
-    assert resizes_there(noise(40, 40), pixels=534, device=CUDA)
-    assert not resizes_there(noise(40, 40), pixels=533, device=CUDA)  # a large one would wait in memory as it is
-    assert not resizes_there(noise(40, 40).convert("L"), pixels=1600, device=CUDA)
-    assert not resizes_there(noise(40, 40), pixels=1600, device=torch.device("cpu"))
+def test_which_images_are_resized_there():
+    assert resizes_on_device(noise(40, 40), pixels=534, device=CUDA)
+    assert not resizes_on_device(noise(40, 40), pixels=533, device=CUDA)  # a large one would wait in memory as it is
+    assert not resizes_on_device(noise(40, 40).convert("L"), pixels=1600, device=CUDA)
+    assert not resizes_on_device(noise(40, 40), pixels=1600, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("module", [_vl_model, _qwen_model])
@@ -95,7 +105,7 @@ def test_a_page_of_a_pdf_travels_as_it_is(module):
     """At the tiles and pixels that the families have by default."""
     image = page()
     cut = Cut.of(image.size, max_tiles=2, side=512, use_thumbnail=True)
-    assert module.resizes_there(image, pixels=cut.pixels, device=CUDA)
+    assert module.resizes_on_device(image, pixels=cut.pixels, device=CUDA)
 
 
 @pytest.mark.parametrize(
@@ -120,30 +130,35 @@ def test_the_model_says_the_same(load, case, reference, monkeypatch):
     expected = run()
     sent = []
     for module in (_vl_model, _qwen_model):
-        monkeypatch.setattr(module, "resizes_there", lambda image, **_: sent.append(image) or True)
+        monkeypatch.setattr(module, "resizes_on_device", lambda image, **_: sent.append(image) or True)
     for found, row in zip(run(), expected, strict=True):
         np.testing.assert_allclose(found, row, atol=2e-3)
     assert sent
 
 
-@pytest.mark.gpu
-def test_resized_like_pillow_on_a_gpu():
-    image = page()
-    for size in ((1024, 1536), (1024, 512), (512, 512), (37, 41)):
-        found = resize(tensor(image).cuda(), size).cpu().numpy()
-        distance = abs(found.astype(int) - np.asarray(resize_image(image, size)))
+@either_device
+@pytest.mark.parametrize("size", [(1024, 1536), (1024, 512), (512, 512), (37, 41)])
+def test_resized_like_pillow_on_the_device(size, device):
+    """Within one level, and but few values by that."""
+    for image in (drawn(), noise(533, 700)):
+        found = resize(tensor(image).to(device), size)
+        assert found.device.type == device
+        distance = abs(found.cpu().numpy().astype(int) - np.asarray(resize_image(image, size)))
         assert distance.max() <= 1
         assert (distance > 0).mean() < 0.002
 
 
-@pytest.mark.gpu
+@either_device
 @pytest.mark.parametrize("case", ["embed_vl_open_1", "colembed_qwen3vl_open_1"])
-def test_a_gpu_says_the_same_of_pictures_resized_on_either_side(case, reference, monkeypatch):
+def test_the_same_is_said_of_images_resized_on_either_side(case, reference, monkeypatch, device):
     load = load_multivector_embedder if case.startswith("colembed") else load_embedder
-    model = load(reference / case, device="cuda", dtype="float32")
+    model = load(reference / case, device=device, dtype="float32")
     passages = [Passage(image=noise(90, 130))]
-    there = model.embed_passages(passages)[0]
-    vision_features.clear()
-    for module in (_vl_model, _qwen_model):
-        monkeypatch.setattr(module, "resizes_there", lambda *_, **__: False)
-    np.testing.assert_allclose(model.embed_passages(passages)[0], there, atol=2e-3)
+    found = {}
+    for there in (True, False):
+        vision_features.clear()
+        for module in (_vl_model, _qwen_model):
+            monkeypatch.setattr(module, "resizes_on_device", lambda *_, there=there, **__: there)
+        found[there] = model.embed_passages(passages)[0]
+    np.testing.assert_allclose(found[True], found[False], atol=2e-3)
+    assert abs(found[True] - found[False]).max() > 0  # one level of some pixels: both ways were gone

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from contracts import mixed_passages, picture
 from nemotron_rag import Passage, load_embedder, load_multivector_embedder, load_reranker
-from nemotron_rag.models._llama import BidirectionalLlama, llama_config
-from nemotron_rag.models._packed import token_bytes
-from nemotron_rag.models._qwen_model import QwenModel
-from nemotron_rag.models._vl_model import VLModel
-from nemotron_rag.models._vl_stack import tower_patch_bytes
+from nemotron_rag.models._base.packed import token_bytes
+from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
+from nemotron_rag.models._llama.model import VLModel
+from nemotron_rag.models._llama.network import tower_patch_bytes
+from nemotron_rag.models._qwen.model import QwenModel
 from nemotron_rag.runtime import budget
 from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.budget import tokens_at_once
+from support.contracts import make_image, mixed_passages
+from support.devices import ON_A_GPU
 
 TOKENS = 256
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -34,6 +33,7 @@ def _peak(compute) -> int:
     return int(np.cumsum([event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("mlp", "heads", "kv_heads"), [(1024, 4, 1), (128, 4, 2), (256, 8, 8)])
 def test_llama_needs_what_the_formula_says(dtype, mlp, heads, kv_heads):
@@ -45,6 +45,7 @@ def test_llama_needs_what_the_formula_says(dtype, mlp, heads, kv_heads):
     assert needed <= token_bytes(config, dtype) <= 2.5 * needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_tower_needs_what_the_formula_says(dtype):
     model: VLModel = load_embedder("starter-embed-vl", device="cpu", dtype=dtype)._model
@@ -86,7 +87,7 @@ def test_free_memory_decides_on_cuda(monkeypatch):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
 def test_results_do_not_depend_on_the_batch(reference, monkeypatch, dtype, tolerance):
     """README states these tolerances; bfloat16 has 8 bits, whose rounding follows the order of the products."""
-    passages = [*mixed_passages(), *[Passage("more of it " * n, picture(n)) for n in range(1, 6)]]
+    passages = [*mixed_passages(), *[Passage("more of it " * n, make_image(n)) for n in range(1, 6)]]
     found = []
     for tokens in (1, 300, 100_000):
         monkeypatch.setattr(budget, "_ENOUGH", {"cpu": tokens})
@@ -98,19 +99,28 @@ def test_results_do_not_depend_on_the_batch(reference, monkeypatch, dtype, toler
         np.testing.assert_allclose(rows, found[0], atol=tolerance)
 
 
-@pytest.mark.gpu
-def test_the_budget_fits_and_is_used_on_the_device(reference):
+@pytest.mark.parametrize(
+    ("device", "dtype", "hidden"),
+    [("cpu", torch.float32, 256), pytest.param("cuda", torch.bfloat16, 2048, marks=ON_A_GPU)],
+)
+def test_the_budget_fits_and_is_used(device, dtype, hidden):
     """A batch of the whole budget takes at most what was meant for it, and not much less."""
-    config = SimpleNamespace(hidden=2048, mlp=8192)
-    fields = {"vocab_size": 8, "hidden_size": config.hidden, "num_hidden_layers": 2, "intermediate_size": config.mlp}
-    llama = llama_config(fields | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64})
-    model = BidirectionalLlama(llama).eval().to("cuda", torch.bfloat16)
-    per_token = token_bytes(llama, torch.bfloat16)
-    tokens = tokens_at_once(CUDA, token_bytes=per_token)
-    embeddings = torch.zeros(tokens, config.hidden, dtype=torch.bfloat16, device="cuda")
+    heads = hidden // 64
+    fields = {"vocab_size": 8, "hidden_size": hidden, "num_hidden_layers": 2, "intermediate_size": 4 * hidden}
+    llama = llama_config(fields | {"num_attention_heads": heads, "num_key_value_heads": heads // 4, "head_dim": 64})
+    model = BidirectionalLlama(llama).eval().to(device, dtype)
+    per_token = token_bytes(llama, dtype)
+    tokens = tokens_at_once(torch.device(device), token_bytes=per_token)
+    embeddings = torch.zeros(tokens, hidden, dtype=dtype, device=device)
+    packing = pack([tokens // 8] * 8, embeddings.device)
+    used = (_peak_on_device if device == "cuda" else _peak)(lambda: model(embeddings[: sum(packing.lengths)], packing))
+    assert tokens * per_token / 4 < used < tokens * per_token
+
+
+def _peak_on_device(compute) -> int:
+    """The same as `_peak`, on a GPU."""
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with torch.inference_mode():
-        model(embeddings, pack([tokens], CUDA))
-    used = torch.cuda.max_memory_allocated() - before
-    assert tokens * per_token / 4 < used < tokens * per_token
+        compute()
+    return torch.cuda.max_memory_allocated() - before

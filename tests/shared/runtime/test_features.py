@@ -13,14 +13,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from contracts import picture
 from nemotron_rag import Passage, configure_vision_cache, load_embedder, load_reranker, vision_cache_info
+from nemotron_rag.documents.images import pixel_hash
 from nemotron_rag.errors import InputError
-from nemotron_rag.models._qwen_vision import Qwen2Tower
-from nemotron_rag.models._vl_stack import LlamaNemotronVL
+from nemotron_rag.models._llama.network import LlamaNemotronVL
+from nemotron_rag.models._qwen.vision import Qwen2Tower
 from nemotron_rag.runtime import features
 from nemotron_rag.runtime.feature_folder import FeatureFolder
-from nemotron_rag.runtime.features import FeatureCache, picture_key, vision_features, weights_key
+from nemotron_rag.runtime.features import FeatureCache, image_key, vision_features, weights_key
+from support.contracts import make_image
+from support.devices import either_device
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +49,10 @@ def test_least_recently_used_goes_first_and_bytes_are_bounded():
     cache.put(b"e", torch.zeros(1000))  # larger than all there is
     assert cache.get(b"e") is None
     info = cache.info()
-    assert (info.hits, info.misses, info.pictures, info.bytes, info.max_bytes) == (4, 2, 3, 120, 120)
+    assert (info.hits, info.misses, info.images, info.bytes, info.max_bytes) == (4, 2, 3, 120, 120)
     assert info.hit_rate == pytest.approx(2 / 3)
     cache.configure(max_bytes=40, folder=None)
-    assert cache.info().pictures == 1
+    assert cache.info().images == 1
     assert cache.find(b"d") is not None
 
 
@@ -60,18 +62,22 @@ def test_a_slice_does_not_keep_its_batch_alive():
     assert cache.get(b"a").untyped_storage().nbytes() == 8
 
 
-def test_keys_tell_pictures_tilings_and_towers_apart():
-    image = picture()
+def test_keys_tell_images_tilings_and_towers_apart():
+    image = make_image()
     other = image.copy()
     other.putpixel((5, 5), (1, 2, 3))
-    keys = [picture_key(image, "2x3"), picture_key(other, "2x3"), picture_key(image, "1x1")]
-    keys.append(picture_key(image.transpose(Image.Transpose.ROTATE_90), "2x3"))
+
+    def key(image, settings):
+        return image_key(pixel_hash(image), settings)
+
+    keys = [key(image, "2x3"), key(other, "2x3"), key(image, "1x1")]
+    keys.append(key(image.transpose(Image.Transpose.ROTATE_90), "2x3"))
     indexed = image.convert("P", palette=Image.Palette.ADAPTIVE)
     painted = indexed.copy()
     painted.putpalette([255 - value for value in indexed.getpalette()])
-    keys += [picture_key(indexed, "2x3"), picture_key(painted, "2x3")]
+    keys += [key(indexed, "2x3"), key(painted, "2x3")]
     assert len(set(keys)) == len(keys)
-    assert picture_key(image.copy(), "2x3") == keys[0]
+    assert key(image.copy(), "2x3") == keys[0]
     layer = nn.Linear(3, 3)
     before = weights_key(layer, settings="gelu")
     assert weights_key(layer, settings="gelu") == before != weights_key(layer, settings="relu")
@@ -79,13 +85,15 @@ def test_keys_tell_pictures_tilings_and_towers_apart():
     assert weights_key(layer.to(torch.bfloat16), settings="gelu") != before
 
 
-def test_a_second_question_pays_no_vision(reference, monkeypatch):
+def test_a_second_query_pays_no_vision(reference, monkeypatch):
     reranker = load_reranker(reference / "rerank_vl_open_1", device="cpu")
-    passages = [Passage(image=picture(i)) for i in range(3)] + [Passage("text", picture(0)), Passage("text")]
+    passages = [Passage(image=make_image(i)) for i in range(3)] + [Passage("text", make_image(0)), Passage("text")]
     first = reranker.score("one", passages)
-    assert _counts() == (0, 3)  # equal pictures of a batch are encoded once
+    assert _counts() == (0, 3)  # equal images of a batch are encoded once
     monkeypatch.setattr(LlamaNemotronVL, "encode_tiles", lambda *_: pytest.fail("the tower was run again"))
-    monkeypatch.setattr("nemotron_rag.models._vl_model.cut_tiles", lambda *_, **__: pytest.fail("tiles were cut again"))
+    monkeypatch.setattr(
+        "nemotron_rag.models._llama.model.cut_tiles", lambda *_, **__: pytest.fail("tiles were cut again")
+    )
     again = reranker.score("one", passages)
     np.testing.assert_allclose(again, first, atol=1e-6)
     assert abs(reranker.score("another", passages) - first).max() > 1e-6
@@ -94,7 +102,7 @@ def test_a_second_question_pays_no_vision(reference, monkeypatch):
 
 def test_qwen_keeps_them_too(reference, monkeypatch):
     reranker = load_reranker(reference / "jina_m0_open_1", device="cpu")
-    passages = [Passage(image=picture(i)) for i in range(2)]
+    passages = [Passage(image=make_image(i)) for i in range(2)]
     first = reranker.score("one", passages)
     monkeypatch.setattr(Qwen2Tower, "forward", lambda *_: pytest.fail("the tower was run again"))
     np.testing.assert_allclose(reranker.score("one", passages), first, atol=1e-6)
@@ -102,7 +110,7 @@ def test_qwen_keeps_them_too(reference, monkeypatch):
 
 def test_features_dropped_between_preparing_and_computing_are_still_there(reference, monkeypatch):
     reranker = load_reranker(reference / "rerank_vl_open_1", device="cpu")
-    passages = [Passage(image=picture(i)) for i in range(3)]
+    passages = [Passage(image=make_image(i)) for i in range(3)]
     first = reranker.score("one", passages)
     collect = vision_features.collect
     monkeypatch.setattr(vision_features, "collect", lambda asked: (vision_features.clear(), collect(asked))[1])
@@ -110,7 +118,7 @@ def test_features_dropped_between_preparing_and_computing_are_still_there(refere
 
 
 def test_other_tiling_or_tower_is_another_key(reference):
-    passage = [Passage(image=picture(size=(300, 400)))]
+    passage = [Passage(image=make_image(size=(300, 400)))]
     load_embedder(reference / "embed_vl_open_1", device="cpu").embed_passages(passage)
     load_embedder(reference / "embed_vl_open_1", device="cpu", max_input_tiles=2).embed_passages(passage)
     load_reranker(reference / "rerank_vl_open_1", device="cpu").score("q", passage)
@@ -131,7 +139,7 @@ def _with_tower_of(embedder: Path, reranker: Path, folder: Path) -> Path:
 def test_an_identical_tower_shares_them(reference, tmp_path, monkeypatch):
     """Pages that were embedded pay no vision when they are reranked, and the logits are those of a fresh process."""
     folder = _with_tower_of(reference / "embed_vl_open_1", reference / "rerank_vl_open_1", tmp_path / "reranker")
-    pages = [Passage(image=picture(i, (200, 280))) for i in range(3)]
+    pages = [Passage(image=make_image(i, (200, 280))) for i in range(3)]
     alone = load_reranker(folder, device="cpu").score("q", pages)
     vision_features.clear()
     load_embedder(reference / "embed_vl_open_1", device="cpu").embed_passages(pages)
@@ -143,7 +151,7 @@ def test_an_identical_tower_shares_them(reference, tmp_path, monkeypatch):
 def test_the_next_process_finds_them_in_the_folder(reference, tmp_path, monkeypatch):
     configure_vision_cache(folder=tmp_path / "kept")
     embedder = load_embedder(reference / "embed_vl_open_1", device="cpu")
-    pages = [Passage(image=picture(i)) for i in range(3)]
+    pages = [Passage(image=make_image(i)) for i in range(3)]
     first = embedder.embed_passages(pages)
     vision_features.flush()
     assert len(list((tmp_path / "kept").iterdir())) == 3
@@ -211,7 +219,7 @@ def test_a_folder_that_cannot_be_written_hurts_nobody(tmp_path, caplog):
     assert cache.get(b"\1") is not None
     assert cache.get(b"\7") is None
     assert len(caplog.records) == 1
-    assert "cannot be kept in" in caplog.text
+    assert "cannot be cached in" in caplog.text
 
 
 def test_writing_does_not_run_far_behind(tmp_path, monkeypatch):
@@ -235,16 +243,17 @@ def test_settings_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="max_bytes must not be negative, got -1"):
         configure_vision_cache(max_bytes=-1)
-    with pytest.raises(InputError, match="folder .*file cannot be made: .*; name another one"):
+    with pytest.raises(InputError, match="folder .*file cannot be created: .*; name another one"):
         configure_vision_cache(folder=tmp_path / "file")
     assert vision_cache_info().folder is None
 
 
-@pytest.mark.gpu
-def test_features_come_back_from_the_device():
+@either_device
+def test_features_come_back_from_the_device(device):
     cache = FeatureCache(max_bytes=1 << 30)
-    kept = torch.randn(512, 2048, device="cuda", dtype=torch.bfloat16)
+    kept = torch.randn(512, 2048, device=device, dtype=torch.bfloat16)
     cache.put(b"a", kept)
     found = cache.get(b"a")
-    assert found.is_pinned()
+    assert found.device.type == "cpu"
+    assert found.is_pinned() == (device == "cuda")  # so that they are sent back while the device computes
     assert torch.equal(found, kept.cpu())

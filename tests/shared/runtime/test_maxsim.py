@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.runtime import maxsim as maxsim_module
-from nemotron_rag.runtime.maxsim import maxsim
+from nemotron_rag.late_interaction import maxsim as maxsim_module
+from nemotron_rag.late_interaction.maxsim import maxsim
 
 
 def _ragged(lengths, dim=6, seed=0):
@@ -64,7 +64,11 @@ def test_nothing_in_nothing_out():
 @pytest.mark.parametrize(
     ("queries", "passages", "message"),
     [
-        ([np.ones((2, 3)), np.ones((0, 3))], [], r"query 1 has shape \(0, 3\), wanted \(tokens, dim\) with one token"),
+        (
+            [np.ones((2, 3)), np.ones((0, 3))],
+            [],
+            r"query 1 has shape \(0, 3\), expected \(tokens, dim\) with at least one token",
+        ),
         ([np.ones((2, 3))], [np.ones(3)], r"passage 0 has shape \(3,\)"),
         ([np.ones((2, 3))], [np.ones((2, 3)), np.ones((2, 4))], "passage 1 has dim 4, query 0 has 3"),
     ],

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from nemotron_rag import Passage
-from nemotron_rag._stages import Clock, watched
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, NonFiniteError
 from nemotron_rag.runtime import worker as worker_module
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
+from nemotron_rag.runtime.timing import Timer, timed
 from nemotron_rag.runtime.windows import WINDOW, arun_windows, run_windows
 from nemotron_rag.runtime.worker import Worker
 
@@ -220,6 +220,7 @@ def test_callers_wait_while_too_much_is_prepared(monkeypatch):
     assert model.batches == [[0], [1], [2]]
 
 
+@pytest.mark.slow
 def test_the_thread_ends_with_its_model():
     model = Model()
     model.run([1])
@@ -242,8 +243,8 @@ def test_device_and_dtype():
         resolve_device("tpu9")
 
 
-def test_pictures_are_prepared_side_by_side_and_texts_are_not():
-    """Two pictures wait for each other: prepared one after the other, they would do so in vain."""
+def test_images_are_prepared_side_by_side_and_texts_are_not():
+    """Two images wait for each other: prepared one after the other, they would do so in vain."""
     meeting = threading.Barrier(2, timeout=10)
     caller = threading.get_ident()
 
@@ -260,7 +261,7 @@ def test_pictures_are_prepared_side_by_side_and_texts_are_not():
         assert [row.item() for row in rows] == [0.0, 1.0]
 
 
-def test_of_several_bad_pictures_the_first_is_named():
+def test_of_several_bad_images_the_first_is_named():
     def prepare(passage, index):
         time.sleep(0.01 * (5 - index))
         if index >= 2:
@@ -272,18 +273,19 @@ def test_of_several_bad_pictures_the_first_is_named():
 
 
 async def test_preparing_is_timed_for_who_watches():
-    clocks = {"preprocess": Clock()}
+    timers = {"preprocess": Timer()}
     model = Model()
-    with watched(clocks):
+    with timed(timers):
         model.run([1] * 3)
-        once = clocks["preprocess"].seconds
+        once = timers["preprocess"].seconds
         await model.arun([1] * 3)
-    assert 0 < once < clocks["preprocess"].seconds
-    twice = clocks["preprocess"].seconds
+    assert 0 < once < timers["preprocess"].seconds
+    twice = timers["preprocess"].seconds
     model.run([1] * 3)
-    assert clocks["preprocess"].seconds == twice
+    assert timers["preprocess"].seconds == twice
 
 
+@pytest.mark.slow
 def test_two_devices_share_one_call():
     first, second = Model(budget=16), Model(budget=16)
     first.worker.add(second.compute)

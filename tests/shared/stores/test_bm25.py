@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nemotron_rag.stores._bm25 import passage_terms, query_terms
-from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
-from nemotron_rag.types import Page
+from nemotron_rag.stores.qdrant import QdrantStore
+from nemotron_rag.stores.qdrant.bm25 import passage_terms, query_terms
+from nemotron_rag.types import Page, StoredPage
 
 
 def _weights(vector):
@@ -63,4 +63,4 @@ def test_rare_words_count_more(store):
 
 
 def test_filters_hold_for_both(store):
-    assert set(_numbers(store, [1, 0], words="pump", wanted={"source": "b.pdf"})) == {2, 3}
+    assert set(_numbers(store, [1, 0], words="pump", filter={"source": "b.pdf"})) == {2, 3}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from nemotron_rag.errors import StoreError
-from nemotron_rag.stores import _connection
-from nemotron_rag.stores._grpc import answers_grpc
-from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
-from nemotron_rag.token_vectors import TokenVectors
-from nemotron_rag.token_vectors.sketch import sketch_dimensions
-from nemotron_rag.types import Page
-from qdrant_grpc import GrpcServer
+from nemotron_rag.late_interaction.projection import projected_dimensions
+from nemotron_rag.stores.qdrant import Qdrant, QdrantStore, opening
+from nemotron_rag.stores.qdrant.opening import answers_grpc
+from nemotron_rag.types import Page, StoredPage
+from support.qdrant_grpc import GrpcServer
+
+pytestmark = pytest.mark.slow
 
 URL = "http://127.0.0.1:6333"
 
@@ -23,8 +23,8 @@ URL = "http://127.0.0.1:6333"
 @pytest.fixture
 def server(monkeypatch):
     with GrpcServer() as running:
-        monkeypatch.setattr(_connection, "answers_grpc", lambda url: answers_grpc(url, port=running.port))
-        monkeypatch.setattr(_connection, "GRPC_PORT", running.port)
+        monkeypatch.setattr(opening, "answers_grpc", lambda url: answers_grpc(url, port=running.port))
+        monkeypatch.setattr(opening, "GRPC_PORT", running.port)
         yield running
 
 
@@ -36,7 +36,7 @@ def pages(count: int, text: str = "red apples") -> list[StoredPage]:
 
 def test_pages_are_written_and_found_by_grpc(server):
     store = QdrantStore(URL)
-    store.create(dimensions=8, record={"model": "m"}, tokens=TokenVectors())
+    store.create(dimensions=8, record={"model": "m"}, token_storage="float16")
     assert store.read_record() == {"model": "m"}
     rows = np.random.default_rng(0).standard_normal((3, 5, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=2, keepdims=True)
@@ -51,19 +51,19 @@ def test_pages_are_written_and_found_by_grpc(server):
 
 def test_a_number_takes_four_bytes_and_requests_are_cut_by_bytes(server):
     store = QdrantStore(URL)
-    store.create(dimensions=1024, record={}, tokens=TokenVectors())
+    store.create(dimensions=1024, record={}, token_storage="float16")
     rows = np.full((1000, 1024), 1 / 32, dtype=np.float16)
     store.put(pages(5), [rows] * 5)
-    sizes = [size for method, size in server.called if method == "Upsert"][2:]  # behind the record and the directions
+    sizes = [size for method, size in server.called if method == "Upsert"][2:]  # behind the record and the basis
     assert len(sizes) == 2
     assert max(sizes) < 16 * 2**20
-    assert sum(sizes) < 5 * 1000 * (1024 + sketch_dimensions(1024)) * 4.1
+    assert sum(sizes) < 5 * 1000 * (1024 + projected_dimensions(1024)) * 4.1
     store.close()
 
 
 def test_failures_are_one_line_and_tried_again_only_if_that_may_help(server, monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr("nemotron_rag.stores._connection.time.sleep", pauses.append)
+    monkeypatch.setattr("nemotron_rag.stores.qdrant.connection.time.sleep", pauses.append)
     store = QdrantStore(URL)
     store.create(dimensions=4, record={})
     server.failures = [grpc.StatusCode.UNAVAILABLE]
@@ -77,11 +77,11 @@ def test_failures_are_one_line_and_tried_again_only_if_that_may_help(server, mon
 
 
 def test_a_closed_port_leaves_rest(caplog):
+    qdrant = Qdrant("http://127.0.0.1:1", prefer_grpc=True)
     with caplog.at_level(logging.INFO, logger="nemotron_rag"):
-        store = QdrantStore("http://127.0.0.1:1")
+        assert qdrant.bytes_per_number == 20
     assert "does not answer gRPC at port 6334; REST is used" in caplog.text
-    assert store._connection.bytes_per_number == 20
-    store.close()
+    qdrant.close()
 
 
 def test_a_port_that_speaks_something_else_is_no_grpc(server):

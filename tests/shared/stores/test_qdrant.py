@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from nemotron_rag.errors import InputError, StoreError
-from nemotron_rag.stores._points import batches, point_id
-from nemotron_rag.stores.qdrant import QdrantStore, StoredPage
-from nemotron_rag.types import Page
-from qdrant_server import Server
+from nemotron_rag.errors import ClosedError, InputError, StoreError
+from nemotron_rag.stores.qdrant import QdrantStore
+from nemotron_rag.stores.qdrant.layout import batches
+from nemotron_rag.types import Page, StoredPage, page_uuid
+from support.qdrant_server import Server
+
+pytestmark = pytest.mark.slow
 
 RECORD = {"model": "m", "dimensions": 4}
 
@@ -53,7 +56,7 @@ def store(request, tmp_path, server):
 
 def test_pages_come_back_as_they_were_put_nearest_first(store):
     page = Page(id="p1", source="a.pdf", number=3, text="tëxt", metadata={"year": 2020, "tags": ["x"]})
-    put(store, StoredPage.of(page, content_hash="c", image_key="k"), stored("p2"))
+    put(store, dataclasses.replace(StoredPage.of(page, content_hash="c"), image_key="k"), stored("p2"))
     (first, score), (second, lower) = store.query(vector(1, 0, 0, 0), k=5)
     assert first == StoredPage(page=page, sources=("a.pdf",), content_hash="c", image_key="k")
     assert (first.page.text, first.page.metadata) == ("tëxt", {"year": 2020, "tags": ["x"]})
@@ -69,7 +72,7 @@ def test_the_record_is_no_page(store):
     put(store, stored("p1"))
     assert (store.count(), store.sources()) == (1, ["a.pdf"])
     assert len(store.query(vector(1, 0, 0, 0), k=5)) == 1
-    assert store.count(models.Filter(must_not=[models.HasIdCondition(has_id=[point_id("p1")])])) == 0
+    assert store.count(models.Filter(must_not=[models.HasIdCondition(has_id=[page_uuid("p1")])])) == 0
 
 
 def test_making_a_collection_again_keeps_it(store):
@@ -81,7 +84,7 @@ def test_making_a_collection_again_keeps_it(store):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "numbers"),
+    ("filter", "numbers"),
     [
         ({"source": "a.pdf"}, {1, 2}),
         ({"source": ["b.pdf", "c.pdf"]}, {3}),
@@ -105,7 +108,7 @@ def test_making_a_collection_again_keeps_it(store):
         (models.Filter(must=[models.FieldCondition(key="number", match=models.MatchValue(value=2))]), {2}),
     ],
 )
-def test_filters(store, wanted, numbers):
+def test_filters(store, filter, numbers):
     more = [
         {"year": 2020, "draft": True, "mixed": 1, "date": "2023-05-01"},
         {"year": 2021, "draft": False, "mixed": "one", "weight": 0.5, "date": "2024-05-01T10:00:00Z"},
@@ -116,13 +119,13 @@ def test_filters(store, wanted, numbers):
         store,
         *[stored(f"p{n}", source=sources[n - 1], number=n, metadata=more[n - 1], content=f"h{n}") for n in (1, 2, 3)],
     )
-    assert {found.page.number for found in store.pages(wanted)} == numbers
-    assert {found.page.number for found, _ in store.query(vector(1, 1, 1, 1), k=9, wanted=wanted)} == numbers
-    assert store.count(wanted) == len(numbers)
+    assert {found.page.number for found in store.pages(filter)} == numbers
+    assert {found.page.number for found, _ in store.query(vector(1, 1, 1, 1), k=9, filter=filter)} == numbers
+    assert store.count(filter) == len(numbers)
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "filter",
     [
         {"year": {"above": 3}},
         {"year": {}},
@@ -135,20 +138,20 @@ def test_filters(store, wanted, numbers):
         ["year", 2020],
     ],
 )
-def test_filters_that_make_no_sense_are_refused(wanted):
+def test_filters_that_make_no_sense_are_refused(filter):
     store = QdrantStore()
     store.create(dimensions=4, record=RECORD)
     with pytest.raises(InputError):
-        store.count(wanted)
+        store.count(filter)
 
 
 def test_sources_are_added_and_taken_away(store):
     put(store, stored("p1"), stored("p2"))
     assert store.attach(["p1", "p9"], source="b.pdf", metadata={"year": 1}) == 1
     assert store.count({"source": "b.pdf", "year": 1}) == 1
-    gone: list[StoredPage] = []
-    assert store.remove(["p1", "p2"], source="a.pdf", before=gone.extend) == 1
-    assert [page.page.id for page in gone] == ["p2"]
+    removed: list[StoredPage] = []
+    assert store.remove(["p1", "p2"], source="a.pdf", before=removed.extend) == 1
+    assert [page.page.id for page in removed] == ["p2"]
     assert store.get(["p1"])["p1"].sources == ("b.pdf",)
     assert store.remove(["p1", "p9"]) == 1
     assert store.count() == 0
@@ -223,49 +226,155 @@ def test_a_foreign_collection_is_refused_and_left_alone():
 def test_a_record_written_while_it_is_looked_for_is_found(monkeypatch):
     store = QdrantStore()
     store.create(dimensions=4, record=RECORD)
-    retrieve, answers = store._client.retrieve, [[]]
-    monkeypatch.setattr(store._client, "retrieve", lambda *a, **o: answers.pop() if answers else retrieve(*a, **o))
+    retrieve, answers = store._qdrant.client.retrieve, [[]]
+    monkeypatch.setattr(
+        store._qdrant.client, "retrieve", lambda *a, **o: answers.pop() if answers else retrieve(*a, **o)
+    )
     assert store.read_record() == RECORD
 
 
 def test_a_payload_others_have_changed_is_read_without_fear(store):
     put(store, stored("p1"))
     payload = {"id": "p1", "source": "no list", "number": "3", "text": None, "metadata": [], "image": 5}
-    store._client.set_payload("pages", payload, points=[point_id("p1")])
+    store._qdrant.client.set_payload("pages", payload, points=[page_uuid("p1")])
     ((found, _),) = store.query(vector(1, 0, 0, 0), k=1)
     assert found == StoredPage(page=Page(id="p1"), sources=(), content_hash="c", image_key=None)
+
+
+def test_an_index_of_the_version_before_opens(tmp_path):
+    """Names, ids and payload as they have been written so far: they may never change."""
+    client = QdrantClient(path=str(tmp_path))
+    cosine, dot = models.Distance.COSINE, models.Distance.DOT
+    maxsim = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    client.create_collection(
+        "pages",
+        {
+            "dense": models.VectorParams(size=2, distance=cosine),
+            "tokens": models.VectorParams(size=2, distance=dot, multivector_config=maxsim),
+            "sketches": models.VectorParams(size=1, distance=dot, multivector_config=maxsim),
+        },
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+    )
+    payload = {
+        **{"id": "p1", "source": ["a.pdf", "b.pdf"], "number": 3, "text": "red apples", "metadata": {"year": 2020}},
+        **{"content_hash": "c", "image": "0b/x.png"},
+    }
+    vector_of_page = {"dense": [1.0, 0], "tokens": [[1.0, 0]], "sketches": [[1.0]]}
+    basis = {"nemotron_rag_directions": "ADwAAA==", "shape": [2, 1]}  # 1 and 0 as float16
+    points = [
+        ("9e0c71e9-ca6f-5632-a555-89663adc2a63", {}, {"nemotron_rag_index": {"model": "m"}}),
+        ("d06ef28e-ba45-5e56-aadd-a8495de10532", {}, basis),
+        ("a108aad5-bce3-5bba-abca-2ffca4b2a219", vector_of_page, payload),
+    ]
+    client.upsert("pages", [models.PointStruct(id=id, vector=row, payload=more) for id, row, more in points])
+    client.close()
+    store = QdrantStore(tmp_path)
+    assert store.read_record() == {"model": "m"}
+    page = Page(id="p1", source="a.pdf", number=3, text="red apples", metadata={"year": 2020})
+    expected = StoredPage(page=page, sources=("a.pdf", "b.pdf"), content_hash="c", image_key="0b/x.png")
+    assert store.query(np.array([[1, 0]], np.float32), k=3) == [(expected, 1.0)]
+    assert (expected.image_size, expected.image_hash) == (None, None)
+    assert store.get(["p1"]).keys() == {"p1"}
+    assert (store.count({"page_number": 3}), store.count()) == (1, 1)
+    store.put([StoredPage.of(page, content_hash="c")], [np.array([[0, 1]], np.float32)])
+    assert (store.count(), store.get(["p1"])["p1"].sources) == (1, ("a.pdf", "b.pdf"))
+    store.close()
 
 
 # ---- opening and errors -----------------------------------------------------------------------------------------
 
 
-def test_a_folder_in_use_is_refused_in_one_line(tmp_path):
+def test_stores_of_one_process_share_a_folder_until_the_last_is_closed(tmp_path):
+    one, other = QdrantStore(tmp_path / "q"), QdrantStore(tmp_path / "x" / ".." / "q", collection="other")
+    one.create(dimensions=4, record=RECORD)
+    put(one, stored("p1"))
+    other.create(dimensions=4, record=RECORD)
+    again = QdrantStore(tmp_path / "q")
+    assert (again.count(), other.count()) == (1, 0)
+    again.close()
+    one.close()
+    put(other, stored("p2"))
+    assert other.count() == 1
+    with pytest.raises(ClosedError, match="was closed; open it again"):
+        one.count()
+    other.close()
+    QdrantClient(path=str(tmp_path / "q")).close()  # nobody holds the folder any more
+
+
+def test_a_folder_in_use_by_another_client_is_refused_in_one_line(tmp_path):
+    client = QdrantClient(path=str(tmp_path))
     store = QdrantStore(tmp_path)
     with pytest.raises(StoreError, match="in use by another") as caught:
-        QdrantStore(tmp_path)
+        store.exists()
     assert "\n" not in str(caught.value)
+    client.close()
+    assert not store.exists()
     store.close()
-    QdrantStore(tmp_path).close()
 
 
 def test_a_folder_in_use_by_another_process_is_refused(tmp_path):
-    QdrantStore(tmp_path).close()
     hold = "import sys; from qdrant_client import QdrantClient as Q; c = Q(path=sys.argv[1]); print('held'); input()"
     command = [sys.executable, "-u", "-c", hold, str(tmp_path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline().strip() == b"held"
-    with pytest.raises(StoreError, match="in use by another"):
-        QdrantStore(tmp_path)
+    store = QdrantStore(tmp_path)
+    for use in (store.exists, store.read_record, lambda: store.create(dimensions=4, record=RECORD)):
+        with pytest.raises(StoreError, match=r"index folder .* is in use by another process.*; close that one, or run"):
+            use()
     process.communicate(b"\n")
-    QdrantStore(tmp_path).close()
+    store.create(dimensions=4, record=RECORD)
+    refused = (
+        "import sys; from nemotron_rag.stores.qdrant import QdrantStore\n"
+        "from nemotron_rag.errors import StoreError\n"
+        "try: QdrantStore(sys.argv[1]).count()\n"
+        "except StoreError as error: print(error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", refused, str(tmp_path)], capture_output=True, text=True)
+    assert ran.stdout.startswith(f"the index folder {tmp_path} is in use by another process")
+    store.close()
+
+
+@pytest.mark.parametrize("files", [None, [], ["mine.txt"], ["meta.json"]])
+def test_construction_and_reads_leave_nothing_on_disk(tmp_path, files):
+    folder = tmp_path / "index"
+    if files is not None:
+        folder.mkdir()
+    for name in files or []:
+        (folder / name).write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    store = QdrantStore(folder)
+    assert (store.exists(), store.read_record(), store.image_root) == (False, None, str(folder / "images" / "pages"))
+    for read in (store.count, store.sources, lambda: store.get(["p1"]), lambda: store.query(vector(1, 0, 0, 0), k=1)):
+        with pytest.raises(StoreError, match="no index was written there yet"):
+            read()
+    store.close()
+    assert sorted(tmp_path.rglob("*")) == before
+    again = QdrantStore(folder)
+    again.create(dimensions=4, record=RECORD)
+    assert (again.exists(), again.read_record()) == (True, RECORD)
+    again.close()
 
 
 def test_damaged_folders_are_refused_and_a_first_moment_is_forgiven(tmp_path):
     (tmp_path / "meta.json").write_text("")
-    QdrantStore(tmp_path).close()
+    store = QdrantStore(tmp_path)
+    store.create(dimensions=4, record=RECORD)
+    store.close()
     (tmp_path / "meta.json").write_text("{ not json")
     with pytest.raises(StoreError, match="could not open the index folder"):
-        QdrantStore(tmp_path)
+        QdrantStore(tmp_path).exists()
+
+
+def test_where_images_can_lie(tmp_path, server):
+    assert QdrantStore(tmp_path, collection="mine").image_root == str(tmp_path / "images" / "mine")
+    roots = {QdrantStore().image_root, QdrantStore(":memory:").image_root}
+    assert len(roots) == 2
+    assert all(root.startswith("memory://nemotron-rag-") for root in roots)
+    assert QdrantStore("http://localhost:6333").image_root is None
+    assert QdrantStore(client=server.client()).image_root is None
+    client = QdrantClient(path=str(tmp_path / "q"))
+    assert QdrantStore(client=client).image_root == str(tmp_path / "q" / "images" / "pages")
+    client.close()
 
 
 def test_location_and_client_exclude_each_other(server):
@@ -293,7 +402,7 @@ def test_connections_refused_and_answers_of_failure_are_store_errors(server):
 
 def test_writes_are_tried_again_only_while_a_server_is_busy(server, monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr("nemotron_rag.stores._connection.time.sleep", pauses.append)
+    monkeypatch.setattr("nemotron_rag.stores.qdrant.connection.time.sleep", pauses.append)
     store = QdrantStore(client=server.client())
     store.create(dimensions=4, record=RECORD)
     busy = httpx.Response(429, headers={"Retry-After": "1"}, json={"status": {"error": "busy"}})

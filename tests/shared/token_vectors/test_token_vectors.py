@@ -1,4 +1,4 @@
-"""Pooling against SciPy's Ward clustering (stored labels), the limit, sketches; what MaxSim loses by each."""
+"""Pooling against SciPy's Ward clustering (stored labels), the limit, projection; what MaxSim loses by each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.heatmap.boxes import tile_boxes
-from nemotron_rag.runtime.maxsim import maxsim
-from nemotron_rag.token_vectors import MAX_VALUES, TokenVectors, fit_query
-from nemotron_rag.token_vectors import _pooling as pooling
-from nemotron_rag.token_vectors.sketch import main_directions, mean_vector, sketch, sketch_dimensions
+from nemotron_rag.late_interaction import pooling
+from nemotron_rag.late_interaction.boxes import tile_boxes
+from nemotron_rag.late_interaction.maxsim import maxsim
+from nemotron_rag.late_interaction.projection import fit_basis, mean_vector, project, projected_dimensions
+from nemotron_rag.late_interaction.token_vectors import MAX_VALUES, TokenVectors, fit_query
 
 
 def unit(rows):
@@ -41,10 +41,12 @@ def test_pages_are_cut_to_what_qdrant_takes(dimensions, rows):
 
 
 def test_what_does_not_fit_is_refused_with_what_would():
-    with pytest.raises(InputError, match=r"300 vectors of 4096 numbers are 1,228,800 .* give max_rows=255 or less"):
+    with pytest.raises(
+        InputError, match=r"300 vectors of 4096 dimensions are 1,228,800 values .* give max_rows=255 or less"
+    ):
         TokenVectors(max_rows=300).resolved(4096)
     page = random_rows(12, 8)
-    with pytest.raises(InputError, match="12 vectors of 8 numbers, 10 may be stored; pool them"):
+    with pytest.raises(InputError, match="12 vectors of 8 dimensions, at most 10 can be stored; pool them"):
         TokenVectors(pooling="none", max_rows=10).fit(page)
     assert TokenVectors(pooling="none", max_rows=12).fit(page).shape == (12, 8)
 
@@ -111,25 +113,25 @@ def test_a_grid_becomes_its_rows_and_columns():
     assert np.abs(rows - unit(tokens[3:][top].mean(0))).max(axis=1).min() < 1e-6
 
 
-# ---- questions --------------------------------------------------------------------------------------------------
+# ---- queries --------------------------------------------------------------------------------------------------
 
 
-def test_a_question_too_long_for_a_request_keeps_its_weights():
+def test_a_query_too_long_for_a_request_keeps_its_weights():
     rows = MAX_VALUES // 4096
-    question, _ = blobs(rows, 2, dimensions=4096, spread=0.001)
-    short = fit_query(question)
+    query, _ = blobs(rows, 2, dimensions=4096, spread=0.001)
+    short = fit_query(query)
     assert short.shape == (rows, 4096)
     page = random_rows(50, 4096, seed=7)
-    np.testing.assert_allclose(maxsim([short], [page]), maxsim([question], [page]), rtol=0.02)
+    np.testing.assert_allclose(maxsim([short], [page]), maxsim([query], [page]), rtol=0.02)
     assert fit_query(page) is page
 
 
-# ---- sketches ---------------------------------------------------------------------------------------------------
+# ---- projection ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dimensions", "columns"), [(4096, 512), (384, 128), (200, 100), (64, 32), (1, 1)])
-def test_sketches_are_short(dimensions, columns):
-    assert sketch_dimensions(dimensions) == columns
+def test_projected_vectors_are_short(dimensions, columns):
+    assert projected_dimensions(dimensions) == columns
 
 
 def in_few_directions(count: int, *, seed: int, dimensions: int = 512, few: int = 40) -> np.ndarray:
@@ -138,23 +140,24 @@ def in_few_directions(count: int, *, seed: int, dimensions: int = 512, few: int 
     return unit(random_rows(count, few, seed=seed) @ basis + 0.1 * random_rows(count, dimensions, seed=seed + 1))
 
 
-def test_sketches_keep_the_similarities_of_pages_that_came_later():
-    directions = main_directions([in_few_directions(300, seed=1), in_few_directions(200, seed=3)])
-    assert directions.shape == (512, 128)
-    np.testing.assert_allclose(directions.T @ directions, np.eye(128), atol=1e-4)
-    question, page = in_few_directions(20, seed=5), in_few_directions(300, seed=7)
-    rough = sketch(question, directions) @ sketch(page, directions).T
-    assert np.abs(rough - question @ page.T).max() < 0.02
-    blind = np.linalg.qr(random_rows(512, 128))[0] * 2  # 128 directions of chance, made longer by sqrt(512 / 128)
-    assert np.abs(sketch(question, blind) @ sketch(page, blind).T - question @ page.T).max() > 0.15
+def test_projections_keep_the_similarities_of_pages_that_came_later():
+    basis = fit_basis([in_few_directions(300, seed=1), in_few_directions(200, seed=3)])
+    assert basis.shape == (512, 128)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(128), atol=1e-4)
+    query, page = in_few_directions(20, seed=5), in_few_directions(300, seed=7)
+    rough = project(query, basis) @ project(page, basis).T
+    assert np.abs(rough - query @ page.T).max() < 0.02
+    blind = np.linalg.qr(random_rows(512, 128))[0] * 2  # 128 random dimensions, made longer by sqrt(512 / 128)
+    assert np.abs(project(query, blind) @ project(page, blind).T - query @ page.T).max() > 0.15
 
 
-def test_directions_of_few_vectors_and_of_very_many():
-    assert main_directions([random_rows(3, 64)]).shape == (64, 32)  # the others are any
+@pytest.mark.slow
+def test_a_basis_of_few_vectors_and_of_very_many():
+    assert fit_basis([random_rows(3, 64)]).shape == (64, 32)  # the others are any
     many = [in_few_directions(5000, seed=seed) for seed in (1, 3, 5, 7)]
     part = in_few_directions(10, seed=9)
-    directions = main_directions(many)
-    assert np.linalg.norm(sketch(part, directions), axis=1).min() > 0.99
+    basis = fit_basis(many)
+    assert np.linalg.norm(project(part, basis), axis=1).min() > 0.99
 
 
 def test_the_mean_has_length_one():

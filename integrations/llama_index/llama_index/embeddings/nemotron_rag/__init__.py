@@ -1,12 +1,6 @@
-"""Nemotron embeddings for LlamaIndex: ``from llama_index.embeddings.nemotron_rag import NemotronEmbedding``.
+"""Nemotron embeddings for LlamaIndex: ``from llama_index.embeddings.nemotron_rag import NemotronEmbedding``."""
 
-Importing it loads neither torch nor a model.
-"""
-
-from __future__ import annotations
-
-from llama_index.embeddings.nemotron_rag.base import NemotronEmbedding
-from llama_index.embeddings.nemotron_rag.nodes import PageNode
-from llama_index.embeddings.nemotron_rag.transform import NemotronPageEmbedder
+from llama_index_nemotron_rag.embedding import NemotronEmbedding, NemotronPageEmbedder
+from llama_index_nemotron_rag.nodes import PageNode
 
 __all__ = ["NemotronEmbedding", "NemotronPageEmbedder", "PageNode"]

@@ -1,11 +1,5 @@
-"""Nemotron page reranking for LlamaIndex: ``from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank``.
+"""Nemotron reranking for LlamaIndex: ``from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank``."""
 
-Importing it loads neither torch nor a model.
-"""
-
-from __future__ import annotations
-
-from llama_index.postprocessor.nemotron_rag_rerank.base import NemotronRerank
-from llama_index.postprocessor.nemotron_rag_rerank.page_text import KeepPageText
+from llama_index_nemotron_rag.reranking import KeepPageText, NemotronRerank
 
 __all__ = ["KeepPageText", "NemotronRerank"]

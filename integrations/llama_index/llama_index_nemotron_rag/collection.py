@@ -1,0 +1,145 @@
+"""A Qdrant collection that LlamaIndex wrote, searched with one of our embedders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, NodeWithScore
+from llama_index.core.vector_stores.utils import metadata_dict_to_node
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from llama_index_nemotron_rag.embedding import NemotronEmbedding
+from llama_index_nemotron_rag.filters import Filters, points_filter
+from llama_index_nemotron_rag.nodes import for_llm, without_image
+from nemotron_rag.errors import InputError, StoreError
+from nemotron_rag.models.load import ModelName
+from nemotron_rag.protocols import Embedder
+from nemotron_rag.stores.qdrant import ForeignCollection, Layout, Qdrant
+from nemotron_rag.types import Passage
+
+__all__ = ["NodeCollection"]
+
+_log = logging.getLogger("nemotron_rag")
+
+
+class NodeCollection:
+    """Nodes that LlamaIndex's `QdrantVectorStore` stored, for a `NemotronPageRetriever`.
+
+    The collection does not say which model wrote it: `embedder` must be that model. Nothing is opened before the first
+    search.
+
+    Args:
+        location: a folder, or the ``http(s)://`` url of a server.
+        client: an open client instead; it stays open.
+        async_client: for async searches of a server; by default one like `client`.
+        collection: its name.
+        embedder: a `NemotronEmbedding`, a catalog id, a local folder, or a loaded `Embedder`.
+        vector_name: which vector, where a collection has several dense ones.
+
+    Raises:
+        InputError: not exactly one of `location` and `client` was given.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> from llama_index.vector_stores.qdrant import QdrantVectorStore
+        >>> from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
+        >>> from nemotron_rag.testing import FakeEmbedder
+        >>> from qdrant_client import QdrantClient
+        >>> client, embedding = QdrantClient(":memory:"), NemotronEmbedding(FakeEmbedder())
+        >>> nodes = [TextNode(text="red apples"), TextNode(text="blue whales")]
+        >>> store = QdrantVectorStore("docs", client=client, index_doc_id=False)
+        >>> ids = store.add(embedding(nodes))
+        >>> collection = NodeCollection(client=client, collection="docs", embedder=embedding)
+        >>> [found.text for found in NemotronPageRetriever(collection, similarity_top_k=1).retrieve("whales")]
+        ['blue whales']
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        *,
+        collection: str,
+        embedder: NemotronEmbedding | Embedder | ModelName,
+        client: QdrantClient | None = None,
+        async_client: AsyncQdrantClient | None = None,
+        vector_name: str | None = None,
+    ) -> None:
+        if (location is None) == (client is None):
+            raise InputError("a NodeCollection needs either a location or a client; pass one of them")
+        self._own = not isinstance(embedder, NemotronEmbedding)
+        self._embedding = embedder if isinstance(embedder, NemotronEmbedding) else NemotronEmbedding(embedder)
+        qdrant = Qdrant(location, client=client, async_client=async_client)
+        self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), must_exist=True)
+
+    def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+        """The k nodes nearest to a text or an image, best first.
+
+        Args:
+            query: one of the two.
+            k: at most so many.
+            filters: see `NemotronPageRetriever`.
+
+        Raises:
+            IndexMismatchError: the embedder's vectors have another length than the collection's.
+            StoreError: Qdrant refused, could not be reached, or holds points that LlamaIndex did not write.
+        """
+        model, image = self._embedding, query.image
+        vector = model.get_query_embedding(query.text) if image is None else model.get_image_embedding(image)
+        return self._nodes(self._points.nearest(vector, k, points_filter(filters)))
+
+    async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+        """`search` for event loops."""
+        model, image = self._embedding, query.image
+        vector = await (model.aget_query_embedding(query.text) if image is None else model.aget_image_embedding(image))
+        points = await self._points.anearest(vector, k, points_filter(filters))
+        return await asyncio.to_thread(self._nodes, points)
+
+    def close(self) -> None:
+        """Let go of the client and of an embedder loaded here; later searches raise `ClosedError`."""
+        self._points.qdrant.close()
+        if self._own:
+            self._embedding.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        """``collection 'docs' at ./store``."""
+        return str(self._points)
+
+    def __repr__(self) -> str:
+        """``NodeCollection(collection 'docs' at ./store, embedder='starter-embed-vl')``."""
+        return f"NodeCollection({self}, embedder={self._embedding.model_name!r})"
+
+    def _nodes(self, points: Sequence[models.ScoredPoint]) -> list[NodeWithScore]:
+        return [NodeWithScore(node=self._node(point), score=float(point.score)) for point in points]
+
+    def _node(self, point: models.ScoredPoint) -> BaseNode:
+        try:
+            node = _restored(dict(point.payload or {}))
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"point {point.id} of {self} is no node of LlamaIndex; for an index of nemotron_rag pass its location"
+            ) from error
+        if isinstance(node, ImageNode) and not node.image and node.image_path and not Path(node.image_path).is_file():
+            _log.warning("node %s of %s comes without its image: there is no %s", node.id_, self, node.image_path)
+            return without_image(node)
+        return for_llm(node)
+
+
+def _restored(payload: dict[str, Any]) -> BaseNode:
+    """The node of a payload; unlike by LlamaIndex, with its image if it was stored as a document."""
+    if payload.get("_node_type") in (Document.class_name(), ImageDocument.class_name()):
+        fields = json.loads(payload["_node_content"])
+        if fields.get("image_resource"):
+            return ImageNode.from_dict(fields)
+    return metadata_dict_to_node(payload)

@@ -1,0 +1,154 @@
+"""PDF -> one document a page: its image beside its text."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
+
+import platformdirs
+from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
+from llama_index.core.readers.base import BasePydanticReader
+from llama_index.core.schema import Document
+
+from llama_index_nemotron_rag.documents import PageDocument, page_fields
+from llama_index_nemotron_rag.settings import Component
+from nemotron_rag.documents.ahead import map_ahead
+from nemotron_rag.documents.files import write_by_content
+from nemotron_rag.documents.images import ImageFormat, encode_image, load_image
+from nemotron_rag.documents.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, PdfOptions, read_pdf
+from nemotron_rag.errors import InputError, StoreError
+from nemotron_rag.types import Failure, Page
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["PDFPageReader"]
+
+_ENCODERS = 4  # threads that encode images, and pages read ahead; one is slower than the renderer
+
+_PathLike = str | os.PathLike[str]
+
+
+def _as_text(path: Any) -> Any:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+class PDFPageReader(Component, BasePydanticReader):
+    """PDF -> one `PageDocument` a page: an image of the whole page, and its text.
+
+    Alone, or as ``SimpleDirectoryReader(folder, file_extractor={".pdf": PDFPageReader()})``. Ids follow from the file's
+    bytes and the page, so reading again gives the same ones. A page is one node: it needs no node parser, so pass
+    ``transformations=[NemotronPageEmbedder(...)]`` to an index; a parser would cut long texts, each with the image.
+
+    Metadata: ``page_label`` (as printed, else the number), ``page_number``, ``file_name``, ``file_path`` and ``source``
+    (which are the same), ``total_pages``, ``page_image_path``, ``page_image_sha256``, and the PDF's own, such as
+    ``title``. Of these, prompts show label and file name.
+
+    Args:
+        image_folder: where images are written, named by their content, and never deleted; by default
+            ``nemotron-rag/pages`` in the user's cache folder. Stored nodes refer to them, so keep the folder as long
+            as the index.
+        inline_images: put images as base64 into the documents instead, which makes whatever stores them large.
+        image_format: "png" keeps every pixel, "jpeg" and "webp" are smaller.
+        pages: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
+        password: tried if a document needs one; it is pickled, but not in `to_dict`.
+        dpi: dots per inch; None scales every page to `max_pixels`.
+        ocr: "auto" reads pages without text layer with Tesseract where it is installed; "always" all; "never" none.
+        on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
+        max_pixels, ocr_language, workers, budget, report: as in `nemotron_rag.documents.pdf.read_pdf`.
+
+    Example:
+        >>> import pymupdf, tempfile
+        >>> from pathlib import Path
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> pdf = pymupdf.open()
+        >>> _ = pdf.new_page().insert_text((72, 72), "Tornadoes form in thunderstorms.")
+        >>> pdf.save(Path(folder.name, "storms.pdf"))
+        >>> page, = PDFPageReader(image_folder=folder.name).load_data(Path(folder.name, "storms.pdf"))
+        >>> page.text, page.metadata["page_label"], Path(page.image_path).suffix
+        ('Tornadoes form in thunderstorms.', '1', '.png')
+        >>> folder.cleanup()
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
+
+    image_folder: Annotated[str | None, BeforeValidator(_as_text)] = None
+    inline_images: bool = False
+    image_format: ImageFormat = "png"
+    pages: str | list[int] | None = None
+    password: str | None = Field(default=None, exclude=True, repr=False)
+    dpi: float | None = None
+    max_pixels: int | None = None
+    ocr: Ocr = "auto"
+    ocr_language: str = "eng"
+    workers: int | None = None
+    budget: PdfBudget = DEFAULT_BUDGET
+    on_error: OnError = "skip"
+    report: Callable[[Failure], None] | None = Field(default=None, exclude=True)
+
+    def lazy_load_data(
+        self, file: _PathLike, extra_info: Mapping[str, Any] | None = None, fs: AbstractFileSystem | None = None
+    ) -> Iterator[PageDocument]:
+        """The pages of a PDF, one after the other; a few are read ahead.
+
+        Args:
+            file: its path.
+            extra_info: metadata for every page; the page's own have priority.
+            fs: the fsspec file system it is in; None for the local one.
+
+        Raises:
+            InputError: an argument cannot be used, or `pages` names one that the document does not have.
+            PdfError: the document or a page cannot be read, and `on_error` is "raise".
+            MissingExtraError: PyMuPDF is not installed.
+        """
+        if not isinstance(file, str | os.PathLike):
+            raise InputError(f"wanted file as a path, got {type(file).__name__}; write bytes to a file first")
+        name = os.fspath(file)
+        with nullcontext(name) if fs is None else fs.open(name, "rb") as source:
+            make = partial(self._document, extra=extra_info)
+            yield from map_ahead(make, self._pages(source, name), threads=_ENCODERS)
+
+    def load_data(
+        self, file: _PathLike, extra_info: Mapping[str, Any] | None = None, fs: AbstractFileSystem | None = None
+    ) -> list[Document]:
+        """The pages of a PDF; arguments and errors are those of `lazy_load_data`."""
+        return list(self.lazy_load_data(file, extra_info, fs))
+
+    async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:
+        """The pages of a PDF, all read when this returns: taking them one by one would block the event loop."""
+        return await asyncio.to_thread(self.load_data, *args, **load_kwargs)
+
+    def _pages(self, source: str | IO[bytes], name: str) -> Iterator[Page]:
+        options = cast("PdfOptions", {option: getattr(self, option) for option in PdfOptions.__annotations__})
+        return read_pdf(source, name=name, **options)
+
+    def _document(self, page: Page, extra: Mapping[str, Any] | None) -> PageDocument:
+        if page.image is None:
+            raise InputError(f"{page.source}, page {page.number}: came without an image")
+        data, mimetype = encode_image(load_image(page.image), self.image_format), f"image/{self.image_format}"
+        if self.inline_images:
+            image = base64.b64encode(data).decode("ascii")
+            fields = page_fields(page, extra=extra, image_sha256=hashlib.sha256(data).hexdigest())
+            return PageDocument(**fields, image=image, image_mimetype=mimetype)
+        path = self._written(data)
+        fields = page_fields(page, extra=extra, image_path=str(path), image_sha256=path.stem)
+        return PageDocument(**fields, image_path=str(path), image_mimetype=mimetype)
+
+    def _written(self, data: bytes) -> Path:
+        """The path of an image file that is named by its content."""
+        folder = platformdirs.user_cache_path("nemotron-rag", appauthor=False) / "pages"
+        if self.image_folder is not None:
+            folder = Path(self.image_folder).absolute()
+        suffix = ".jpg" if self.image_format == "jpeg" else f".{self.image_format}"
+        try:
+            return write_by_content(folder, data, suffix=suffix)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"could not write an image to {folder}: {reason}; give another image_folder") from error

@@ -1,0 +1,283 @@
+"""Pages as nodes: found in an index or a collection by their vectors, and ranked by a reranker if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self, Unpack
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+
+from llama_index_nemotron_rag.collection import NodeCollection
+from llama_index_nemotron_rag.documents import page_fields
+from llama_index_nemotron_rag.events import dispatcher
+from llama_index_nemotron_rag.filters import Filters, index_filter
+from llama_index_nemotron_rag.nodes import PageNode
+from llama_index_nemotron_rag.reranking import NemotronRerank
+from nemotron_rag.errors import ImageError, InputError
+from nemotron_rag.index import Mode, PageIndex
+from nemotron_rag.index.lazy import IndexOptions, LazyIndex
+from nemotron_rag.index.models import Rerank
+from nemotron_rag.ranking import check_count, fuse
+from nemotron_rag.stores.page_images import StoredImage
+from nemotron_rag.types import Hit, Passage
+
+__all__ = ["NemotronPageRetriever"]
+
+_LOST = "page %s comes without its image: %s"
+_log = logging.getLogger("nemotron_rag")
+
+
+class NemotronPageRetriever(BaseRetriever):
+    """Finds pages for a query in words, for an image (`QueryBundle.image_path`), or for both.
+
+    Searches an index made by `nemotron_rag.PageIndex` or ``nemotron-rag index``, with the hits and scores of
+    `PageIndex.search`, or a `NodeCollection` that LlamaIndex wrote. Pages come back as `ImageNode` with text, image (by
+    path, where it is stored in a local folder; else as base64) and the metadata of `PDFPageReader`; with
+    ``multimodal=True``, query engines show the LLM both. A page whose image is lost comes without. Several queries in
+    one, such as words and an image, are searched apart and joined by reciprocal rank fusion, whose scores are sums of
+    ``1 / (60 + rank)``.
+
+    In terms of `PageIndex.search`, `similarity_top_k` is ``candidates`` where something reranks, else ``k``; `top_n` is
+    ``k`` where something reranks.
+
+    Args:
+        index: folder or ``http(s)://`` url of an index, an open `PageIndex`, or a `NodeCollection`. A named index is
+            opened by the first search, with the embedder that wrote it.
+        similarity_top_k: nodes taken from the store.
+        reranker: a catalog id, a local folder or a loaded `nemotron_rag.Reranker`; a `NemotronRerank` with settings of
+            its own; None for the index's own reranker if it has one, False for none. It ranks by the words; an image
+            alone is not reranked.
+        top_n: how many nodes to return; None for all. A `NemotronRerank` cuts as well where its own `top_n` was set.
+        filters: `MetadataFilters`, or ``{"source": "a.pdf", "page_number": [1, 2], "year": {"gte": 2020}}``, both over
+            nodes' metadata, where ``file_path`` is ``source``; or a `qdrant_client.models.Filter` over the payload.
+        mode: of an index: "dense", "multi" or "hybrid", which finds by the words too; None for the default of its
+            embedder. See `PageIndex.search`.
+        inline_images: images of an index always as base64, for an LLM that runs elsewhere; events then hold them too.
+        callback_manager: for callbacks.
+        **index_options: for an index by location: ``embedder``, ``collection``, ``images``, ``device``, ``dtype`` and
+            the others of `PageIndex`.
+
+    Raises:
+        InputError: an argument cannot be used; from `retrieve`, a query with neither words nor image, or there is no
+            index.
+        UnknownModelError: a model's name is neither in the catalog nor a folder.
+
+    Example:
+        >>> from nemotron_rag import Page, PageIndex
+        >>> from nemotron_rag.testing import FakeEmbedder, FakeReranker
+        >>> index = PageIndex(embedder=FakeEmbedder())
+        >>> texts = {1: "red apples", 2: "blue whales"}
+        >>> report = index.add([Page(id=f"p{n}", number=n, text=text) for n, text in texts.items()], progress=False)
+        >>> retriever = NemotronPageRetriever(index, reranker=FakeReranker(), top_n=1)
+        >>> [(found.text, found.score) for found in retriever.retrieve("blue whales")]
+        [('blue whales', 5.0)]
+    """
+
+    def __init__(
+        self,
+        index: PageIndex | NodeCollection | str | os.PathLike[str],
+        *,
+        similarity_top_k: int = 10,
+        reranker: NemotronRerank | Rerank | None = None,
+        top_n: int | None = None,
+        filters: Filters | None = None,
+        mode: Mode | None = None,
+        inline_images: bool = False,
+        callback_manager: CallbackManager | None = None,
+        **index_options: Unpack[IndexOptions],
+    ) -> None:
+        super().__init__(callback_manager=callback_manager)
+        self.similarity_top_k, self.top_n, self.filters = similarity_top_k, top_n, filters
+        self._reranker = reranker if isinstance(reranker, NemotronRerank) else None
+        self._check_counts()
+        self._source = _source(index, reranker, mode, inline_images, index_options)
+        self._made: NemotronRerank | None = None  # here, so it is closed here
+        if isinstance(index, NodeCollection) and not isinstance(reranker, NemotronRerank | bool | None):
+            self._made = NemotronRerank(reranker, top_n=None, callback_manager=self.callback_manager)
+
+    @property
+    def reranker(self) -> NemotronRerank | None:
+        """What ranks the nodes, or None; an index by location is opened to know."""
+        if self._reranker is None and isinstance(self._source, _IndexPages):
+            return self._source.reranker(self.callback_manager)
+        return self._reranker or self._made
+
+    def close(self) -> None:
+        """Close an index that was opened here, and free a model that was loaded here; the next use opens them again."""
+        if isinstance(self._source, _IndexPages):
+            self._source.index.close()
+        if self._made is not None:
+            self._made.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        """``NemotronPageRetriever('./index', similarity_top_k=10, top_n=None)``."""
+        return f"{type(self).__name__}({self._source!r}, similarity_top_k={self.similarity_top_k}, top_n={self.top_n})"
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        queries, k = _queries(query_bundle), self.similarity_top_k
+        found = [self._source.search(query, k=k, filters=self.filters) for query in queries]
+        nodes = _joined(found)[:k]
+        reranker = self._reranker_for(query_bundle)
+        if reranker is not None:
+            nodes = reranker.postprocess_nodes(nodes, query_bundle=query_bundle)
+        return self._with_images(nodes[: self.top_n])
+
+    @dispatcher.span
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        queries, k = _queries(query_bundle), self.similarity_top_k
+        searches = [self._source.asearch(query, k=k, filters=self.filters) for query in queries]
+        nodes = _joined(await asyncio.gather(*searches))[:k]
+        reranker = self._reranker_for(query_bundle)
+        if reranker is not None:
+            nodes = await reranker.apostprocess_nodes(nodes, query_bundle=query_bundle)
+        return await asyncio.to_thread(self._with_images, nodes[: self.top_n])
+
+    def _reranker_for(self, query: QueryBundle) -> NemotronRerank | None:
+        """The reranker, cutting at the retriever's `top_n` if it has none of its own; None if nothing is reranked."""
+        reranker = self.reranker if query.query_str.strip() else None
+        if reranker is None:
+            return None
+        limits = [n for n in (_own_top_n(reranker), self.top_n) if n is not None]
+        return reranker.model_copy(update={"top_n": min(limits) if limits else None})
+
+    def _with_images(self, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+        return self._source.with_images(nodes) if isinstance(self._source, _IndexPages) else nodes
+
+    def _check_counts(self) -> None:
+        check_count("similarity_top_k", self.similarity_top_k)
+        check_count("top_n", self.top_n)
+        own = None if self._reranker is None else _own_top_n(self._reranker)
+        for name, limit in (("similarity_top_k", self.similarity_top_k), ("the reranker's own top_n", own)):
+            if self.top_n is not None and limit is not None and self.top_n > limit:
+                raise InputError(f"top_n must be at most {name}={limit}, got {self.top_n}; change one of them")
+
+
+@dataclass(frozen=True)
+class _IndexPages:
+    """Finds pages of an index, which the first search opens; see `PageIndex.search` and `NemotronPageRetriever`."""
+
+    index: LazyIndex
+    rerank: Rerank
+    mode: Mode | None
+    inline_images: bool
+
+    def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+        """The k pages nearest to a text, or to an image; not reranked, and before `with_images`."""
+        index, filter = self.index.get(), index_filter(filters)
+        if query.image is not None:
+            return self._nodes(index.search_image(query.image, k=k, filter=filter))
+        return self._nodes(index.search(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
+
+    async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+        index, filter = await self.index.aget(), index_filter(filters)
+        if query.image is not None:
+            return self._nodes(await index.asearch_image(query.image, k=k, filter=filter))
+        return self._nodes(await index.asearch(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
+
+    def reranker(self, callback_manager: CallbackManager) -> NemotronRerank | None:
+        """Ranks as `PageIndex.search` does: pages by image and text, without metadata. None if nothing ranks."""
+        lazy = self.index.get().reranker(self.rerank)
+        if lazy is None:
+            return None
+        return NemotronRerank(lazy, top_n=None, metadata_mode=MetadataMode.NONE, callback_manager=callback_manager)
+
+    def with_images(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        """The nodes with images that others can open, or as texts where these are lost; nothing is decoded."""
+        return [NodeWithScore(node=self._with_image(item.node), score=item.score) for item in nodes]
+
+    def __repr__(self) -> str:
+        return repr(self.index)
+
+    def _nodes(self, hits: Sequence[Hit]) -> list[NodeWithScore]:
+        return [NodeWithScore(node=self._node(hit), score=float(hit.score)) for hit in hits]
+
+    def _node(self, hit: Hit) -> BaseNode:
+        page, image = hit.page, hit.page.image
+        try:
+            path = image.path if isinstance(image, StoredImage) else None
+        except ImageError as error:
+            _log.warning(_LOST, page.id, error)
+            image = None
+        if not isinstance(image, StoredImage):
+            return TextNode(**page_fields(page))
+        if path is None or self.inline_images:
+            return PageNode(**page_fields(page)).with_image(image)
+        return PageNode(**page_fields(page, image_path=str(path))).with_image(image, image_path=str(path))
+
+    def _with_image(self, node: BaseNode) -> BaseNode:
+        if not isinstance(node, PageNode):
+            return node
+        image = node.stored_image
+        try:
+            if not isinstance(image, StoredImage):
+                raise ImageError("it could not be read")
+            if node.image_path is None:
+                data = base64.b64encode(image.read_bytes()).decode("ascii")
+                return node.with_image(image, image=data, image_mimetype=f"image/{image.image_format}")
+            if image.path is None or not image.path.is_file():
+                raise ImageError(f"there is no {image}")
+            return node
+        except ImageError as error:
+            _log.warning(_LOST, node.node_id, error)
+            return _text_node(node)
+
+
+def _source(
+    index: PageIndex | NodeCollection | str | os.PathLike[str],
+    reranker: NemotronRerank | Rerank | None,
+    mode: Mode | None,
+    inline_images: bool,
+    options: IndexOptions,
+) -> _IndexPages | NodeCollection:
+    if isinstance(index, PageIndex | str | os.PathLike):
+        rerank = reranker is None if isinstance(reranker, NemotronRerank | None) else reranker
+        return _IndexPages(LazyIndex(index, rerank=rerank, **options), rerank, mode, inline_images)
+    if not isinstance(index, NodeCollection):
+        raise InputError(f"wanted index as a folder, url, PageIndex or NodeCollection, got {type(index).__name__}")
+    names = ", ".join([*options, *(["mode"] if mode else []), *(["inline_images"] if inline_images else [])])
+    if names:
+        raise InputError(f"{names} belong to an index of nemotron_rag; a NodeCollection has its own settings")
+    return index
+
+
+def _own_top_n(reranker: NemotronRerank) -> int | None:
+    """The `top_n` that a reranker was given; None for its default."""
+    return reranker.top_n if "top_n" in reranker.model_fields_set else None
+
+
+def _queries(query: QueryBundle) -> list[Passage]:
+    """What to search for. `QueryBundle.embedding` is ignored: other retrievers leave other models' vectors there."""
+    queries = [Passage(text) for text in query.embedding_strs if text.strip()]
+    if query.image_path:
+        queries.append(Passage(image=query.image_path))
+    if not queries:
+        raise InputError("wanted a query in words or an image (QueryBundle.image_path), got neither")
+    return queries
+
+
+def _joined(found: Sequence[list[NodeWithScore]]) -> list[NodeWithScore]:
+    """One list as it is; several by reciprocal rank fusion, equal scores in the order of the lists."""
+    if len(found) == 1:
+        return found[0]
+    nodes = {item.node.node_id: item.node for several in reversed(found) for item in several}
+    ranked = fuse([[item.node.node_id for item in several] for several in found])
+    return [NodeWithScore(node=nodes[node_id], score=score) for node_id, score in ranked]
+
+
+def _text_node(node: PageNode) -> TextNode:
+    fields: dict[str, Any] = {name: getattr(node, name) for name in TextNode.model_fields}
+    metadata = {key: value for key, value in node.metadata.items() if key != "page_image_path"}
+    return TextNode(**{**fields, "metadata": metadata})

@@ -1,0 +1,53 @@
+"""What the components have in common: the name they are stored under, and how their model is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
+from llama_index.core.callbacks import CallbackManager
+
+from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.models.load import LoadOptions
+
+__all__ = ["Component", "ModelFields", "ModelSettings"]
+
+
+class ModelSettings(LoadOptions, total=False):
+    """Keyword arguments of components that load a model: `LoadOptions`, and what it has in common besides."""
+
+    identity: dict[str, Any] | None
+    callback_manager: CallbackManager
+
+
+class Component(BaseModel):
+    """A component that LlamaIndex stores under the name of its class."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex stores it."""
+        return cls.__name__
+
+
+class ModelFields(Component):
+    """How a model is loaded: the fields of `nemotron_rag.models.load.LoadOptions`, which explains them.
+
+    They are frozen, because a loaded model would not follow. None is the model's own default.
+
+    Args:
+        identity: of a model that was given loaded; what is later loaded under its name must be the same.
+    """
+
+    device: str | None = Field(default=None, frozen=True)
+    dtype: str | None = Field(default=None, frozen=True)
+    revision: str | None = Field(default=None, frozen=True)
+    max_input_tiles: int | None = Field(default=None, frozen=True)
+    use_thumbnail: bool | None = Field(default=None, frozen=True)
+    max_length: int | dict[str, int] | None = Field(default=None, frozen=True)
+    compile: bool | None = Field(default=None, frozen=True)
+    identity: dict[str, Any] | None = Field(default=None, frozen=True)
+    _model: LazyModel[Any] = PrivateAttr()
+
+    def close(self) -> None:
+        """Free the weights loaded here; the next use loads them again. A model that was given stays open."""
+        self._model.close()

@@ -1,0 +1,195 @@
+"""Render pages, extract text and metadata of one open PDF with PyMuPDF.
+
+Imported only where rendering happens: in a worker process, or in the caller's for debugging.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import stringprep
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pymupdf as _untyped
+
+__all__ = ["Renderer", "Reply"]
+
+pymupdf: Any = _untyped  # only partly typed
+
+Reply: TypeAlias = "tuple[dict[str, Any], bytes]"
+
+# Ligatures are kept here and expanded by `_clean`: MuPDF's own expansion puts the letters of Arabic ligatures in the
+# wrong order. `sort` stays off: it mixes columns.
+_TEXT_FLAGS = pymupdf.TEXT_PRESERVE_LIGATURES | pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\ud800-\udfff]")  # \xad: a place where one may hyphenate
+_LINE_BREAK = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\xad] ?\n(?=([^\W\d_]))")
+_PRESENTATION_FORM = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
+_DATE = re.compile(r"D:(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-]\d\d)'?(\d\d)?)?")
+_MAX_FIELD = 1_000  # characters of one metadata field
+_OCR_DPI = 300.0  # the resolution that Tesseract was trained for
+_OCR_PIXELS = 9e6  # A4 at 300 dpi
+
+
+class Renderer:
+    """Answers requests about at most one open document.
+
+    Errors are replies too: ``{"error": "password" | "pdf", "reason": one line}``.
+    """
+
+    def __init__(self) -> None:
+        self._document: Any = None
+
+    def handle(self, request: dict[str, Any], body: bytes) -> Reply:
+        """Answer one request: its ``op`` is open, render, languages or close."""
+        operation = {"open": self._open, "render": self._render, "languages": _languages, "close": self._close}
+        try:
+            return operation[request["op"]](request, body)
+        except Exception as error:  # MuPDF raises nearly any exception on malformed files
+            return {"error": "pdf", "reason": _reason(error)}, b""
+
+    def _open(self, request: dict[str, Any], body: bytes) -> Reply:
+        """Open ``path``, or `body` if it is None; replies with page_count and the document's metadata."""
+        self._close(request, b"")
+        source = {"filename": request["path"]} if request["path"] is not None else {"stream": body}
+        document = pymupdf.open(**source, filetype="pdf")
+        if not document.is_pdf:
+            return {"error": "pdf", "reason": "is not a PDF"}, b""
+        if document.needs_pass:
+            refused = _authenticate(document, request["password"])
+            if refused:
+                return {"error": "password", "reason": refused}, b""
+        reply = {"page_count": int(document.page_count), "metadata": _metadata(document)}
+        self._document = document
+        return reply, b""
+
+    def _render(self, request: dict[str, Any], body: bytes) -> Reply:
+        """Render page ``number``; replies with width and height in pixels, text and metadata, and the RGB bytes."""
+        del body
+        page = self._document.load_page(request["number"] - 1)
+        width, height = page.rect.width, page.rect.height
+        columns, rows = _size(width, height, request)
+        matrix = pymupdf.Matrix(columns / width, rows / height)
+        pixmap = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False)
+        metadata: dict[str, Any] = {"width": round(width, 2), "height": round(height, 2)}
+        label = _clean(_label(page))[:_MAX_FIELD]
+        if label:
+            metadata["label"] = label
+        text, metadata["text_source"], ocr_missing = _text(page, request)
+        if len(text) > request["max_text"]:
+            text, metadata["text_truncated"] = text[: request["max_text"]], True
+        header = {"width": pixmap.width, "height": pixmap.height, "text": text, "metadata": metadata}
+        return {**header, "ocr_missing": ocr_missing}, pixmap.samples
+
+    def _close(self, request: dict[str, Any], body: bytes) -> Reply:
+        """Close the document and free what MuPDF cached of it."""
+        del request, body
+        if self._document is not None:
+            self._document.close()
+            self._document = None
+            pymupdf.TOOLS.store_shrink(100)
+        return {}, b""
+
+
+def _size(width: float, height: float, request: dict[str, Any]) -> tuple[int, int]:
+    """Return the size in pixels of a page of `width` x `height` points: its aspect ratio, within the limits."""
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError(f"has no area: {width:g} x {height:g} points")
+    largest = math.sqrt(request["max_pixels"] / width / height)
+    scale = largest if request["dpi"] is None else min(request["dpi"] / 72, largest)
+    scale = min(scale, request["max_side"] / max(width, height))
+    columns, rows = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+    return min(columns, request["max_pixels"]), min(rows, request["max_pixels"])
+
+
+def _text(page: Any, request: dict[str, Any]) -> tuple[str, str, bool]:
+    """Return the text, its source, and whether OCR was requested but its language data is missing."""
+    mode, language = request["ocr"], request["language"]
+    text = "" if mode == "always" else _clean(page.get_text("text", flags=_TEXT_FLAGS, sort=False))
+    if text:
+        return text, "layer", False
+    if mode == "never":
+        return "", "none", False
+    if not set(language.split("+")) <= set(_installed()):
+        return "", "none", True
+    text = _clean(_recognize(page, language))
+    return text, "ocr" if text else "none", False
+
+
+def _recognize(page: Any, language: str) -> str:
+    dpi = min(_OCR_DPI, 72 * math.sqrt(_OCR_PIXELS / (page.rect.width * page.rect.height)))
+    try:
+        textpage = page.get_textpage_ocr(language=language, dpi=max(1, int(dpi)), full=True, tessdata=_tessdata())
+        return str(page.get_text("text", textpage=textpage))
+    except Exception:  # the image matters more than the text: go on without text
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _tessdata() -> str | None:
+    try:
+        return str(pymupdf.get_tessdata())
+    except Exception:  # raised if no data is installed
+        return None
+
+
+def _installed() -> list[str]:
+    folder = _tessdata()
+    return sorted(file.stem for file in Path(folder).glob("*.traineddata")) if folder else []
+
+
+def _languages(request: dict[str, Any], body: bytes) -> Reply:
+    del request, body
+    return {"languages": _installed()}, b""
+
+
+def _authenticate(document: Any, password: str | None) -> str:
+    """Try the password as given, then SASLprep-normalized (RFC 4013, PDF 2.0); returns the reason for refusal or ''."""
+    if password is None:
+        return "needs a password; pass password="
+    mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c))
+    prepared = unicodedata.normalize("NFKC", mapped)
+    if document.authenticate(password) or document.authenticate(prepared):
+        return ""
+    return "the password is wrong"
+
+
+def _metadata(document: Any) -> dict[str, str]:
+    raw = document.metadata or {}
+    found = {key: _clean(str(raw.get(key) or ""))[:_MAX_FIELD] for key in ("title", "author", "subject", "keywords")}
+    found |= {"created": _date(raw.get("creationDate")), "modified": _date(raw.get("modDate"))}
+    return {key: value for key, value in found.items() if value}
+
+
+def _date(value: str | None) -> str:
+    """Convert a PDF date to ISO 8601; '' if it is not one."""
+    match = _DATE.match(value or "")
+    if match is None:
+        return ""
+    year, month, day, hour, minute, second, zone_hours, zone_minutes = match.groups()
+    zone = f"{zone_hours}:{zone_minutes or '00'}" if zone_hours else ""
+    return f"{year}-{month}-{day}T{hour}:{minute}:{second}{zone}"
+
+
+def _label(page: Any) -> str:
+    try:
+        return str(page.get_label())
+    except Exception:  # a broken label table must not cost the page
+        return ""
+
+
+def _clean(text: str) -> str:
+    """Return valid UTF-8 without control characters; words hyphenated at line ends are joined, ligatures expanded."""
+    text = _LINE_BREAK.sub("\n", text)
+    text = _BROKEN_WORD.sub(lambda match: "" if match[1].islower() else match[0], text)
+    text = _CONTROL.sub("", text)
+    return _PRESENTATION_FORM.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).strip()
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost error message on one line, without MuPDF's error codes."""
+    message = str(error.__cause__ or error) or type(error).__name__
+    return " ".join(_clean(re.sub(r"\bcode=\d+: ", "", message)).split())[:300]

@@ -1,0 +1,257 @@
+"""The pipeline behind `PageIndex.add`: read ahead, embed in batches, write in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
+from nemotron_rag.index.plan import Finished, Fresh, Known, Plan, Step
+from nemotron_rag.index.read_ahead import read_ahead
+from nemotron_rag.index.state import IndexState
+from nemotron_rag.runtime.timing import Timer, timed
+from nemotron_rag.stores.page_images import StoredImage
+from nemotron_rag.types import AddReport, Failure, Page, PageVectors, StoredPage, page_uuid
+
+__all__ = ["BATCH", "BATCH_PIXELS", "Ingest"]
+
+BATCH = 16
+BATCH_PIXELS = 2**26
+_IN_FLIGHT = 2  # batches being embedded or written while the next one is read
+_WRITERS = 4  # threads that encode and write images; Pillow lets go of the interpreter while it encodes
+_CHECKS = 64  # documents whose older versions are looked for at once: an embedded Qdrant reads all pages for that
+
+
+@dataclass
+class _Batch:
+    fresh: list[Fresh] = field(default_factory=list)
+    known: list[Known] = field(default_factory=list)  # to be done once `fresh` is stored
+    finished: list[Finished] = field(default_factory=list)  # and after that
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def checks(self) -> int:
+        return len(self.known) + len(self.failures)
+
+    def is_full(self, size: int, pixels: int) -> bool:
+        if len(self.fresh) >= size or self.finished or self.checks >= _CHECKS:
+            return True
+        sizes = [fresh.page.image.size for fresh in self.fresh if isinstance(fresh.page.image, Image.Image)]
+        return sum(width * height for width, height in sizes) >= pixels
+
+
+@dataclass
+class _Embedded:
+    good: list[Fresh]
+    vectors: list[PageVectors]
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Ingest:
+    """One run of `add`.
+
+    Args:
+        plan: what to read.
+        index: where it goes.
+        progress: show a bar on stderr.
+        batch_size: pages embedded and written at once; at most five times as many are in memory, about 5 MB each as
+            images.
+        batch_pixels: larger images make smaller batches: 2**26 pixels take 192 MiB.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        index: IndexState,
+        *,
+        progress: bool,
+        batch_size: int | None = None,
+        batch_pixels: int | None = None,
+    ) -> None:
+        self._plan = plan
+        self._index = index
+        self._batch_size, self._batch_pixels = batch_size or BATCH, batch_pixels or BATCH_PIXELS
+        self._progress = progress
+        self._timers = {stage: Timer() for stage in ("render", "preprocess", "embed", "store", "total")}
+        self._added = self._unchanged = self._removed = 0
+        self._failures: list[Failure] = []
+        self._broken = False
+
+    def run(self) -> AddReport:
+        """Carry out the plan.
+
+        Raises:
+            NemotronRagError: the store or the model failed, or a page did and `on_error` is ``raise``. What was
+                written before stays, and the same call made again goes on from there.
+        """
+        total = self._plan.total() if self._progress else None
+        with (
+            self._timers["total"],
+            _progress_bar(shown=self._progress) as bar,
+            closing(read_ahead(self._timed(self._plan.steps()), depth=self._batch_size)) as steps,
+            closing(self._through_stages(self._cut(steps))) as settled,
+        ):
+            task = bar.add_task("indexing", total=total)
+            for done in settled:
+                bar.advance(task, done)
+        return AddReport(
+            added=self._added,
+            unchanged=self._unchanged,
+            removed=self._removed,
+            failures=tuple(self._failures),
+            seconds={stage: clock.seconds for stage, clock in self._timers.items()},
+        )
+
+    def _timed(self, steps: Generator[Step, None, None]) -> Generator[Step, None, None]:
+        with closing(steps):
+            while True:
+                with self._timers["render"]:
+                    step = next(steps, None)
+                if step is None:
+                    return
+                yield step
+
+    def _cut(self, steps: Iterable[Step]) -> Iterator[_Batch]:
+        """Batches in order, but with documents finished only once there are many of them, and at the end."""
+        batch, finished = _Batch(), list[Finished]()
+        for step in steps:
+            match step:
+                case Fresh():
+                    batch.fresh.append(step)
+                case Known():
+                    batch.known.append(step)
+                case Finished():
+                    finished.append(step)
+                case Failure():
+                    batch.failures.append(step)
+            if len(finished) == _CHECKS:
+                batch.finished, finished = finished, []
+            if batch.is_full(self._batch_size, self._batch_pixels):
+                yield batch
+                batch = _Batch()
+        batch.finished += finished
+        yield batch
+
+    def _through_stages(self, batches: Iterable[_Batch]) -> Generator[int, None, None]:
+        """Embed ahead and write behind; yields how many pages are settled each time a batch is."""
+        waiting: deque[Future[int]] = deque()
+        # Two batches are embedded at once, so that one is cut into tiles while the other one is computed.
+        with _pool(1, "store") as store, _pool(_IN_FLIGHT, "embed") as embed, _pool(_WRITERS, "image") as images:
+            for batch in batches:
+                if batch.fresh:
+                    self._index.prepare()
+                embedding = embed.submit(self._embed, batch)
+                waiting.append(store.submit(self._settle, batch, embedding, images))
+                if len(waiting) > _IN_FLIGHT:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _embed(self, batch: _Batch) -> _Embedded:
+        if not batch.fresh:
+            return _Embedded([], [])
+        with self._timers["embed"], timed(self._timers):
+            try:
+                return _Embedded(batch.fresh, self._vectors_of(batch.fresh))
+            except ClosedError:
+                raise
+            except Exception as error:  # an embedder may raise anything about one page; the others must not suffer
+                if self._plan.on_error == "raise":
+                    raise
+                return self._embed_one_by_one(batch.fresh, error)
+
+    def _embed_one_by_one(self, pages: Sequence[Fresh], last: Exception) -> _Embedded:
+        good, vectors, failures = list[Fresh](), list[PageVectors](), list[Failure]()
+        for fresh in pages:
+            try:
+                vectors += self._vectors_of([fresh])
+                good.append(fresh)
+            except ClosedError:
+                raise
+            except Exception as error:  # see _embed
+                failures.append(_failure(fresh.page, error))
+                last = error
+        if len(pages) > 1 and not good and not isinstance(last, InputError | ItemTooLargeError):
+            raise last  # no page got through: the model is at fault, not the pages
+        return _Embedded(good, vectors, failures)
+
+    def _vectors_of(self, pages: Sequence[Fresh]) -> list[PageVectors]:
+        return self._index.embed([fresh.page for fresh in pages])
+
+    def _settle(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
+        """Write one batch; batches are settled one after the other, and none after one that failed."""
+        if self._broken:
+            return 0
+        self._broken = True  # until all of it is acknowledged: old pages must not go while new ones are missing
+        embedded = embedding.result()
+        with self._timers["store"]:
+            if embedded.good:
+                self._write(embedded, pool)
+            for known in batch.known:
+                self._unchanged += self._index.store.attach(known.ids, source=known.source, metadata=known.metadata)
+            if batch.finished:
+                self._remove_stale({done.source: done.ids for done in batch.finished})
+        self._broken = False
+        self._failures += batch.failures + embedded.failures
+        unread = sum(failure.number is not None for failure in batch.failures)
+        return len(batch.fresh) + sum(len(known.ids) for known in batch.known) + unread
+
+    def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> None:
+        images = pool.map(self._write_image, embedded.good)  # images first: a stored page always has its image
+        pages = [_stored(fresh, image) for fresh, image in zip(embedded.good, images, strict=True)]
+        self._index.store.put(pages, embedded.vectors)
+        self._added += len(pages)
+
+    def _write_image(self, fresh: Fresh) -> StoredImage | None:
+        if self._index.images is None:
+            return None
+        if fresh.page.image is not None:
+            return self._index.images.write(page_uuid(fresh.page.id), fresh.page.image)
+        if fresh.replaces:
+            self._index.images.delete(page_uuid(fresh.page.id))
+        return None
+
+    def _remove_stale(self, documents: Mapping[str, frozenset[str]]) -> None:
+        """Delete what older versions of these documents left; a version without one stored page replaces nothing."""
+        if not self._index.store.exists():
+            return
+        stored = list(self._index.store.pages({"source": list(documents)}))
+        for source, ids in documents.items():
+            mine = [page.page.id for page in stored if source in page.sources]
+            stale = [page_id for page_id in mine if page_id not in ids]
+            if stale and len(stale) < len(mine):
+                self._removed += self._index.remove(stale, source=source)
+
+
+def _progress_bar(*, shown: bool) -> Progress:
+    """Pages done, of how many, and how long it will take; on stderr, in notebooks too."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
+
+
+@contextmanager
+def _pool(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool that drops what has not begun when its block is left by an error."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=f"nemotron-rag {name}")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _failure(page: Page, error: Exception) -> Failure:
+    return Failure.of(page.source, error, page.number)
+
+
+def _stored(fresh: Fresh, image: StoredImage | None) -> StoredPage:
+    stored = StoredPage.of(fresh.page, content_hash=fresh.content_hash)
+    if image is None:
+        return stored
+    return replace(stored, image_key=image.key, image_size=image.size, image_hash=image.pixel_hash)

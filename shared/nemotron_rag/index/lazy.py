@@ -1,0 +1,107 @@
+"""An index that is opened at first use, for components that are made before there is need of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Unpack
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.index.models import IndexModels, Rerank
+from nemotron_rag.index.page_index import PageIndex
+from nemotron_rag.index.state import Images
+from nemotron_rag.late_interaction.token_vectors import TokenVectors
+from nemotron_rag.models.load import LoadOptions, ModelName, options_of
+from nemotron_rag.protocols import AnyEmbedder
+
+__all__ = ["IndexOptions", "LazyIndex"]
+
+
+class IndexOptions(LoadOptions, total=False):
+    """Arguments of `PageIndex` for an index that is given by its location."""
+
+    embedder: ModelName | AnyEmbedder | None
+    collection: str
+    images: Images
+    dpi: float | None
+    max_pixels: int | None
+    token_vectors: TokenVectors | None
+    reranker_options: LoadOptions | None
+
+
+class LazyIndex:
+    """An index that is opened by its first use, or was given open.
+
+    Args:
+        index: an open `PageIndex`, which stays open; or the folder or url of one, which must be there when it
+            is opened.
+        rerank: what will be searched with; see `PageIndex.search`.
+        **options: of `PageIndex`, for an index by location.
+
+    Raises:
+        InputError: an option cannot be used, or options came with an open index.
+        UnknownModelError: a model's name is neither in the catalog nor a folder.
+
+    Example:
+        >>> from nemotron_rag.testing import FakeEmbedder
+        >>> LazyIndex("./index", embedder=FakeEmbedder())
+        './index'
+    """
+
+    def __init__(
+        self, index: PageIndex | str | os.PathLike[str], *, rerank: Rerank = True, **options: Unpack[IndexOptions]
+    ) -> None:
+        if isinstance(index, PageIndex):
+            if options:
+                raise InputError(f"{', '.join(options)} belong to an index by location; set them where it is opened")
+            index.reranker(rerank)
+        else:
+            _check(index, rerank, options)
+        self._given, self._options = index, options
+        self._opened: PageIndex | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> PageIndex:
+        """The index, opened by the first call; concurrent calls open it once.
+
+        Raises:
+            InputError: there is no index.
+            NemotronRagError: it cannot be opened.
+        """
+        if isinstance(self._given, PageIndex):
+            return self._given
+        with self._lock:
+            if self._opened is None:
+                self._opened = PageIndex(self._given, create=False, **self._options)
+            return self._opened
+
+    async def aget(self) -> PageIndex:
+        """Async `get`."""
+        return await asyncio.to_thread(self.get)
+
+    def close(self) -> None:
+        """Close the index if it was opened here; the next `get` opens it again."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def __repr__(self) -> str:
+        """Of the index, or its location."""
+        return repr(self._given if isinstance(self._given, PageIndex) else os.fspath(self._given))
+
+
+def _check(location: str | os.PathLike[str], rerank: Rerank, options: IndexOptions) -> None:
+    """Refuse what `PageIndex` would refuse when it is opened, as far as that can be known."""
+    if unknown := [name for name in options if name not in IndexOptions.__annotations__]:
+        known = ", ".join(IndexOptions.__annotations__)
+        raise InputError(f"{', '.join(unknown)} is no option of an index by location; give one of: {known}")
+    models = IndexModels(
+        os.fspath(location),
+        options.get("embedder"),
+        None,
+        options=options_of(options),
+        reranker_options=options.get("reranker_options"),
+    )
+    models.reranker(rerank)

@@ -1,0 +1,576 @@
+"""PageIndex: pages in, hits out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from nemotron_rag.documents.pdf import Ocr, OnError, Pages
+from nemotron_rag.errors import InputError
+from nemotron_rag.index.ingest import Ingest
+from nemotron_rag.index.models import IndexModels, Rerank
+from nemotron_rag.index.plan import Plan
+from nemotron_rag.index.request import Mode, Request
+from nemotron_rag.index.source_files import Sources, clean_source
+from nemotron_rag.index.state import Images, IndexState, images_of
+from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
+from nemotron_rag.late_interaction.token_vectors import TokenVectors
+from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.models.load import LoadOptions, ModelName
+from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker
+from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.types import (
+    PAGE_FIELDS,
+    AddReport,
+    Filter,
+    Hit,
+    ImageSource,
+    IndexedType,
+    Page,
+    PageVectors,
+    Passage,
+    StoredPage,
+)
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+__all__ = ["PageIndex"]
+
+_log = logging.getLogger("nemotron_rag")
+
+
+class PageIndex:
+    """Pages of documents, found by what they show and say.
+
+    Every method may be called from any thread, and the ``a...`` twins from any event loop. All who open a folder in
+    one process share it; another process must wait until they have closed it. Many processes may search on one server,
+    and one at a time add and delete: which files share a page is read and written back. Open only index folders that
+    you trust (see `stores.qdrant`).
+
+    Args:
+        location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
+        store: any `PageStore` instead of `location`; it is closed with the index.
+        client: an open `qdrant_client.QdrantClient` instead of `location`; it stays open when the index is closed.
+        embedder: a catalog id, a local folder, or a loaded `Embedder` or `MultiVectorEmbedder`; None for the one that
+            wrote the index.
+        reranker: for `search`; a catalog id, a local folder, or a loaded `Reranker`.
+        collection: one location may hold several.
+        images: where page images are stored. True is beside the pages (``<location>/images/<collection>``, or in
+            memory); with a server or a `client`, name a folder or URL. None stores none: hits have text only.
+        create: False if the index must be there already.
+        dpi: resolution for PDF pages; None for scaling each to `max_pixels`, or for what the index was written with.
+        max_pixels: most pixels of a PDF page's image; None for the renderer's default, or as the index has it.
+        token_vectors: how token vectors are pooled and stored; None for what fits, or as the index has it.
+        reranker_options: for rerankers that are named, over `options`; see `LoadOptions`.
+        **options: for models that are named: ``device``, ``dtype``, ``max_input_tiles`` and the others of
+            `LoadOptions`. None is the model's own choice, or as the index has it. Those that a reranker has in common
+            with the embedder (all but ``dimensions``, ``revision`` and ``max_length``) hold for both.
+
+    Raises:
+        IndexMismatchError: the index was written with another model or other settings.
+        StoreError: the index is in use, was not written by this package, or its server cannot be reached.
+        InputError: the arguments do not fit together, a new index is given no embedder, or with ``create=False`` there
+            is none.
+        UnknownModelError: a model's name is neither in the catalog nor a folder.
+
+    Example:
+        >>> from nemotron_rag.testing import FakeEmbedder, FakeReranker
+        >>> from nemotron_rag.types import Page
+        >>> with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+        ...     texts = {1: "apples", 2: "pears"}
+        ...     index.add([Page(id=f"p{n}", number=n, text=text) for n, text in texts.items()], progress=False).added
+        ...     [(hit.page.number, hit.score) for hit in index.search("pears", k=1)]
+        2
+        [(2, 5.0)]
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        *,
+        store: PageStore | None = None,
+        client: QdrantClient | None = None,
+        embedder: ModelName | AnyEmbedder | None = None,
+        reranker: ModelName | Reranker | None = None,
+        collection: str = "pages",
+        images: Images = True,
+        create: bool = True,
+        dpi: float | None = None,
+        max_pixels: int | None = None,
+        token_vectors: TokenVectors | None = None,
+        reranker_options: LoadOptions | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> None:
+        opened = _store(location, store=store, client=client, collection=collection)
+        try:
+            models = IndexModels(str(opened), embedder, reranker, options=options, reranker_options=reranker_options)
+            stored_images = images_of(images, opened)
+            if not create and not opened.exists():
+                raise InputError(
+                    f"there is no index: {opened}; make one with PageIndex(...).add or `nemotron-rag index`"
+                )
+            self._state = IndexState(
+                opened, stored_images, models, dpi=dpi, max_pixels=max_pixels, tokens=token_vectors
+            )
+        except BaseException:
+            opened.close()
+            raise
+        in_memory = images is True and stored_images is not None and stored_images.root.startswith("memory://")
+        self._scratch = stored_images if in_memory else None
+
+    def __repr__(self) -> str:
+        """``PageIndex(collection 'pages' at ./index, embedder='starter-embed-vl')``."""
+        models = self._state.models
+        named = {"embedder": models.embedder_name, "reranker": models.reranker_name}
+        return f"PageIndex({', '.join([str(self._state), *(f'{k}={v!r}' for k, v in named.items() if v)])})"
+
+    @property
+    def is_multivector(self) -> bool:
+        """Whether a page has token vectors, so that searches are by late interaction and `heatmap` works."""
+        return self._state.is_multivector
+
+    def reranker(self, rerank: Rerank = True) -> LazyModel[Reranker] | None:
+        """The reranker that `search` takes for a `rerank`, loaded at its first use; None if nothing is reranked.
+
+        Raises:
+            NemotronRagError: there is no such reranker.
+        """
+        return self._state.models.reranker(rerank)
+
+    def add(
+        self,
+        sources: Sources,
+        *,
+        pages: Pages = None,
+        password: str | None = None,
+        ocr: Ocr = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        on_error: OnError = "skip",
+        progress: bool = True,
+    ) -> AddReport:
+        """Read, embed and store pages, as a stream: memory does not grow with their number.
+
+        Pages whose content is stored already are neither read nor embedded again. A file whose content has changed
+        replaces its pages: the new ones are written first. Files of equal content share their pages. Interrupted at
+        any moment and called again, it ends with the same index as if it had not been interrupted.
+
+        Args:
+            sources: a PDF, an image file, a folder (its PDFs, and those below), a `Page`, or an iterable of these,
+                which is consumed as pages are stored. A file is called in the index as it is named here, ``./`` and
+                ``x/..`` folded; a `Page` is known by its id, and one whose text or image has changed is replaced.
+            pages: of each PDF: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
+            password: opens protected PDFs.
+            ocr: see `read_pdf`.
+            metadata: plain JSON values laid over those of every page, also of pages that are stored already.
+            on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
+            progress: show a bar on stderr.
+
+        Raises:
+            InputError: an argument cannot be used; with "raise": something cannot be read.
+            IndexMismatchError: the embedder is not the one that wrote the index.
+            StoreError: a write was not acknowledged.
+        """
+        state = self._state
+        _ = state.store
+        plan = Plan(
+            lookup=state.lookup,
+            sources=sources,
+            pages=pages,
+            password=password,
+            metadata=metadata or {},
+            on_error=on_error,
+            pdf_options={"ocr": ocr, **state.render_settings()},
+        )
+        return Ingest(plan, state, progress=progress).run()
+
+    async def aadd(
+        self,
+        sources: Sources,
+        *,
+        pages: Pages = None,
+        password: str | None = None,
+        ocr: Ocr = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        on_error: OnError = "skip",
+        progress: bool = True,
+    ) -> AddReport:
+        """`add` for event loops, which it does not block."""
+        return await asyncio.to_thread(
+            self.add,
+            sources,
+            pages=pages,
+            password=password,
+            ocr=ocr,
+            metadata=metadata,
+            on_error=on_error,
+            progress=progress,
+        )
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        candidates: int | None = None,
+        rerank: Rerank = True,
+        filter: Filter | None = None,
+        mode: Mode | None = None,
+        prefetch: int | None = None,
+        score_threshold: float | None = None,
+        score_transform: ScoreTransform = None,
+        on_image_error: OnImageError = "text",
+        on_unscored: OnUnscored = "last",
+    ) -> list[Hit]:
+        """Find the pages that answer a query.
+
+        Args:
+            query: in words.
+            k: pages returned.
+            candidates: pages fetched for the reranker, which reads image and text of all of them; None for 20, or k
+                if that is more.
+            rerank: True for the index's own reranker if it has one, False for none, or the name of one, or a loaded
+                `Reranker`.
+            filter: which pages to look at: ``{"source": "a.pdf", "page_number": [1, 2], "year": {"gte": 2020}}`` over
+                id, source, page_number, content_hash and metadata keys (see `nemotron_rag.stores.filters`), or the
+                store's own kind of filter.
+            mode: "dense" finds by one vector a page, "multi" by token vectors: projections of them find candidates,
+                and exact MaxSim puts these in order. "hybrid" also finds by the words of the pages' text layers (BM25),
+                and joins the two orders by their ranks. None is what the embedder gives. Where it gives token vectors,
+                "dense" compares their mean: quick in the largest of indexes, and rough. Retrieval scores are cosines,
+                MaxSim, or in hybrid mode fusion scores.
+            prefetch: pages whose token vectors are compared exactly; None for the store's default, 200 in Qdrant. More
+                find more, and take longer.
+            score_threshold: smallest `Hit.score` that is kept.
+            score_transform: of the reranker's logits: "sigmoid", or a function; the order follows the logits.
+            on_image_error: a page's image cannot be read when it is reranked: go on with its "text", "skip" the page,
+                or "raise".
+            on_unscored: the reranker cannot score a page, which has neither text nor image or makes it compute NaN: put
+                it "last" with minus infinity, "skip" it, or "raise".
+
+        Returns:
+            Best first. An index without pages gives none. Images are references: nothing is decoded here but what a
+            reranker needs.
+
+        Raises:
+            InputError: an argument cannot be used.
+            NemotronRagError: a model or the store failed.
+        """
+        reranker, request = self._request(
+            k, candidates=candidates, rerank=rerank, filter=filter, mode=mode, prefetch=prefetch
+        )
+        policy = RankingPolicy(
+            top_n=k,
+            score_threshold=score_threshold,
+            score_transform=score_transform,
+            on_image_error=on_image_error,
+            on_unscored=on_unscored,
+        )
+        if not self._can_search(query):
+            return []
+        rows = self._state.embedder().embed_queries([query])
+        hits = self._nearest(rows[0], request, query=query)
+        if reranker is None or not hits:
+            return _above(hits, policy)
+        pages = [hit.page for hit in hits]
+        return _reranked(hits, _rank_pages(reranker.get(), query, pages, policy))
+
+    async def asearch(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        candidates: int | None = None,
+        rerank: Rerank = True,
+        filter: Filter | None = None,
+        mode: Mode | None = None,
+        prefetch: int | None = None,
+        score_threshold: float | None = None,
+        score_transform: ScoreTransform = None,
+        on_image_error: OnImageError = "text",
+        on_unscored: OnUnscored = "last",
+    ) -> list[Hit]:
+        """`search` for event loops, which it does not block."""
+        reranker, request = await asyncio.to_thread(
+            self._request, k, candidates=candidates, rerank=rerank, filter=filter, mode=mode, prefetch=prefetch
+        )
+        policy = RankingPolicy(
+            top_n=k,
+            score_threshold=score_threshold,
+            score_transform=score_transform,
+            on_image_error=on_image_error,
+            on_unscored=on_unscored,
+        )
+        if not await asyncio.to_thread(self._can_search, query):
+            return []
+        embedder = await asyncio.to_thread(self._state.embedder)
+        rows = await embedder.aembed_queries([query])
+        hits = await asyncio.to_thread(self._nearest, rows[0], request, query=query)
+        if reranker is None or not hits:
+            return _above(hits, policy)
+        pages = [hit.page for hit in hits]
+        return _reranked(hits, await _arank_pages(await reranker.aget(), query, pages, policy))
+
+    def search_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """Find the k pages that look most like an image, in any form that `load_image` reads; nothing is reranked.
+
+        Raises:
+            ImageError: the image cannot be read; or as from `search`.
+        """
+        _, request = self._request(k, rerank=False, filter=filter)
+        if not self._can_search(""):
+            return []
+        rows = self._state.embedder().embed_passages([Passage(image=image)])
+        return self._nearest(rows[0], request)
+
+    async def asearch_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """`search_image` for event loops, which it does not block."""
+        _, request = await asyncio.to_thread(self._request, k, rerank=False, filter=filter)
+        if not await asyncio.to_thread(self._can_search, ""):
+            return []
+        embedder = await asyncio.to_thread(self._state.embedder)
+        rows = await embedder.aembed_passages([Passage(image=image)])
+        return await asyncio.to_thread(self._nearest, rows[0], request)
+
+    def heatmap(self, page: Passage, query: str) -> Heatmap:
+        """Compute where on a page the words of a query match, by the late-interaction model of this index.
+
+        The page's vectors are computed anew from its image, so pooled ones do no harm. `Heatmap.image` paints it.
+
+        Args:
+            page: of a hit, or any passage with an image.
+            query: in words.
+
+        Raises:
+            InputError: the index has one vector a page, the page no image, or the query no word.
+            NemotronRagError: the index was closed, or the model failed.
+        """
+        state = self._state
+        _ = state.store
+        if not state.exists():
+            state.models.check(None)
+        return compute_heatmap(state.embedder(), page, query)
+
+    async def aheatmap(self, page: Passage, query: str) -> Heatmap:
+        """`heatmap` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.heatmap, page, query)
+
+    def delete(
+        self,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Filter | None = None,
+    ) -> int:
+        """Remove pages and their images.
+
+        Args:
+            source: a document, as `add` or `sources` names it. Pages that another document holds too stay with that.
+            ids: of pages, instead.
+            filter: as in `search`, instead.
+
+        Returns:
+            How many pages were deleted.
+
+        Raises:
+            InputError: not exactly one of the three was given.
+            StoreError: a write was not acknowledged.
+        """
+        if isinstance(ids, str):
+            raise InputError("delete wants ids as a list of page ids, got a single str; put it into a list")
+        if sum(value is not None for value in (source, ids, filter)) != 1:
+            raise InputError("delete wants exactly one of source, ids and filter; to remove all pages: filter={}")
+        state = self._state
+        if not state.exists():
+            return 0
+        if source is not None:
+            return sum(state.remove_document(name) for name in {os.fspath(source), clean_source(source)})
+        found = ids if ids is not None else [stored.page.id for stored in state.store.pages(filter)]
+        if not found:
+            self._warn_of_unknown_keys(filter)
+        return state.remove(found, source=None)
+
+    async def adelete(
+        self,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Filter | None = None,
+    ) -> int:
+        """`delete` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.delete, source, ids=ids, filter=filter)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many pages there are, or a filter matches.
+
+        Raises:
+            NemotronRagError: the filter cannot be used, or the store cannot be reached.
+        """
+        store = self._state.store
+        found = store.count(filter) if self._state.exists() else 0
+        if not found:
+            self._warn_of_unknown_keys(filter)
+        return found
+
+    async def acount(self, filter: Filter | None = None) -> int:
+        """`count` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.count, filter)
+
+    def sources(self) -> list[str]:
+        """The documents in the index, sorted.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        store = self._state.store
+        return store.sources() if self._state.exists() else []
+
+    def index_metadata(self, key: str, kind: IndexedType) -> None:
+        """Make filters on a metadata key fast on a server; an embedded index has no need of it.
+
+        Args:
+            key: as in a filter.
+            kind: what its values are, "keyword" for texts.
+
+        Raises:
+            NemotronRagError: the key cannot be used, the index has no pages yet, or the server refused.
+        """
+        self._state.store.index_metadata(key, kind)
+
+    def close(self) -> None:
+        """Close the store, and the models that were loaded by name; later calls raise `ClosedError`."""
+        self._state.close()
+        if self._scratch is not None:
+            self._scratch.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _request(
+        self,
+        k: int,
+        *,
+        candidates: int | None = None,
+        rerank: Rerank,
+        filter: Filter | None,
+        mode: Mode | None = None,
+        prefetch: int | None = None,
+    ) -> tuple[LazyModel[Reranker] | None, Request]:
+        """The reranker that a search asks for, and its other arguments, checked."""
+        state = self._state
+        _ = state.store
+        state.exists()
+        reranker = state.models.reranker(rerank)
+        request = Request(
+            k=k,
+            candidates=candidates,
+            reranking=reranker is not None,
+            mode=mode,
+            prefetch=prefetch,
+            filter=filter,
+            is_multivector=state.is_multivector,
+        )
+        return reranker, request
+
+    def _can_search(self, query: object) -> bool:
+        if not isinstance(query, str):
+            raise InputError(f"query must be a str, got {type(query).__name__}; for an image use search_image")
+        return self._state.exists()
+
+    def _nearest(self, vectors: PageVectors, request: Request, *, query: str = "") -> list[Hit]:
+        """The pages that a request finds.
+
+        Args:
+            vectors: of the query, (dimensions,) or (tokens, dimensions).
+            request: of the search.
+            query: whose words hybrid mode looks for.
+        """
+        found = self._state.store.query(
+            request.vectors(vectors),
+            k=request.fetched,
+            prefetch=request.prefetch,
+            words=request.words(query),
+            filter=request.filter,
+        )
+        if not found:
+            self._warn_of_unknown_keys(request.filter)
+        return [
+            Hit(self._page(stored, request.filter), score=score, retrieval_score=score, rank=rank)
+            for rank, (stored, score) in enumerate(found, 1)
+        ]
+
+    def _page(self, stored: StoredPage, filter: Filter | None) -> Page:
+        """The page with its image, under that of its sources which the filter names, if it names one."""
+        wanted = filter.get("source") if isinstance(filter, Mapping) else None
+        names = [wanted] if isinstance(wanted, str) else wanted or ()
+        source = next((name for name in stored.sources if name in names), stored.page.source)
+        return replace(stored.page, source=source, image=self._state.image_of(stored))
+
+    def _warn_of_unknown_keys(self, filter: Filter | None) -> None:
+        """Say which keys of a filter that found nothing no page has: they may be misspelt."""
+        if not isinstance(filter, Mapping) or not self._state.exists():
+            return
+        store = self._state.store
+        pages = store.count()
+        for key in filter:
+            if key not in (*PAGE_FIELDS, "number") and pages and store.count({key: None}) == pages:
+                _log.warning("no page of %s has the metadata key %r; the filter finds nothing", store, key)
+
+
+def _rank_pages(reranker: Reranker, query: str, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
+    """`ranking.rank` for pages, which it calls by source and number."""
+    return rank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
+
+
+async def _arank_pages(reranker: Reranker, query: str, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
+    """`_rank_pages` for event loops, which it does not block."""
+    return await arank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
+
+
+def _describe(page: Page) -> str:
+    return f"page {page.number} of {page.source or page.id}"
+
+
+def _reranked(hits: Sequence[Hit], places: Sequence[Place]) -> list[Hit]:
+    return [
+        replace(hits[place.index], score=float("-inf") if place.score is None else place.score, rank=rank)
+        for rank, place in enumerate(places, 1)
+    ]
+
+
+def _above(hits: list[Hit], policy: RankingPolicy) -> list[Hit]:
+    """Hits that are not reranked: only the threshold holds for them."""
+    if policy.score_transform is not None:
+        raise InputError("score_transform= is for reranking, and there is no reranker; leave it out")
+    threshold = policy.score_threshold
+    return hits if threshold is None else [hit for hit in hits if hit.score >= threshold]
+
+
+def _store(
+    location: str | os.PathLike[str] | None,
+    *,
+    store: PageStore | None,
+    client: QdrantClient | None,
+    collection: str,
+) -> PageStore:
+    if sum(value is not None for value in (location, store, client)) > 1:
+        raise InputError("give one of location, store and client; each says where the pages are")
+    if store is not None:
+        return store
+    from nemotron_rag.stores.qdrant import QdrantStore  # noqa: PLC0415  needs the extra `qdrant`; other stores do not
+
+    place = None if location is None else os.fspath(location)
+    return QdrantStore(place, client=client, collection=collection)

@@ -1,0 +1,185 @@
+"""Decides which pages an `add` must read, and in which order things are done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+from nemotron_rag.documents.files import one_line
+from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
+from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
+from nemotron_rag.index.source_files import SourceFile, Sources, Unusable, decoded, expand, fingerprint, read_image
+from nemotron_rag.types import Failure, Page, StoredPage
+
+__all__ = ["Finished", "Fresh", "Known", "OnError", "Plan", "Step"]
+
+_ACCEPTED = (str, os.PathLike, Page, Iterable)
+
+OnError: TypeAlias = Literal["skip", "raise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A page to embed and write; `replaces` if another one of its id is stored."""
+
+    page: Page
+    content_hash: str
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Pages whose content is stored already, or will be once the steps before are done."""
+
+    ids: Sequence[str]
+    source: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All pages of a document were handed out: pages of its source with other ids are of an older version."""
+
+    source: str
+    ids: frozenset[str]
+
+
+Step: TypeAlias = Fresh | Known | Finished | Failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The arguments of one `add`.
+
+    Args:
+        lookup: the stored pages among some ids, by id.
+        sources: see `expand`.
+        pages: which pages of each PDF; see `read_pdf`.
+        password: opens protected PDFs.
+        metadata: laid over the metadata of every page.
+        on_error: ``skip`` hands out what cannot be read as a `Failure`, ``raise`` raises it.
+        pdf_options: passed to `read_pdf`.
+
+    Raises:
+        InputError: `pages`, `metadata`, `on_error` or `pdf_options` cannot be used.
+    """
+
+    lookup: Callable[[Sequence[str]], Mapping[str, StoredPage]]
+    sources: Sources
+    pages: Pages = None
+    password: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    on_error: OnError = "skip"
+    pdf_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.on_error not in get_args(OnError):
+            raise InputError(f"on_error must be 'skip' or 'raise', got {self.on_error!r}")
+        if isinstance(self.sources, bytes | bytearray | memoryview) or not isinstance(self.sources, _ACCEPTED):
+            raise InputError(f"sources must be paths or Pages, got {type(self.sources).__name__}; see PageIndex.add")
+        _check_json(self.metadata)
+        _ = self._ranges
+        with suppress(MissingExtraError):  # no PDF may be among the sources; if there is one, it raises again
+            read_pdf(b"", **self.pdf_options)  # checks the options; reads nothing unless it is iterated
+
+    @cached_property
+    def _ranges(self) -> Ranges:
+        return parse_pages(self.pages)
+
+    @cached_property
+    def _items(self) -> list[SourceFile | Page | Unusable] | None:
+        """The sources, where they are here already and need not be consumed to know them."""
+        if not isinstance(self.sources, str | os.PathLike | Page | list | tuple):
+            return None
+        return list(expand(self.sources, password=self.password))
+
+    def total(self) -> int | None:
+        """How many pages there will be; None when the sources are an iterator, which is not consumed to find out."""
+        return None if self._items is None else sum(map(self._count, self._items))
+
+    def steps(self) -> Generator[Step, None, None]:
+        """What is to be done, in order; PDF pages are rendered as they are consumed.
+
+        Raises:
+            NemotronRagError: something cannot be read and `on_error` is ``raise``.
+        """
+        seen: dict[str, str] = {}  # page id -> content hash: pages on their way to the store in this run
+        items = expand(self.sources, password=self.password) if self._items is None else self._items
+        for item in items:
+            try:
+                if isinstance(item, Unusable):
+                    raise item.error
+                yield from self._page(item, seen) if isinstance(item, Page) else self._document(item, seen)
+            except InputError as error:
+                if self.on_error == "raise":
+                    raise
+                number = item.number if isinstance(item, Page) else None
+                yield Failure.of(item.source, error, number)
+
+    def _count(self, item: SourceFile | Page | Unusable) -> int:
+        try:
+            return len(self._numbers(item)) if isinstance(item, SourceFile) else int(isinstance(item, Page))
+        except NemotronRagError:
+            return 0  # reported when its turn comes
+
+    def _numbers(self, document: SourceFile) -> list[int]:
+        """The page numbers to read of a document."""
+        return [1] if document.is_image else resolve_pages(self._ranges, document.page_count)
+
+    def _page(self, page: Page, seen: dict[str, str]) -> Generator[Step, None, None]:
+        page = decoded(replace(page, metadata={**page.metadata, **self.metadata}))
+        _check_json(page.metadata)
+        content = fingerprint(page)
+        if seen.get(page.id, content) != content:
+            raise InputError(f"page id {page.id!r} was given twice, with different content; give each page its own id")
+        stored = self.lookup([page.id]).get(page.id)
+        known = seen.get(page.id) or (stored.content_hash if stored else None)
+        # A page that came from a whole file has an id made from its content: the same id means the same page.
+        if known is not None and (known == content or not known.startswith("page:")):
+            yield Known([page.id], page.source, page.metadata)
+        else:
+            seen[page.id] = content
+            yield Fresh(page, content, replaces=known is not None)
+
+    def _document(self, document: SourceFile, seen: dict[str, str]) -> Generator[Step, None, None]:
+        everything = document.ids(range(1, document.page_count + 1))
+        chosen = document.ids(self._numbers(document))
+        stored = {page_id for page_id in chosen if page_id in seen} | set(self.lookup(list(chosen)))
+        if stored:
+            yield Known([page_id for page_id in chosen if page_id in stored], document.source, self.metadata)
+        missing = [number for page_id, number in chosen.items() if page_id not in stored]
+        if missing:
+            yield from self._read(document, missing, seen)
+        yield Finished(document.source, frozenset(everything))
+
+    def _read(self, document: SourceFile, numbers: list[int], seen: dict[str, str]) -> Generator[Step, None, None]:
+        failures: list[Failure] = []
+        if document.is_image:
+            pages = iter([read_image(document)])
+        else:
+            pages = read_pdf(
+                document.path,
+                pages=numbers,
+                password=document.password,
+                on_error=self.on_error,
+                report=failures.append,
+                name=document.source,
+                **self.pdf_options,
+            )
+        for page in pages:
+            seen[page.id] = document.content_hash
+            metadata = {**page.metadata, **self.metadata}
+            yield Fresh(replace(page, source=document.source, metadata=metadata), document.content_hash)
+        yield from failures
+
+
+def _check_json(metadata: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata must be plain JSON values under str keys: {one_line(str(error))}") from error

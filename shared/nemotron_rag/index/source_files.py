@@ -1,0 +1,183 @@
+"""What the caller of `add` named -> files and single pages."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+from nemotron_rag.documents.files import TooManyBytesError, read_file
+from nemotron_rag.documents.images import DEFAULT_BUDGET, load_image, to_rgb
+from nemotron_rag.documents.pdf import content_hash, count_pages, find_pdfs
+from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, PdfError
+from nemotron_rag.types import Page, page_id
+
+__all__ = ["SourceFile", "Sources", "Unusable", "clean_source", "decoded", "expand", "fingerprint", "read_image"]
+
+Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike[str] | Page]"
+"""A PDF, an image file, a folder of PDFs, a page, or any iterable of these."""
+
+_IMAGE_SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".avif",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file.
+
+    Args:
+        path: of a PDF or an image.
+        password: of a protected PDF.
+    """
+
+    path: Path
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def source(self) -> str:
+        """How the index calls the document; see `clean_source`."""
+        return clean_source(self.path)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is an image file, by its suffix; anything else is read as a PDF."""
+        return self.path.suffix.lower() in _IMAGE_SUFFIXES
+
+    @cached_property
+    def page_count(self) -> int:
+        """Pages in the file, at least one.
+
+        Raises:
+            PdfError: the file cannot be read, or has no pages.
+        """
+        count = 1 if self.is_image else count_pages(self.path, password=self.password)
+        if count < 1:
+            raise PdfError(f"{self.source}: has no pages")
+        return count
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Sha256 of the file's bytes, hex.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return hashlib.sha256(_image_bytes(self.path)).hexdigest() if self.is_image else content_hash(self.path)
+
+    def ids(self, numbers: Iterable[int]) -> dict[str, int]:
+        """Page numbers by page id."""
+        return {page_id(self.content_hash, number): number for number in numbers}
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Something among the sources that is neither document nor page.
+
+    Args:
+        source: what it calls itself.
+        error: why it cannot be used.
+    """
+
+    source: str
+    error: InputError
+
+
+def clean_source(path: str | os.PathLike[str]) -> str:
+    """The name of a file in the index: as the caller wrote it, with ``./``, ``x/..`` and doubled slashes folded.
+
+    A relative path stays relative and an absolute one absolute, so an index can be moved together with its files.
+    Backslashes of Windows become slashes.
+    """
+    return Path(os.path.normpath(path)).as_posix().encode("utf-8", "replace").decode()  # names may be no Unicode
+
+
+def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | Page | Unusable]:
+    """Documents and pages one by one.
+
+    A folder stands for the PDFs in it and below it. An iterator is consumed as the result is.
+    """
+    items = [sources] if isinstance(sources, str | os.PathLike | Page) else sources
+    for item in items:
+        if isinstance(item, Page):
+            yield item
+        elif not isinstance(item, str | os.PathLike):
+            kind = type(item).__name__
+            yield Unusable(f"<{kind}>", InputError(f"expected a path or a Page, got {kind}; see PageIndex.add"))
+        elif Path(item).is_dir():
+            yield from _in_folder(Path(item), password)
+        else:
+            yield SourceFile(Path(item), password)
+
+
+def decoded(page: Page) -> Page:
+    """The page with its image decoded, so that all who use it see the same pixels, even those of a stream.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    return page if page.image is None else replace(page, image=load_image(page.image))
+
+
+def fingerprint(page: Page) -> str:
+    """What tells whether a page that was added alone has changed: a digest of its text and its pixels as RGB."""
+    digest = hashlib.sha256(page.text.encode("utf-8", "surrogatepass"))
+    if page.image is not None:
+        image = to_rgb(load_image(page.image))
+        digest.update(f"\0{image.size}".encode())
+        digest.update(image.tobytes())
+    return f"page:{digest.hexdigest()}"
+
+
+def read_image(document: SourceFile) -> Page:
+    """The one page of an image file, decoded.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    data = _image_bytes(document.path)  # the very bytes that the page's id is made from
+    try:
+        image = load_image(data)
+    except ImageError as error:
+        raise type(error)(str(error).replace("<bytes>", document.source, 1)) from error
+    return Page(id=page_id(document.content_hash, 1), source=document.source, number=1, image=image)
+
+
+def _in_folder(folder: Path, password: str | None) -> Iterator[SourceFile | Unusable]:
+    found = False
+    for path in find_pdfs(folder):
+        found = True
+        yield SourceFile(Path(path), password)
+    if not found:
+        error = PdfError(f"no PDF in folder {folder} or below it; name image files one by one")
+        yield Unusable(clean_source(folder), error)
+
+
+def _image_bytes(path: Path) -> bytes:
+    try:
+        return read_file(path, max_bytes=DEFAULT_BUDGET.max_bytes)
+    except TooManyBytesError as error:
+        raise ImageBudgetError(f"{path} holds {error}, more than the {DEFAULT_BUDGET.max_bytes} allowed") from error
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,205 @@
+"""The state of one open index: its store, page images, models, and the record of what wrote it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS
+from nemotron_rag.errors import ClosedError, InputError
+from nemotron_rag.index.models import IndexModels
+from nemotron_rag.index.record import IndexRecord
+from nemotron_rag.late_interaction.token_vectors import TokenVectors
+from nemotron_rag.protocols import AnyEmbedder, LocatingEmbedder, PageStore
+from nemotron_rag.stores.page_images import PageImages, StoredImage
+from nemotron_rag.types import FloatArray, Page, PageVectors, StoredPage, page_uuid
+
+__all__ = ["Images", "IndexState", "images_of"]
+
+Images: TypeAlias = str | os.PathLike[str] | PageImages | Literal[True] | None
+"""Where page images are stored: a folder, an fsspec URL or a `PageImages`; True: beside the store; None: nowhere."""
+
+
+class IndexState:
+    """What searching and adding share. Any number of threads may use it.
+
+    Args:
+        store: closed with the index.
+        images: None to keep none.
+        models: of the index.
+        dpi: as given by the caller.
+        max_pixels: as given by the caller.
+        tokens: as given by the caller.
+
+    Raises:
+        IndexMismatchError: the index was written with another model or other settings.
+        StoreError: the store holds something else, or cannot be reached.
+        InputError: the index is new and there is no embedder, or `tokens` is given for one vector a page.
+    """
+
+    def __init__(
+        self,
+        store: PageStore,
+        images: PageImages | None,
+        models: IndexModels,
+        *,
+        dpi: float | None,
+        max_pixels: int | None,
+        tokens: TokenVectors | None,
+    ) -> None:
+        self._store, self.images, self.models = store, images, models
+        self._given = {"dpi": dpi, "max_pixels": max_pixels}
+        self._given_tokens = tokens
+        self._preparing = threading.Lock()
+        self._closed = False
+        self._record = self._read_record()
+        if self._record is None:
+            models.check(None)
+            if tokens is not None and not models.is_multivector(None):
+                raise InputError("token_vectors= is for late-interaction models; leave it out, or choose one of those")
+
+    def __str__(self) -> str:
+        """The store, for messages."""
+        return str(self._store)
+
+    @property
+    def store(self) -> PageStore:
+        """The pages.
+
+        Raises:
+            ClosedError: the index was closed.
+        """
+        if self._closed:
+            raise ClosedError(f"{self._store} was closed; open it again")
+        return self._store
+
+    @property
+    def is_multivector(self) -> bool:
+        """Whether a page has token vectors."""
+        return self.models.is_multivector(self._record)
+
+    def exists(self) -> bool:
+        """Whether there are pages to search; once there are, the store is not asked any more."""
+        if self._record is None:
+            self._record = self._read_record()
+        return self._record is not None
+
+    def embedder(self) -> AnyEmbedder:
+        """The embedder, loaded if need be."""
+        return self.models.embedder(self._record)
+
+    def render_settings(self) -> dict[str, Any]:
+        """``dpi`` and ``max_pixels`` for `read_pdf`: the record's, or those of a new index."""
+        if self._record is not None:
+            return {"dpi": self._record.dpi, "max_pixels": self._record.max_pixels}
+        default = PAGE_PIXELS if self._given["dpi"] is None else DEFAULT_BUDGET.max_pixels
+        return {"dpi": self._given["dpi"], "max_pixels": self._given["max_pixels"] or default}
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, StoredPage]:
+        """The stored ones of these pages, by id."""
+        return self.store.get(ids) if self.exists() else {}
+
+    def prepare(self) -> None:
+        """Make the index in the store if it is not there."""
+        embedder = self.embedder()
+        with self._preparing:
+            if not self.exists():
+                tokens = self._new_tokens(embedder)
+                record = IndexRecord.of(embedder, tokens=tokens, **self.render_settings())
+                self.store.create(
+                    dimensions=embedder.dimensions,
+                    record=record.to_json(),
+                    token_storage=None if tokens is None else tokens.storage,
+                )
+                first = self.store.read_record() == record.to_json()  # else another process was
+                self._record = record if first else self._read_record()
+
+    def embed(self, pages: Sequence[Page]) -> list[PageVectors]:
+        """What is stored of each page: (dimensions,) or (rows, dimensions).
+
+        Raises:
+            InputError: the embedder returned an invalid vector.
+        """
+        embedder = self.embedder()
+        vectors: list[FloatArray] = list(embedder.embed_passages(pages))
+        if len(vectors) != len(pages):
+            raise InputError(f"the embedder returned {len(vectors)} results for {len(pages)} pages")
+        if not all(np.isfinite(each).all() for each in vectors):
+            raise InputError("the embedder returned a vector with NaN or infinity")
+        tokens = self._record.tokens if self._record else None
+        if tokens is None:
+            return list(vectors)
+        boxes: Sequence[FloatArray | None] = [None] * len(pages)
+        if tokens.pooling == "grid" and isinstance(embedder, LocatingEmbedder):
+            boxes = embedder.locate_passages(pages)
+        return [tokens.fit(each, where) for each, where in zip(vectors, boxes, strict=True)]
+
+    def image_of(self, stored: StoredPage) -> StoredImage | None:
+        """Where a page's image is; nothing is opened."""
+        return None if self.images is None else self.images.of(stored)
+
+    def remove(self, ids: Sequence[str], *, source: str | None) -> int:
+        """Delete pages and their images; see `PageStore.remove`.
+
+        Images go first: an interrupted removal leaves pages that the next one finds, never images that nobody does.
+        """
+
+        def remove_images(removed: Sequence[StoredPage]) -> None:
+            for stored in removed:
+                if self.images is not None and stored.image_key is not None:
+                    self.images.delete(page_uuid(stored.page.id))
+
+        return self.store.remove(ids, source=source, before=remove_images)
+
+    def remove_document(self, source: str) -> int:
+        """Delete what only this document holds; see `remove`."""
+        return self.remove([stored.page.id for stored in self.store.pages({"source": source})], source=source)
+
+    def close(self) -> None:
+        """Close the store, and the models that were loaded by name; closing twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            self._store.close()
+            self.models.close()
+
+    def _read_record(self) -> IndexRecord | None:
+        stored = self.store.read_record()
+        if stored is None:
+            return None
+        where = str(self._store)
+        record = IndexRecord.from_json(stored, where=where)
+        record.check_settings(where, **self._given)
+        record.check_tokens(where, self._given_tokens)
+        self.models.check(record)
+        return record
+
+    def _new_tokens(self, embedder: AnyEmbedder) -> TokenVectors | None:
+        """How a new index stores token vectors; None for one vector a page."""
+        if embedder.kind != "multivector_embedder":
+            return None
+        tokens = (self._given_tokens or TokenVectors()).resolved(embedder.dimensions)
+        if tokens.pooling == "grid" and not isinstance(embedder, LocatingEmbedder):
+            raise InputError(f"{embedder.name} cannot locate its vectors on the page; choose pooling='hierarchical'")
+        return tokens
+
+
+def images_of(images: Images, store: PageStore) -> PageImages | None:
+    """Where the images of an index are stored.
+
+    Raises:
+        InputError: there is no such place beside the store, or `images` is none.
+    """
+    if images is None or isinstance(images, PageImages):
+        return images
+    if images is not True:
+        return PageImages(images)
+    root = store.image_root
+    if root is None:
+        raise InputError(
+            f"images cannot lie beside {store}; give images= a folder or URL for them, or images=None to have none"
+        )
+    return PageImages(root)

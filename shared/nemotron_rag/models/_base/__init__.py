@@ -1,0 +1,1 @@
+"""Base classes and helpers that embedders and rerankers of all families share."""

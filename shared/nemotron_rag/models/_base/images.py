@@ -1,0 +1,62 @@
+"""The image of a passage, decoded only if something needs its pixels."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from nemotron_rag.documents.images import load_image, pixel_hash, to_rgb
+from nemotron_rag.errors import ImageError
+from nemotron_rag.types import ImageReference, ImageSource
+
+__all__ = ["PassageImage", "at_index"]
+
+
+class PassageImage:
+    """Size and hash of an image, from its reference if it has them, else from the pixels.
+
+    Args:
+        source: of a passage.
+        keep_mode: keep the image's own mode instead of converting it to RGB.
+
+    Raises:
+        ImageError: the image cannot be read; raised by any method, unless the image was decoded before.
+    """
+
+    def __init__(self, source: ImageSource, *, keep_mode: bool = False) -> None:
+        self._source = source
+        self._keep_mode = keep_mode
+        self._image: Image.Image | None = None
+        known = (source.size, source.pixel_hash) if isinstance(source, ImageReference) else (None, None)
+        self._size, self._hash = known if None not in known else (None, None)
+        self.is_trusting = self._size is not None
+        """Whether size and hash are what a reference says: nothing was decoded to check them."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return self.decoded().size if self._size is None else self._size
+
+    @property
+    def hash(self) -> str:
+        """See `pixel_hash`."""
+        if self._hash is None:
+            self._hash = pixel_hash(self.decoded())
+        return self._hash
+
+    def checked(self) -> PassageImage:
+        """Return the same image, with size and hash of its pixels: no other image is stored under a wrong hash."""
+        return PassageImage(self.decoded(), keep_mode=self._keep_mode)
+
+    def decoded(self) -> Image.Image:
+        """Return the image, decoded at the first call."""
+        if self._image is None:
+            image = load_image(self._source)
+            self._image = image if self._keep_mode else to_rgb(image)
+        return self._image
+
+
+def at_index(error: ImageError, index: int) -> ImageError:
+    """Return the same error with the index of its passage."""
+    named = type(error)(f"passage {index}: {error}")
+    named.index = index
+    return named

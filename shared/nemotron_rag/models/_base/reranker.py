@@ -1,0 +1,139 @@
+"""Base classes of all rerankers: check inputs, run the model, turn its rows into logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from nemotron_rag.errors import CheckpointError, ClosedError, InputError
+from nemotron_rag.models._base.embedder import check_passage
+from nemotron_rag.models._base.packed import PackedModel
+from nemotron_rag.protocols import FloatArray
+from nemotron_rag.runtime.checkpoint import load_tensor
+from nemotron_rag.types import Kind, Passage, Ranked
+
+__all__ = ["CrossEncoder", "LinearCrossEncoder", "load_head"]
+
+M = TypeVar("M", bound=PackedModel[Any])
+
+
+class CrossEncoder(ABC, Generic[M]):
+    """Scores passages against a query.
+
+    Args:
+        model: the loaded weights; other objects may share them.
+        name: catalog id or folder.
+    """
+
+    kind: Kind = "reranker"
+
+    def __init__(self, model: M, *, name: str) -> None:
+        self._model: M | None = model
+        self.name = name
+
+    def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+        """Raw logits: (n,) float32; higher is more relevant.
+
+        Raises:
+            InputError: an item is not a passage, or of a modality that this model does not read.
+            ImageError: an image cannot be read; the message names its index.
+            TokenLimitError: an image needs more tokens than max_length.
+        """
+        model, prepare = self._checked(query)
+        return self._logits(model.run(passages, prepare))
+
+    def rank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+        """Rank passages from best to worst, at most `top_n`; equal scores keep the caller's order.
+
+        Raises:
+            InputError: `top_n` is negative, or as for `score`.
+        """
+        _check_top_n(top_n)
+        return _ranked(self.score(query, passages), passages, top_n)
+
+    async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+        """Async `score`."""
+        model, prepare = self._checked(query)
+        return self._logits(await model.arun(passages, prepare))
+
+    async def arank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+        """Async `rank`."""
+        _check_top_n(top_n)
+        return _ranked(await self.ascore(query, passages), passages, top_n)
+
+    def close(self) -> None:
+        """Release the weights; they are freed when no other object shares them."""
+        self._model = None
+
+    @abstractmethod
+    def _prepare(self, model: M, query: str, passage: Passage, index: int) -> Any:
+        """Build the token sequence of a query and a passage."""
+
+    @abstractmethod
+    def _logits(self, rows: list[torch.Tensor]) -> FloatArray:
+        """Convert the model's rows to (n,) float32 logits; n may be 0."""
+
+    def _checked(self, query: str) -> tuple[M, Callable[[Passage, int], Any]]:
+        if not isinstance(query, str):
+            raise InputError(f"query must be a str, got {type(query).__name__}")
+
+        def prepare(passage: Passage, index: int) -> Any:
+            check_passage(passage, index)
+            return self._prepare(self._opened(), query, passage, index)
+
+        return self._opened(), prepare
+
+    def _opened(self) -> M:
+        if self._model is None:
+            raise ClosedError(f"{self.name} was closed; load it again")
+        return self._model
+
+
+class LinearCrossEncoder(CrossEncoder[M]):
+    """A cross-encoder with one pooled (hidden,) vector and one linear layer as its head.
+
+    Args:
+        model: the loaded weights.
+        name: catalog id or folder.
+        head: (1, hidden) float32.
+        temperature: logits are divided by it.
+    """
+
+    def __init__(self, model: M, *, name: str, head: torch.Tensor, temperature: float) -> None:
+        super().__init__(model, name=name)
+        self._weight = head
+        self._temperature = temperature
+
+    def _logits(self, rows: list[torch.Tensor]) -> FloatArray:
+        pooled = torch.stack(rows) if rows else torch.empty(0, self._weight.shape[1])  # (passages, hidden)
+        logits = pooled @ self._weight.T / self._temperature  # (passages, 1)
+        return logits.squeeze(-1).numpy()
+
+
+def load_head(folder: Path, *, hidden: int) -> torch.Tensor:
+    """Load the head of a checkpoint: (1, hidden) float32, without a bias.
+
+    Raises:
+        CheckpointError: it is missing, or has another shape.
+    """
+    head = load_tensor(folder, "score.weight")
+    if head.shape != (1, hidden):
+        raise CheckpointError(
+            f"score.weight of checkpoint {folder} has shape {tuple(head.shape)}, its config.json needs {(1, hidden)}"
+        )
+    return head
+
+
+def _check_top_n(top_n: int | None) -> None:
+    if top_n is not None and top_n < 0:
+        raise InputError(f"top_n must be a non-negative integer or None, got {top_n}")
+
+
+def _ranked(scores: FloatArray, passages: Sequence[Passage], top_n: int | None) -> list[Ranked]:
+    order = np.argsort(-scores, kind="stable")[:top_n].tolist()
+    return [Ranked(index=i, score=float(scores[i]), passage=passages[i]) for i in order]

@@ -1,0 +1,1 @@
+"""What the Llama-Nemotron families share: network, tiles, tokenizer, prompts."""

@@ -1,0 +1,110 @@
+"""A loaded Llama-Nemotron text checkpoint: tokenizes prompts and pools packed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nemotron_rag.errors import CheckpointError, InputError
+from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
+from nemotron_rag.models._base.pooling import mean_pool
+from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
+from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
+from nemotron_rag.runtime.attention import pack
+from nemotron_rag.runtime.checkpoint import load_weights, read_json
+from nemotron_rag.types import Passage
+
+__all__ = ["MAX_LENGTH", "TextInput", "TextModel", "load_text_model", "text_of"]
+
+MAX_LENGTH = 8192
+"""Most tokens of an input, by the model cards."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """One sequence of token ids, ready for the device."""
+
+    ids: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence."""
+        return len(self.ids)
+
+
+class TextModel(PackedModel[TextInput]):
+    """Weights, tokenizer and worker of one checkpoint on one device.
+
+    Args:
+        folder: the checkpoint.
+        device: where it runs.
+        dtype: number format of the weights.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or a setting is not implemented.
+    """
+
+    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
+        config = read_json(folder, "config.json")
+        if config.get("pooling", "avg") != "avg":
+            raise CheckpointError(f"checkpoint {folder} has pooling={config['pooling']!r}, only 'avg' is implemented")
+        try:
+            llm = llama_config(config)
+            self.temperature = float(config.get("temperature", 1.0))
+            with torch.device("meta"):
+                self._llama = BidirectionalLlama(llm)
+        except Exception as error:  # the validation errors of transformers share no base class
+            raise CheckpointError(f"config.json of checkpoint {folder} cannot be used: {error!r}") from error
+        self.hidden: int = llm.hidden_size
+        self._tokenizer = PromptTokenizer(folder)
+        load_weights(self._llama, folder, rename=_rename_weight, device=device, dtype=dtype)
+        self._llama.rotary_emb.to(device)
+        super().__init__(folder, device=device, token_bytes=token_bytes(llm, dtype))
+
+    def encode(self, prompt: Prompt, *, max_length: int, index: int) -> TextInput:
+        """Tokenize a prompt; see `PromptTokenizer.encode`."""
+        return TextInput(self._tokenizer.encode(prompt, max_length=max_length, index=index))
+
+    @torch.inference_mode()
+    def _compute(self, batch: Sequence[TextInput]) -> list[torch.Tensor]:
+        """Compute the mean of each sequence's last hidden states: (hidden,) float32 each."""
+        lengths = [item.tokens for item in batch]
+        ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
+        hidden = self._llama(self._llama.embed_tokens(ids), pack(lengths, self._device))  # (tokens, hidden)
+        return list(mean_pool(hidden, lengths).cpu())
+
+
+def load_text_model(folder: Path, *, device: str | None, dtype: str | None) -> TextModel:
+    """Load a checkpoint or share it; see `load_packed`."""
+    return load_packed(TextModel, folder, device=device, dtype=dtype)
+
+
+def text_of(passage: Passage, *, index: int, reader: str) -> str:
+    """Return the text of a passage, for a model that reads text only.
+
+    The image of a passage with text is ignored. An image alone is an error, since all such passages would be embedded
+    as the same empty text.
+
+    Args:
+        passage: with text.
+        index: of the passage in the caller's list, for the error message.
+        reader: name of the model, for the error message.
+
+    Raises:
+        InputError: the passage is an image without text.
+    """
+    if passage.image is not None and not passage.text.strip():
+        raise InputError(
+            f"passage {index} is an image without text, and {reader} reads text only; "
+            f"give its text (OCR finds it), or use a model that reads images"
+        )
+    return passage.text
+
+
+def _rename_weight(name: str) -> str | None:
+    """Map a published weight name to this module's; rerankers prefix everything with ``model.`` and add a head."""
+    unused = name.startswith("score.") or name.endswith("rotary_emb.inv_freq")
+    return None if unused else name.removeprefix("model.")

@@ -1,0 +1,1 @@
+"""What the Qwen-VL families share: network, vision tower, pixels, tokenizer."""

@@ -1,0 +1,159 @@
+"""An embedder whose vectors are kept in a key-value store, by model, role and content."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from nemotron_rag.documents.images import load_image, pixel_hash, to_rgb
+from nemotron_rag.errors import ImageError
+from nemotron_rag.protocols import Embedder
+from nemotron_rag.types import FloatArray, Kind, Passage
+
+__all__ = ["CachedEmbedder", "VectorCache"]
+
+_Role: TypeAlias = Literal["query", "passage"]
+
+
+class VectorCache(Protocol):
+    """Keeps vectors by key, 64 hex digits; the ``a...`` twins do not block the event loop."""
+
+    def get(self, key: str) -> Sequence[float] | None:
+        """The vector that was put under a key; None if there is none."""
+
+    def put(self, key: str, vector: list[float]) -> None:
+        """Keep a vector."""
+
+    async def aget(self, key: str) -> Sequence[float] | None:
+        """Async `get`."""
+
+    async def aput(self, key: str, vector: list[float]) -> None:
+        """Async `put`."""
+
+
+class CachedEmbedder:
+    """An `Embedder` that computes no vector a second time.
+
+    A query and an equal passage have different keys. An image is known by its RGB pixels, whatever it was read from.
+
+    Args:
+        embedder: computes what the cache does not hold. Closing this closes it.
+        cache: any number of models may share it.
+
+    Example:
+        >>> from nemotron_rag.testing import FakeEmbedder
+        >>> class Memory(dict):
+        ...     put = dict.__setitem__
+        >>> vectors = Memory()
+        >>> embedder = CachedEmbedder(FakeEmbedder(dimensions=8), vectors)
+        >>> embedder.embed_queries(["red apples", "blue whales"]).shape, len(vectors)
+        ((2, 8), 2)
+    """
+
+    kind: Kind = "embedder"
+
+    def __init__(self, embedder: Embedder, cache: VectorCache) -> None:
+        self._embedder, self._cache = embedder, cache
+
+    @property
+    def name(self) -> str:
+        """Of the embedder."""
+        return self._embedder.name
+
+    @property
+    def identity(self) -> Mapping[str, str | int | bool | None]:
+        """Of the embedder."""
+        return self._embedder.identity
+
+    @property
+    def dimensions(self) -> int:
+        """Length of every vector."""
+        return self._embedder.dimensions
+
+    def embed_queries(self, queries: Sequence[str]) -> FloatArray:
+        """Embed queries: (n, dimensions) float32."""
+        return self._embed([Passage(query) for query in queries], "query")
+
+    def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
+        """Embed texts, images, or both: (n, dimensions) float32.
+
+        Raises:
+            ImageError: an image cannot be read; the message names the passage.
+        """
+        return self._embed(_decoded(passages), "passage")
+
+    async def aembed_queries(self, queries: Sequence[str]) -> FloatArray:
+        """`embed_queries` for event loops."""
+        return await self._aembed([Passage(query) for query in queries], "query")
+
+    async def aembed_passages(self, passages: Sequence[Passage]) -> FloatArray:
+        """`embed_passages` for event loops."""
+        return await self._aembed(await asyncio.to_thread(_decoded, passages), "passage")
+
+    def close(self) -> None:
+        """Close the embedder; the cache stays as it is."""
+        self._embedder.close()
+
+    def _embed(self, passages: Sequence[Passage], role: _Role) -> FloatArray:
+        keys = self._keys(passages, role)
+        found = [self._cache.get(key) for key in keys]
+        missing = [passage for passage, vector in zip(passages, found, strict=True) if vector is None]
+        if role == "query":
+            computed = self._embedder.embed_queries([passage.text for passage in missing])
+        else:
+            computed = self._embedder.embed_passages(missing)
+        rows, added = _joined(keys, found, computed)
+        for key, vector in added.items():
+            self._cache.put(key, vector)
+        return rows
+
+    async def _aembed(self, passages: Sequence[Passage], role: _Role) -> FloatArray:
+        keys = await asyncio.to_thread(self._keys, passages, role)
+        found = [await self._cache.aget(key) for key in keys]
+        missing = [passage for passage, vector in zip(passages, found, strict=True) if vector is None]
+        if role == "query":
+            computed = await self._embedder.aembed_queries([passage.text for passage in missing])
+        else:
+            computed = await self._embedder.aembed_passages(missing)
+        rows, added = _joined(keys, found, computed)
+        for key, vector in added.items():
+            await self._cache.aput(key, vector)
+        return rows
+
+    def _keys(self, passages: Sequence[Passage], role: _Role) -> list[str]:
+        """One key for each passage, of all that decides its vector."""
+        model = [self.name, dict(self.identity), role]
+        images = [None if passage.image is None else pixel_hash(load_image(passage.image)) for passage in passages]
+        contents = [[*model, passage.text, image] for passage, image in zip(passages, images, strict=True)]
+        return [hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() for content in contents]
+
+
+def _decoded(passages: Sequence[Passage]) -> list[Passage]:
+    """The passages with their images decoded once."""
+    decoded = []
+    for index, passage in enumerate(passages):
+        try:
+            image = None if passage.image is None else to_rgb(load_image(passage.image))
+        except ImageError as error:
+            raise type(error)(f"passage {index}: {error}") from error
+        decoded.append(replace(passage, image=image))
+    return decoded
+
+
+def _joined(
+    keys: Sequence[str], found: Sequence[Sequence[float] | None], computed: FloatArray
+) -> tuple[FloatArray, dict[str, list[float]]]:
+    """One row for each key, those that were not found in the order in which they were computed; and these by key."""
+    rows = np.empty((len(keys), computed.shape[1]), dtype=np.float32)  # (n, dimensions)
+    missing = [i for i, vector in enumerate(found) if vector is None]
+    for i, vector in enumerate(found):
+        if vector is not None:
+            rows[i] = vector
+    rows[missing] = computed
+    return rows, {keys[i]: rows[i].tolist() for i in missing}

@@ -1,0 +1,274 @@
+"""Every supported checkpoint, one frozen row each. Pure data: it loads nothing and imports no model.
+
+Sources: the model cards and configuration files of the named repositories at the pinned revisions.
+"""
+
+from __future__ import annotations
+
+from nemotron_rag.errors import UnknownModelError
+from nemotron_rag.types import Modality, ModelSpec
+
+__all__ = ["CATALOG", "find"]
+
+_VL: tuple[Modality, ...] = ("text", "image", "image_text")
+# The card's settings for llama-nemotron-embed-vl-1b-v2 and llama-nemotron-rerank-vl-1b-v2.
+_VL_LENGTHS: dict[Modality, int] = {"image": 2048, "text": 8192, "image_text": 10240}
+# The text models' cards: up to 8192 tokens.
+_TEXT_LENGTHS: dict[Modality, int] = {"text": 8192}
+# Of the published processor of ColEmbed V2 4B and 8B; an image's tokens count twice there.
+_QWEN_COLEMBED_LENGTHS: dict[Modality, int] = {"image": 4096, "text": 4096, "image_text": 4096}
+_TOKENS_PER_TILE = 256
+# Mean over the pages of ViDoRe V3, from the paper of Nemotron ColEmbed V2 (arXiv 2602.03992).
+_QWEN_PAGE_VECTORS = 773
+_MATRYOSHKA = (384, 512, 768, 1024, 2048)
+_STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
+_NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
+
+CATALOG: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        id="llama-nemotron-embed-vl-1b-v2",
+        repo="nvidia/llama-nemotron-embed-vl-1b-v2",
+        revision="582e3bf72aee355e3c59ed89de53543c5b0657ee",
+        kind="embedder",
+        family="llama_nemotron_embed_vl",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_678_252_480,
+        dimensions=(2048,),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=True,
+    ),
+    ModelSpec(
+        id="llama-nemotron-rerank-vl-1b-v2",
+        repo="nvidia/llama-nemotron-rerank-vl-1b-v2",
+        revision="9c20c4aedf9ec87b6b7346c3bc4754ea030dab35",
+        kind="reranker",
+        family="llama_nemotron_rerank_vl",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_678_254_528,
+        dimensions=(),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=True,
+    ),
+    ModelSpec(
+        id="llama-3.2-nemoretriever-1b-vlm-embed-v1",
+        repo=None,
+        revision=None,
+        kind="embedder",
+        family="llama_nemotron_embed_vl",
+        licence="Llama 3.2 Community License + terms of NVIDIA that were not confirmed",
+        commercial=False,
+        parameters=None,
+        dimensions=(2048,),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length={},
+        verified=False,
+        note="predecessor of llama-nemotron-embed-vl-1b-v2; known from NVIDIA's services only. Not confirmed: that its "
+        "architecture is the same, its licence for weights, size, tiles and lengths",
+    ),
+    ModelSpec(
+        id="llama-nemotron-embed-1b-v2",
+        repo="nvidia/llama-nemotron-embed-1b-v2",
+        revision="113abe4acafa848e77ead9c0623205e511932348",
+        kind="embedder",
+        family="llama_nemotron_text_embed",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_235_814_400,
+        dimensions=_MATRYOSHKA,
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length=_TEXT_LENGTHS,
+        verified=True,
+    ),
+    ModelSpec(
+        id="llama-3.2-nv-embedqa-1b-v2",
+        repo="nvidia/llama-3.2-nv-embedqa-1b-v2",
+        revision="cefc2394cc541737b7867df197984cf23f05367f",
+        kind="embedder",
+        family="llama_nemotron_text_embed",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_235_814_400,
+        dimensions=_MATRYOSHKA,
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length=_TEXT_LENGTHS,
+        verified=True,
+        note="the earlier name of llama-nemotron-embed-1b-v2",
+    ),
+    ModelSpec(
+        id="llama-nemotron-rerank-1b-v2",
+        repo="nvidia/llama-nemotron-rerank-1b-v2",
+        revision="8fd3e5d962d44cfe65d4ba0784eebed44cf136b0",
+        kind="reranker",
+        family="llama_nemotron_text_rerank",
+        licence=_NVIDIA_LICENCE,
+        commercial=True,
+        parameters=1_235_816_448,
+        dimensions=(),
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length=_TEXT_LENGTHS,
+        verified=True,
+        note="llama-3.2-nv-rerankqa-1b-v2 is its earlier name; a local folder of that loads too",
+    ),
+    ModelSpec(
+        id="llama-nemotron-colembed-vl-3b-v2",
+        repo="nvidia/llama-nemotron-colembed-vl-3b-v2",
+        revision="680b47b199f99bc0ec2f4e90ffa583ec0c2e452c",
+        kind="multivector_embedder",
+        family="llama_nemotron_colembed_vl",
+        licence="NVIDIA Non-Commercial License",
+        commercial=False,
+        parameters=4_407_000_000,
+        dimensions=(3072,),
+        modalities=_VL,
+        max_input_tiles=8,
+        max_length={"image": 2560, "text": 8192, "image_text": 10240},
+        verified=True,
+        page_vectors=(8 + 1) * _TOKENS_PER_TILE,  # the tiles and the thumbnail
+        note="not confirmed: whether its own processor writes 'passage: ' once, as here, or twice; text \"passage: \" "
+        "beside the image gives the second form",
+    ),
+    ModelSpec(
+        id="nemotron-colembed-vl-4b-v2",
+        repo="nvidia/nemotron-colembed-vl-4b-v2",
+        revision="0ed152d91f8ad4c5d48296b51c220f686641a398",
+        kind="multivector_embedder",
+        family="nemotron_colembed_qwen3_vl",
+        licence="CC-BY-NC-4.0",
+        commercial=False,
+        parameters=4_826_771_968,
+        dimensions=(2560,),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_QWEN_COLEMBED_LENGTHS,
+        verified=True,
+        page_vectors=_QWEN_PAGE_VECTORS,
+        note="made for page images; a text without one goes beyond the published processor",
+    ),
+    ModelSpec(
+        id="nemotron-colembed-vl-8b-v2",
+        repo="nvidia/nemotron-colembed-vl-8b-v2",
+        revision="34b640612f311ed05a6c7c62c6564847ed555f5f",
+        kind="multivector_embedder",
+        family="nemotron_colembed_qwen3_vl",
+        licence="CC-BY-NC-4.0",
+        commercial=False,
+        parameters=8_767_123_696,
+        dimensions=(4096,),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_QWEN_COLEMBED_LENGTHS,
+        verified=True,
+        page_vectors=_QWEN_PAGE_VECTORS,
+        note="made for page images; a text without one goes beyond the published processor",
+    ),
+    ModelSpec(
+        id="jina-reranker-m0",
+        repo="jinaai/jina-reranker-m0",
+        revision="94bfe0aeb2d4dd7978362699cddd5893d4e0adc8",
+        kind="reranker",
+        family="jina_reranker_m0",
+        licence="CC-BY-NC-4.0",
+        commercial=False,
+        parameters=2_444_721_665,
+        dimensions=(),
+        modalities=("text", "image"),
+        max_input_tiles=None,
+        max_length={"image": 10240, "text": 10240},
+        verified=True,
+        note="reads one modality: of a passage with image and text the image",
+    ),
+    ModelSpec(
+        id="MonoQwen2-VL-v0.1",
+        repo=None,
+        revision=None,
+        kind="reranker",
+        family="monoqwen2_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=2_208_985_600,
+        dimensions=(),
+        modalities=("image",),
+        max_input_tiles=None,
+        max_length={"image": 32768},
+        verified=True,
+        note="lightonai/MonoQwen2-VL-v0.1 on the model hub, of which no revision is confirmed; reads images only",
+    ),
+    ModelSpec(
+        id="starter-embed-vl",
+        repo=None,
+        revision=None,
+        kind="embedder",
+        family="llama_nemotron_embed_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=15_718_080,
+        dimensions=(512, 1024),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=False,
+        starter=True,
+        note=_STARTER,
+    ),
+    ModelSpec(
+        id="starter-rerank-vl",
+        repo=None,
+        revision=None,
+        kind="reranker",
+        family="llama_nemotron_rerank_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=7_187_904,
+        dimensions=(),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=False,
+        starter=True,
+        note=_STARTER,
+    ),
+    ModelSpec(
+        id="starter-colembed",
+        repo=None,
+        revision=None,
+        kind="multivector_embedder",
+        family="llama_nemotron_colembed_vl",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=5_560_896,
+        dimensions=(384,),
+        modalities=_VL,
+        max_input_tiles=6,
+        max_length=_VL_LENGTHS,
+        verified=False,
+        starter=True,
+        page_vectors=(6 + 1) * _TOKENS_PER_TILE,
+        note=_STARTER,
+    ),
+)
+
+
+def find(name: str) -> ModelSpec:
+    """Look a model up by its exact catalog id or hub repository.
+
+    Args:
+        name: for example ``llama-nemotron-embed-vl-1b-v2`` or ``nvidia/llama-nemotron-embed-vl-1b-v2``.
+
+    Raises:
+        UnknownModelError: no row has that name; the message lists the known ones.
+    """
+    for spec in CATALOG:
+        if name in (spec.id, spec.repo):
+            return spec
+    known = ", ".join(spec.id for spec in CATALOG)
+    raise UnknownModelError(f"no model named {name!r}; give a local folder with a config.json, or one of: {known}")

@@ -1,0 +1,331 @@
+"""Load models by catalog id, hub repository or local folder; equal settings share one set of weights.
+
+Nothing imports torch until a model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
+from nemotron_rag.models import catalog, families
+from nemotron_rag.models.families import Family
+from nemotron_rag.runtime import import_local
+from nemotron_rag.types import Kind, ModelSpec
+
+if TYPE_CHECKING:
+    from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
+
+__all__ = [
+    "LoadOptions",
+    "ModelName",
+    "check_model",
+    "load_embedder",
+    "load_model",
+    "load_multivector_embedder",
+    "load_reranker",
+    "load_row",
+    "model_kind",
+    "options_of",
+    "takes",
+]
+
+ModelName = str | os.PathLike[str]
+"""A catalog id, its hub repository, or a local folder with a ``config.json``."""
+
+_log = logging.getLogger("nemotron_rag")
+_STARTERS = "nemotron_rag_starters"
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+_DTYPES = ("float32", "bfloat16", "float16", "fp32", "bf16", "fp16")
+_LENGTHS = ("text", "image", "image_text", "query")
+
+
+class LoadOptions(TypedDict, total=False):
+    """How a model is loaded: the keyword arguments of every function and class that takes a model by name.
+
+    None means "not given". Options that do not apply to a model are refused.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best one available. Several between commas, as in
+            ``cuda:0,cuda:1``, share the work, in a process for each but the first; results are the same.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None takes bfloat16 on CUDA, float16 on MPS, float32 on CPU.
+        revision: of the hub repository, instead of the pinned one.
+        dimensions: shorter vectors (Matryoshka), for models trained for it; None for all.
+        max_input_tiles: tiles per image, thumbnail not counted; None for the catalog's or the folder's default.
+        use_thumbnail: add the whole image as one small tile; None for the checkpoint's default.
+        max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
+            ``query``; None for the model's own. Text is cut; image tokens never are. Of a reranker it counts the query.
+        compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first images,
+            and needs a C++ compiler or Triton. On CUDA, single queries are also replayed from CUDA graphs.
+            On a CPU it brings nothing; on a GPU it has not been measured.
+    """
+
+    device: str | None
+    dtype: str | None
+    revision: str | None
+    dimensions: int | None
+    max_input_tiles: int | None
+    use_thumbnail: bool | None
+    max_length: int | Mapping[str, int] | None
+    compile: bool | None
+
+
+def options_of(settings: Mapping[str, Any]) -> LoadOptions:
+    """The loading options among other settings of a component."""
+    return cast("LoadOptions", {name: settings[name] for name in LoadOptions.__annotations__ if name in settings})
+
+
+def load_embedder(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> Embedder:
+    """Load a model that turns queries and passages into one vector each.
+
+    Args:
+        name_or_folder: a catalog id, its hub repository, or a local folder with a ``config.json``.
+        **options: see `LoadOptions`: ``device``, ``dtype``, ``revision``, ``dimensions``, ``max_input_tiles``,
+            ``use_thumbnail``, ``max_length``, ``compile``.
+
+    Raises:
+        UnknownModelError: no such id or folder.
+        CheckpointError: the checkpoint is broken, or cannot be downloaded.
+        InputError: the model is of another kind, or an option has an impossible value or means nothing to this model.
+        MissingExtraError: torch or transformers is not installed, or of a starter the extra `starters`.
+
+    Example:
+        >>> from nemotron_rag import load_embedder
+        >>> load_embedder("starter-embed-vl").embed_queries(["Where do tornadoes form?"]).shape
+        (1, 1024)
+    """
+    return cast("Embedder", load_model(name_or_folder, "embedder", **options))
+
+
+def load_multivector_embedder(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> MultiVectorEmbedder:
+    """Load a model that turns queries and passages into one vector for each token, to be compared by MaxSim.
+
+    Arguments and errors are those of `load_embedder`.
+
+    Example:
+        >>> from nemotron_rag import load_multivector_embedder
+        >>> model = load_multivector_embedder("llama-nemotron-colembed-vl-3b-v2")  # doctest: +SKIP
+        >>> model.embed_queries(["Where do tornadoes form?"])[0].shape[1]  # doctest: +SKIP
+        3072
+    """
+    return cast("MultiVectorEmbedder", load_model(name_or_folder, "multivector_embedder", **options))
+
+
+def load_reranker(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> Reranker:
+    """Load a model that reads a query and a passage together and scores how well they match.
+
+    Arguments and errors are those of `load_embedder`; `max_length` counts the query too.
+
+    Example:
+        >>> from nemotron_rag import Passage, load_reranker
+        >>> load_reranker("starter-rerank-vl").score("tornadoes", [Passage("Tornadoes form in storms.")]).shape
+        (1,)
+    """
+    return cast("Reranker", load_model(name_or_folder, "reranker", **options))
+
+
+def load_model(name_or_folder: ModelName, *kinds: Kind, **options: Unpack[LoadOptions]) -> object:
+    """Load a model of one of these kinds; arguments and errors are those of `load_embedder`."""
+    found = _checked(name_or_folder, kinds, options)
+    folder = _folder(name_or_folder, found.spec, options.get("revision"))
+    return _build(folder, found, options)
+
+
+def check_model(name_or_folder: ModelName, *kinds: Kind, **options: Unpack[LoadOptions]) -> Kind:
+    """Check a name, kind and options as `load_model` does, without loading anything.
+
+    Returns:
+        The model's kind.
+
+    Raises:
+        UnknownModelError: no such id or folder.
+        CheckpointError: the folder's config.json is missing, or of no supported family.
+        InputError: the model is of another kind, or an option has an impossible value or means nothing to this model.
+        MissingExtraError: it is a starter, and the extra `starters` is not installed.
+    """
+    return _checked(name_or_folder, kinds, options).family.kind
+
+
+def load_row(
+    spec: ModelSpec, *, folder: Path | None = None, download: bool = True, **options: Unpack[LoadOptions]
+) -> object:
+    """Load the model of a catalog row, of any kind.
+
+    Args:
+        spec: the row; it decides the family, whatever the config.json says.
+        folder: with the weights; None for the extra `starters` or the model hub.
+        download: whether weights that are not in the hub's cache may be downloaded.
+        **options: see `LoadOptions`.
+
+    Raises:
+        CheckpointError: the weights are broken, or not in the cache.
+        InputError: an option means nothing to this model.
+        MissingExtraError: it is a starter, and the extra `starters` is not installed.
+    """
+    place = folder or _folder(spec.id, spec, None, download=download)
+    found = _Found(spec.id, families.family_of(spec.family), spec)
+    _check_options(found, options)
+    return _build(place, found, options, pinned=folder is None)
+
+
+def model_kind(name_or_folder: ModelName) -> Kind:
+    """Return the kind of a model, without loading it.
+
+    Raises:
+        UnknownModelError: no such id or folder.
+        CheckpointError: the folder's config.json is missing, or of no supported family.
+
+    Example:
+        >>> model_kind("starter-embed-vl")
+        'embedder'
+    """
+    return _find(name_or_folder).family.kind
+
+
+def takes(name_or_folder: ModelName, option: str) -> bool:
+    """Whether an option of `LoadOptions` applies to a model; errors are those of `model_kind`."""
+    return option in ("device", "dtype") or option in _find(name_or_folder).family.options
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A name that was resolved; `spec` is None for a local folder."""
+
+    name: str
+    family: Family
+    spec: ModelSpec | None
+
+
+def _find(name_or_folder: ModelName) -> _Found:
+    name = os.fspath(name_or_folder)
+    try:
+        spec = catalog.find(name)
+    except UnknownModelError:
+        if not Path(name).is_dir():
+            raise
+        return _Found(name, _family(Path(name)), None)
+    return _Found(spec.id, families.family_of(spec.family), spec)
+
+
+def _checked(name_or_folder: ModelName, kinds: tuple[Kind, ...], options: LoadOptions) -> _Found:
+    found = _find(name_or_folder)
+    if found.family.kind not in kinds:
+        kind, wanted = found.family.kind, " or ".join(kinds)
+        raise InputError(f"{found.name} is of kind {kind}, wanted {wanted}; load it with load_{kind}")
+    _check_options(found, options)
+    if found.spec and found.spec.starter:
+        _import_starters()
+    return found
+
+
+def _check_options(found: _Found, options: LoadOptions) -> None:
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in LoadOptions.__annotations__:
+            raise InputError(f"{key!r} is not an option; give one of: {', '.join(LoadOptions.__annotations__)}")
+        if key not in found.family.options and key not in ("device", "dtype", "revision", "compile"):
+            raise InputError(f"{found.name} has no use for {key}; leave it out")
+    if given.get("compile") and "compile" not in found.family.options:
+        raise InputError(f"{found.name} has no use for compile; leave it out")
+    if "revision" in given and (found.spec is None or found.spec.repo is None):
+        raise InputError(
+            f"revision={given['revision']!r} was given, but {found.name} is not on the model hub; leave it out"
+        )
+    _check_values(given)
+    dimensions = given.get("dimensions")
+    if found.spec and dimensions is not None and dimensions not in found.spec.dimensions:
+        known = ", ".join(map(str, found.spec.dimensions))
+        raise InputError(f"{found.name} has vectors of {known} dimensions, got dimensions={dimensions}")
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    for name in ("dimensions", "max_input_tiles"):
+        if name in given and not _is_positive(given[name]):
+            raise InputError(f"{name} must be a positive integer, got {given[name]!r}")
+    devices = given.get("device", "cpu")
+    if not isinstance(devices, str) or not all(_DEVICE.fullmatch(one.strip()) for one in devices.split(",")):
+        raise InputError(f"device must be 'cpu', 'cuda', 'cuda:N' or 'mps', got {devices!r}")
+    if given.get("dtype", "float32") not in _DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(_DTYPES[:3])}, got {given['dtype']!r}")
+    _check_length(given.get("max_length", 1))
+
+
+def _check_length(length: object) -> None:
+    numbers = length if isinstance(length, Mapping) else {"text": length}
+    for key, number in numbers.items():
+        if key not in _LENGTHS:
+            raise InputError(f"max_length has no key {key!r}; give an int or keys out of: {', '.join(_LENGTHS)}")
+        if not _is_positive(number):
+            raise InputError(f"max_length must be a positive integer, or such integers by modality; got {length!r}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _build(folder: Path, found: _Found, options: LoadOptions, *, pinned: bool = True) -> object:
+    spec = found.spec
+    if spec and spec.starter:
+        _log.info("%s is a tiny model of the nemotron-rag project for trying things out, not one of NVIDIA's", spec.id)
+    if spec and not spec.commercial:
+        _warn_of_licence(spec.id, spec.licence)
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if not given.get("compile"):
+        given.pop("compile", None)
+    if spec and spec.max_input_tiles:
+        given.setdefault("max_input_tiles", spec.max_input_tiles)
+    revision = given.pop("revision", None)
+    if spec and spec.repo and pinned:
+        revision = revision or spec.revision
+    place = {name: given.pop(name, None) for name in ("device", "dtype")}
+    module = import_local(f"nemotron_rag.models.{found.family.module}")
+    return cast("object", module.load(folder, name=found.name, revision=revision, **place, **given))
+
+
+def _folder(name_or_folder: ModelName, spec: ModelSpec | None, revision: str | None, *, download: bool = True) -> Path:
+    if spec is None:
+        return Path(name_or_folder).resolve()
+    if spec.starter:
+        return cast("Path", _import_starters().checkpoint(spec.id))
+    if spec.repo is None:
+        raise CheckpointError(f"the weights of {spec.id} are not on the model hub; give a local folder that holds them")
+    wanted = revision or spec.revision
+    assert wanted is not None  # a test holds every hub row to a pinned revision
+    return cast(
+        "Path", import_local("nemotron_rag.runtime.hub").download(spec.repo, revision=wanted, only_cached=not download)
+    )
+
+
+def _family(folder: Path) -> Family:
+    """Detect the family of a local checkpoint by its config.json."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return families.find_family(config)
+    except UnknownModelError as error:
+        raise CheckpointError(f"folder {folder} holds {error}") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"folder {folder} holds no config.json with a model_type: {error!r}") from error
+
+
+@cache  # logged once
+def _warn_of_licence(name: str, licence: str) -> None:
+    _log.warning("the weights of %s may not be used commercially; their licence: %s", name, licence)
+
+
+def _import_starters() -> Any:
+    """The package with the starter checkpoints."""
+    try:
+        return importlib.import_module(_STARTERS)
+    except ModuleNotFoundError as error:
+        if error.name != _STARTERS:
+            raise
+        raise MissingExtraError(_STARTERS, "starters") from error

@@ -1,0 +1,376 @@
+"""Where a Qdrant is, and how to call it: the one registry of the places that this process has open.
+
+An embedded Qdrant is plain Python objects without locks, and has one client at a time for each folder. So all who name
+a folder in this process share its client, and all who share a client share its locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from qdrant_client import AsyncQdrantClient, QdrantClient
+
+from nemotron_rag.errors import ClosedError, InputError, StoreError
+from nemotron_rag.stores.qdrant.failures import FAILURES, advice, is_transient, reason
+from nemotron_rag.stores.qdrant.opening import holds_qdrant, open_client
+
+__all__ = ["Call", "Calls", "Qdrant"]
+
+T = TypeVar("T")
+
+_PAUSES = (0.5, 2.0)  # seconds before the second and the third try of a write
+_JSON_BYTES = 20  # of a float32, at most
+_GRPC_BYTES = 4
+# Tried again when a server is busy: they name the ids of what they write, and may safely run twice.
+_WRITES = ("upsert", "delete", "set_payload", "create_payload_index")
+_READS = {
+    "collection_exists": "look for a collection",
+    "count": "count",
+    "get_collection": "describe a collection",
+    "query_points": "search",
+    "retrieve": "read points",
+    "scroll": "list points",
+}
+_DOING = {**_READS, **dict.fromkeys(_WRITES, "write"), "create_collection": "make a collection"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the client that is still to be made, blocking or not.
+
+    Args:
+        method: its name.
+        arguments: for it, by name.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+
+
+Calls: TypeAlias = Generator[Call, Any, T]
+"""Logic that yields calls, is sent their results (or thrown their errors), and returns a `T`; see `Qdrant.run`."""
+
+
+class Qdrant:
+    """A Qdrant in memory, in a folder, or on a server; opened by the first call that needs it.
+
+    In one process, all objects for a folder share one client, which is closed with the last of them. Memory is never
+    shared. Nothing is written to a folder before the first write. Copies share the connection; a pickle holds the place
+    and connects again, so what is in memory cannot be pickled. Any thread may call.
+
+    Args:
+        location: None for memory, a folder, or the ``http(s)://`` url of a server.
+        client: an open client instead; never closed here. For a server with credentials.
+        async_client: for the ``acall`` of a server; None makes one like `client` for each event loop.
+        prefer_grpc: send to a server by gRPC, if it answers at that port.
+
+    Raises:
+        InputError: both `location` and `client` are given, or the location is a url of another kind.
+
+    Example:
+        >>> qdrant = Qdrant()
+        >>> qdrant.call("collection_exists", collection_name="pages"), qdrant.in_memory, qdrant.folder
+        (False, True, None)
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        *,
+        client: QdrantClient | None = None,
+        async_client: AsyncQdrantClient | None = None,
+        prefer_grpc: bool = False,
+    ) -> None:
+        if location is not None and client is not None:
+            raise InputError("give a location or an open client, not both; a client brings its own location")
+        self._location = None if location in (None, ":memory:") else os.fspath(location)
+        if self._location is not None and "://" in self._location and not self._location.startswith(_SCHEMES):
+            raise InputError(f"a location is a folder or an http(s):// url, got {self._location!r}")
+        is_folder = self._location is not None and "://" not in self._location
+        self._folder = Path(self._location or "").absolute() if is_folder else None  # the working folder may change
+        self._given, self._async_given, self._prefer_grpc = client, async_client, prefer_grpc
+        self._opened: _Opened | None = None
+        self._closed = False
+        self._opening = threading.Lock()
+        self._release: Callable[[], object] = lambda: None
+        self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncQdrantClient]
+        self._async_clients = weakref.WeakKeyDictionary()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it ends with this process."""
+        if self._given is not None:
+            return bool(self._given.init_options.get("location") == ":memory:")
+        return self._location is None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is, if it is embedded in a folder: absolute, unless a client was handed in with another path."""
+        path = None if self._given is None else self._given.init_options.get("path")
+        return self._folder if path is None else Path(path)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it runs in this process, in memory or in a folder."""
+        return self.in_memory or self.folder is not None
+
+    @property
+    def name(self) -> str:
+        """The place, for messages."""
+        if self._given is None:
+            return self._location or "memory"
+        options = self._given.init_options
+        return str(options.get("path") or options.get("url") or options.get("host") or options.get("location"))
+
+    @property
+    def client(self) -> QdrantClient:
+        """The client of the sync calls, opened if need be; embedded ones are not safe among threads.
+
+        Raises:
+            StoreError: the folder is in use or unreadable.
+            ClosedError: this was closed.
+        """
+        return self._open().client
+
+    @property
+    def bytes_per_number(self) -> int:
+        """How many bytes a float32 takes in a request, at most."""
+        return _GRPC_BYTES if self.client.init_options.get("prefer_grpc") else _JSON_BYTES
+
+    @property
+    def writing(self) -> AbstractContextManager[object]:
+        """A lock to hold from reading a point to writing it back; all who share the client share it."""
+        return self._open().writing
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Call a method of the client; several threads are let in one by one where that is needed.
+
+        Writes are tried again after a pause when a server is busy or does not answer.
+
+        Args:
+            method: its name.
+            **arguments: for it.
+
+        Raises:
+            StoreError: Qdrant refused, could not be reached, or is not in the folder and cannot be read from.
+            ClosedError: this was closed.
+        """
+        doing = _DOING.get(method, method)
+        if method in _READS and self._is_unwritten():
+            if method == "collection_exists":
+                return False
+            raise StoreError(f"could not {doing} in {self.name}: no index was written there yet; write one first")
+        pauses = _PAUSES if method in _WRITES and not self.embedded else ()
+        for pause in pauses:
+            try:
+                return self.use(doing, lambda client: getattr(client, method)(**arguments))
+            except StoreError as error:
+                if not is_transient(error.__cause__):
+                    raise
+            time.sleep(pause)
+        return self.use(doing, lambda client: getattr(client, method)(**arguments))
+
+    async def acall(self, method: str, **arguments: Any) -> Any:
+        """The same as `call`, without blocking the event loop: natively with a server, else in a thread."""
+        if self.embedded:
+            return await asyncio.to_thread(self.call, method, **arguments)
+        try:
+            client = await self._async_client()
+            return await getattr(client, method)(**arguments)
+        except Exception:  # the sync call words the error, and tries writes again
+            return await asyncio.to_thread(self.call, method, **arguments)
+
+    def run(self, calls: Calls[T]) -> T:
+        """Make the calls of some logic one after another, blocking; see `Calls`."""
+        try:
+            call = next(calls)
+            while True:
+                try:
+                    result = self.call(call.method, **call.arguments)
+                except Exception as error:
+                    call = calls.throw(error)
+                else:
+                    call = calls.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def arun(self, calls: Calls[T]) -> T:
+        """The same as `run`, without blocking the event loop."""
+        try:
+            call = next(calls)
+            while True:
+                try:
+                    result = await self.acall(call.method, **call.arguments)
+                except Exception as error:
+                    call = calls.throw(error)
+                else:
+                    call = calls.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def use(self, doing: str, work: Callable[[QdrantClient], T]) -> T:
+        """Work with the client, alone where that is needed.
+
+        Args:
+            doing: completes "could not ..." in the error.
+            work: is given the client.
+
+        Raises:
+            StoreError: Qdrant refused, or could not be reached.
+            ClosedError: this was closed.
+        """
+        opened = self._open()
+        try:
+            with opened.calling:
+                return work(opened.client)
+        except FAILURES as error:
+            self.check_open()
+            raise StoreError(f"could not {doing} in {self.name}: {reason(error)}; {advice(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the client; later calls raise `ClosedError`. A client that was handed in stays open."""
+        with self._opening:
+            self._opened, self._closed = None, True
+            self._release()
+
+    async def aclose(self) -> None:
+        """The same as `close`, and the async client of this event loop with it."""
+        client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+        await asyncio.to_thread(self.close)
+
+    def _open(self) -> _Opened:
+        with self._opening:
+            self.check_open()
+            if self._opened is None:
+                if self._given is not None:
+                    self._opened = _Opened.of(self._given)
+                else:
+                    self._opened = _acquire(self._location, self.folder, self._prefer_grpc)
+                    # Also for those who never close: the client's own __del__ fails noisily at the interpreter's end.
+                    self._release = weakref.finalize(self, _release, self._opened)
+            return self._opened
+
+    def check_open(self) -> None:
+        """Raise if this was closed.
+
+        Raises:
+            ClosedError: it was.
+        """
+        if self._closed:
+            raise ClosedError(f"the Qdrant at {self.name} was closed; open it again")
+
+    def _is_unwritten(self) -> bool:
+        """Whether it is a folder that no Qdrant has written to yet, and that a read must not make one of."""
+        self.check_open()
+        if self._opened is not None or self._given is not None or self.folder is None:
+            return False
+        return not holds_qdrant(self.folder)
+
+    async def _async_client(self) -> AsyncQdrantClient:
+        self.check_open()
+        if self._async_given is not None:
+            return self._async_given
+        loop = asyncio.get_running_loop()  # connections of a client belong to one loop
+        if loop not in self._async_clients:
+            options = (await asyncio.to_thread(self._open)).client.init_options
+            self._async_clients.setdefault(loop, AsyncQdrantClient(**options))
+        return self._async_clients[loop]
+
+    def __copy__(self) -> Qdrant:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Qdrant:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Qdrant], tuple[Any, ...]]:
+        if self.in_memory:
+            raise InputError("a Qdrant in memory cannot be pickled; give a folder or a server")
+        if self._given is None or self.folder is not None:
+            return _reopen, (self.folder or self._location, self._prefer_grpc)
+        return _reconnect, (self._given.init_options,)
+
+
+_SCHEMES = ("http://", "https://")
+
+
+def _reopen(location: str | os.PathLike[str] | None, prefer_grpc: bool) -> Qdrant:
+    return Qdrant(location, prefer_grpc=prefer_grpc)
+
+
+def _reconnect(options: dict[str, Any]) -> Qdrant:
+    return Qdrant(client=QdrantClient(**options))
+
+
+@dataclass(slots=True)
+class _Opened:
+    """An open client, with its locks and its users.
+
+    Args:
+        client: the client.
+        calling: held during each call of an embedded client.
+        writing: see `Qdrant.writing`.
+        place: its folder, in the registry; None if it is not there.
+        users: how many objects have not let go of it.
+        closed: whether the last one has.
+    """
+
+    client: QdrantClient
+    calling: AbstractContextManager[object]
+    writing: AbstractContextManager[object]
+    place: Path | None = None
+    users: int = 0
+    closed: bool = field(default=False)
+
+    @classmethod
+    def of(cls, client: QdrantClient, place: Path | None = None) -> _Opened:
+        options = client.init_options
+        embedded = options.get("location") == ":memory:" or options.get("path") is not None
+        with _guard:
+            calling, writing = _locks.setdefault(client, (threading.RLock(), threading.RLock()))
+        return cls(client, calling if embedded else nullcontext(), writing, place)
+
+
+_guard = threading.RLock()  # reentrant: garbage collection may let go of a client while another one is acquired
+_locks: weakref.WeakKeyDictionary[QdrantClient, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+_folders: dict[Path, _Opened] = {}
+
+
+def _acquire(location: str | None, folder: Path | None, prefer_grpc: bool) -> _Opened:
+    if folder is None:
+        opened = _Opened.of(open_client(location, prefer_grpc=prefer_grpc))
+        opened.users = 1
+        return opened
+    place = folder.resolve()
+    with _guard:
+        while True:
+            found = _folders.get(place)
+            if found is None:
+                found = _folders[place] = _Opened.of(open_client(str(folder), prefer_grpc=False), place)
+            found.users += 1
+            if not found.closed:
+                return found
+
+
+def _release(opened: _Opened) -> None:
+    with _guard:
+        opened.users -= 1
+        if opened.users or opened.closed:
+            return
+        opened.closed = True
+        if opened.place is not None:
+            del _folders[opened.place]
+        with opened.calling:
+            opened.client.close()

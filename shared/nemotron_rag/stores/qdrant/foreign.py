@@ -1,0 +1,428 @@
+"""Qdrant collections that another library lays out, such as LangChain's or LlamaIndex's: what adapters stand on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from qdrant_client import models
+
+from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
+from nemotron_rag.ranking import check_count
+from nemotron_rag.stores.qdrant.connection import Call, Calls, Qdrant
+from nemotron_rag.stores.qdrant.filters import PAGE_PAYLOAD, compile_filter
+from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, batches, read_record
+from nemotron_rag.stores.qdrant.vectors import VECTOR
+from nemotron_rag.types import Filter, page_uuid
+
+__all__ = ["PAGE_LAYOUT", "ForeignCollection", "Identity", "Layout", "Shape", "point_id"]
+
+Identity: TypeAlias = Mapping[str, str | int | bool | None]
+"""`Embedder.identity` of the embedder that wrote a collection."""
+
+_IDENTITY_KEY = "nemotron_rag_embedder"  # in the collection's own metadata
+_LISTED = 1000  # points per request of a listing or a deletion
+_DIGITS = 20  # of the largest id that is a whole number
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where in a point its parts are.
+
+    Args:
+        vector_name: of the dense vector; empty for the unnamed one; None for the only dense one there is.
+        metadata: payload key below which a filter's keys are; empty for the top of the payload.
+        fields: keys of filters that are somewhere else, with their places in the payload.
+
+    Example:
+        >>> Layout(metadata="metadata").filter({"year": 2020}).must[0].key
+        'metadata.year'
+    """
+
+    vector_name: str | None = None
+    metadata: str = ""
+    fields: Mapping[str, str] | tuple[str, ...] = ()
+
+    def filter(self, filter: Filter | None) -> models.Filter | None:
+        """A filter in terms of this layout; see `nemotron_rag.stores.filters` for its form.
+
+        Raises:
+            InputError: it cannot be translated.
+        """
+        return compile_filter(filter, fields=self.fields, metadata=self.metadata)
+
+
+PAGE_LAYOUT = Layout(vector_name=VECTOR, metadata="metadata", fields=PAGE_PAYLOAD)
+"""Of the pages of a `nemotron_rag.PageIndex`. Their ids are `nemotron_rag.types.page_uuid` of the page ids; read
+their payloads with `nemotron_rag.stores.qdrant.from_payload`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the dense vectors of a collection are.
+
+    Args:
+        vector_name: their name; empty for unnamed ones.
+        dimensions: their length.
+        distance: how Qdrant compares them.
+        identity: of the embedder that wrote them; None if it is not known.
+        is_index: whether the collection belongs to a `nemotron_rag.PageIndex`.
+    """
+
+    vector_name: str
+    dimensions: int
+    distance: models.Distance
+    identity: Identity | None = None
+    is_index: bool = False
+
+    def vector(self, point: models.Record | models.ScoredPoint) -> list[float]:
+        """The dense vector of a point that came with its vectors: (dimensions,)."""
+        row: Any = point.vector
+        return list(row[self.vector_name] if isinstance(row, Mapping) else row)
+
+    def relevance(self, score: float) -> float:
+        """A score of the collection's own measure on a scale from 0 (unlike) to 1 (alike), in the same order."""
+        if self.distance == models.Distance.COSINE:
+            return min(1.0, max(0.0, (1 + score) / 2))
+        if self.distance == models.Distance.DOT:
+            return (1 + math.tanh(score / 2)) / 2  # the logistic function, without overflow
+        return 1 / (1 + score)  # Euclidean and Manhattan distances
+
+
+class ForeignCollection:
+    """One Qdrant collection, searched by dense vectors, whatever the layout of its points.
+
+    Points go in and come out as qdrant-client's own; which text, metadata and image a payload holds is the caller's
+    business, and so are embedders. Each method has a twin for event loops, which it does not block: native calls of a
+    server, threads for embedded Qdrants. A collection that a `nemotron_rag.PageIndex` wrote is recognised: `layout`
+    becomes `PAGE_LAYOUT` with the first answer of `shape`, and nothing can be written. Nothing is opened or made before
+    the first call; closing is left to whoever made `qdrant`.
+
+    Args:
+        qdrant: where the collection is.
+        name: of the collection.
+        layout: of its points.
+        distance: for a new collection.
+        must_exist: raise where the collection is not there, instead of finding nothing.
+
+    Example:
+        >>> collection = ForeignCollection(Qdrant(), "docs", layout=Layout(vector_name="", metadata="metadata"))
+        >>> collection.ensure(2, identity={"model": "m"})
+        >>> collection.upsert([models.PointStruct(id=1, vector=[1, 0], payload={"metadata": {"year": 2020}})])
+        >>> [point.id for point in collection.nearest([1, 0], 3, {"year": {"gte": 2020}})]
+        [1]
+        >>> collection.ids_matching({"year": 2021}), str(collection)
+        ([], "collection 'docs' at memory")
+    """
+
+    def __init__(
+        self,
+        qdrant: Qdrant,
+        name: str,
+        *,
+        layout: Layout,
+        distance: models.Distance = models.Distance.COSINE,
+        must_exist: bool = False,
+    ) -> None:
+        self.qdrant, self.name, self.layout = qdrant, name, layout
+        self._distance, self._must_exist = distance, must_exist
+        self._shape: Shape | None = None
+
+    def __str__(self) -> str:
+        """``collection 'docs' at ./store``."""
+        return f"collection {self.name!r} at {self.qdrant.name}"
+
+    def shape(self) -> Shape | None:
+        """What its vectors are; None if there is no collection yet. Read once, when it exists.
+
+        Raises:
+            InputError: it has not one dense vector, and the layout names none.
+            StoreError: the layout's vector is not there, or is a multi-vector; or with `must_exist` no collection is.
+        """
+        return self.qdrant.run(self._read_shape())
+
+    async def ashape(self) -> Shape | None:
+        """The same as `shape`, without blocking the event loop."""
+        return await self.qdrant.arun(self._read_shape())
+
+    def ensure(self, dimensions: int, identity: Identity | None = None) -> None:
+        """Make the collection if it is not there, and note in it which embedder writes it.
+
+        Args:
+            dimensions: of the vectors.
+            identity: of their embedder, if it is known.
+
+        Raises:
+            IndexMismatchError: it is there, with vectors of another length or embedder.
+            InputError: it belongs to a `PageIndex`.
+            StoreError: as from `shape`; or Qdrant refused.
+        """
+        self.qdrant.run(self._ensure(dimensions, identity))
+
+    async def aensure(self, dimensions: int, identity: Identity | None = None) -> None:
+        """The same as `ensure`, without blocking the event loop."""
+        await self.qdrant.arun(self._ensure(dimensions, identity))
+
+    def nearest(
+        self,
+        vector: Sequence[float],
+        k: int,
+        filter: Filter | None = None,
+        *,
+        identity: Identity | None = None,
+        with_vectors: bool = False,
+        score_threshold: float | None = None,
+        offset: int = 0,
+        search_params: models.SearchParams | None = None,
+    ) -> list[models.ScoredPoint]:
+        """The k points nearest to a vector, best first, with payloads; none if there is no collection.
+
+        Args:
+            vector: (dimensions,).
+            k: at most so many.
+            filter: in terms of the layout; see `Layout.filter`.
+            identity: of the vector's embedder, if it is known.
+            with_vectors: return the points' vectors as well; see `Shape.vector`.
+            score_threshold: worst score of a result, in the collection's own measure.
+            offset: how many of the best to pass over.
+            search_params: Qdrant's own; an embedded Qdrant compares all points exactly, and takes none.
+
+        Raises:
+            InputError: `k` or the filter cannot be used.
+            IndexMismatchError: the collection's vectors have another length or embedder.
+            StoreError: as from `shape`; or Qdrant refused.
+        """
+        options = self._options(with_vectors, score_threshold, offset, search_params)
+        return self.qdrant.run(self._nearest(vector, k, filter, identity, options))
+
+    async def anearest(
+        self,
+        vector: Sequence[float],
+        k: int,
+        filter: Filter | None = None,
+        *,
+        identity: Identity | None = None,
+        with_vectors: bool = False,
+        score_threshold: float | None = None,
+        offset: int = 0,
+        search_params: models.SearchParams | None = None,
+    ) -> list[models.ScoredPoint]:
+        """The same as `nearest`, without blocking the event loop."""
+        options = self._options(with_vectors, score_threshold, offset, search_params)
+        return await self.qdrant.arun(self._nearest(vector, k, filter, identity, options))
+
+    def get(self, ids: Sequence[int | str]) -> list[models.Record]:
+        """Points by their Qdrant ids, with payloads and in this order, each once; unknown ones are passed over.
+
+        Args:
+            ids: unsigned integers or UUIDs; see `point_id`.
+        """
+        return self.qdrant.run(self._get(ids))
+
+    async def aget(self, ids: Sequence[int | str]) -> list[models.Record]:
+        """The same as `get`, without blocking the event loop."""
+        return await self.qdrant.arun(self._get(ids))
+
+    def ids_matching(self, filter: Filter | None = None) -> list[int | str]:
+        """The Qdrant ids of all points that a filter matches; see `nearest`."""
+        return self.qdrant.run(self._ids_matching(filter))
+
+    async def aids_matching(self, filter: Filter | None = None) -> list[int | str]:
+        """The same as `ids_matching`, without blocking the event loop."""
+        return await self.qdrant.arun(self._ids_matching(filter))
+
+    def upsert(self, points: Sequence[models.PointStruct]) -> None:
+        """Write points, in requests of a size that servers take, and wait until they are stored; see `ensure`.
+
+        Raises:
+            InputError: the collection belongs to a `PageIndex`.
+            StoreError: Qdrant refused, or could not be reached.
+        """
+        self.qdrant.run(self._upsert(points))
+
+    async def aupsert(self, points: Sequence[models.PointStruct]) -> None:
+        """The same as `upsert`, without blocking the event loop."""
+        await self.qdrant.arun(self._upsert(points))
+
+    def delete(self, ids: Sequence[int | str]) -> None:
+        """Delete points by their Qdrant ids; unknown ones are passed over.
+
+        Raises:
+            InputError: the collection belongs to a `PageIndex`.
+            StoreError: Qdrant refused, or could not be reached.
+        """
+        self.qdrant.run(self._delete(ids))
+
+    async def adelete(self, ids: Sequence[int | str]) -> None:
+        """The same as `delete`, without blocking the event loop."""
+        await self.qdrant.arun(self._delete(ids))
+
+    # ---- the logic, once for both forms
+
+    def _read_shape(self) -> Calls[Shape | None]:
+        if self._shape is None and (yield self._call("collection_exists")):
+            config = (yield self._call("get_collection")).config
+            record = yield from self._index_record(config)
+            if record is not None:
+                self.layout = PAGE_LAYOUT
+            name, params = self._dense_vector(config)
+            identity = (config.metadata or {}).get(_IDENTITY_KEY) if record is None else record.get("identity")
+            self._shape = Shape(name, params.size, params.distance, identity, is_index=record is not None)
+        if self._shape is None and self._must_exist:
+            raise StoreError(f"there is no {self}; check its name, or write it first")
+        return self._shape
+
+    def _index_record(self, config: models.CollectionConfig) -> Calls[Mapping[str, Any] | None]:
+        """What a `PageIndex` noted in its collection; None if this is not one."""
+        vectors = config.params.vectors
+        if self.layout.vector_name not in (None, "", VECTOR) or not isinstance(vectors, dict) or VECTOR not in vectors:
+            return None
+        return read_record((yield self._call("retrieve", ids=[RECORD_ID])))
+
+    def _dense_vector(self, config: models.CollectionConfig) -> tuple[str, models.VectorParams]:
+        vectors = config.params.vectors or {}
+        found = vectors if isinstance(vectors, dict) else {"": vectors}
+        name = self.layout.vector_name
+        if name is None:
+            dense = [each for each, params in found.items() if params.multivector_config is None]
+            if len(dense) != 1:
+                raise InputError(f"wanted one dense vector in {self}, it has {sorted(found)}; pass vector_name=")
+            name = dense[0]
+        if name not in found:
+            raise StoreError(f"{self} has no vector {name!r}, it has {', '.join(map(repr, found))}; give vector_name=")
+        if found[name].multivector_config is not None:
+            raise StoreError(f"{self} has a multi-vector under {name!r}, wanted one vector a point; give another one")
+        return name, found[name]
+
+    def _writable_shape(self) -> Calls[Shape | None]:
+        shape = yield from self._read_shape()
+        if shape is not None and shape.is_index:
+            raise InputError(
+                f"{self} belongs to a nemotron_rag.PageIndex; add and remove pages there, search them here"
+            )
+        return shape
+
+    def _ensure(self, dimensions: int, identity: Identity | None) -> Calls[None]:
+        shape = yield from self._writable_shape()
+        if shape is None:
+            params = models.VectorParams(size=dimensions, distance=self._distance)
+            try:
+                yield self._call(
+                    "create_collection",
+                    vectors_config={self.layout.vector_name: params} if self.layout.vector_name else params,
+                    metadata=None if identity is None else {_IDENTITY_KEY: dict(identity)},
+                )
+            except StoreError:  # another thread or process may have made it
+                if not (yield self._call("collection_exists")):
+                    raise
+            shape = yield from self._writable_shape()
+        if shape is not None:
+            self._check(shape, dimensions, identity)
+
+    def _nearest(
+        self,
+        vector: Sequence[float],
+        k: int,
+        filter: Filter | None,
+        identity: Identity | None,
+        options: Mapping[str, Any],
+    ) -> Calls[list[models.ScoredPoint]]:
+        check_count("k", k)
+        shape = yield from self._read_shape()
+        conditions = self.layout.filter(filter)
+        if shape is None:
+            return []
+        self._check(shape, len(vector), identity)
+        answer = yield self._call(
+            "query_points",
+            query=list(vector),
+            using=shape.vector_name or None,
+            query_filter=conditions,
+            limit=k,
+            **options,
+        )
+        if shape.distance == models.Distance.COSINE:
+            for point in answer.points:
+                point.score = min(1.0, max(-1.0, point.score))  # Qdrant's may lie a rounding error beyond
+        return list(answer.points)
+
+    def _options(
+        self, with_vectors: bool, score_threshold: float | None, offset: int, search_params: models.SearchParams | None
+    ) -> dict[str, Any]:
+        return {
+            "with_vectors": with_vectors,
+            "score_threshold": score_threshold,
+            "offset": offset,
+            "search_params": None if self.qdrant.embedded else search_params,
+        }
+
+    def _get(self, ids: Sequence[int | str]) -> Calls[list[models.Record]]:
+        if (yield from self._read_shape()) is None or not ids:
+            return []
+        unique = list(dict.fromkeys(ids))
+        records = yield self._call("retrieve", ids=unique)
+        found = {record.id: record for record in records}
+        return [found[id] for id in unique if id in found]
+
+    def _ids_matching(self, filter: Filter | None) -> Calls[list[int | str]]:
+        shape = yield from self._read_shape()
+        conditions = self.layout.filter(filter)
+        if shape is None:
+            return []
+        ids: list[int | str] = []
+        offset = None
+        while True:
+            records, offset = yield self._call(
+                "scroll", scroll_filter=conditions, limit=_LISTED, with_payload=False, offset=offset
+            )
+            ids += [record.id for record in records if not (shape.is_index and record.id in (RECORD_ID, BASIS_ID))]
+            if offset is None:
+                return ids
+
+    def _upsert(self, points: Sequence[models.PointStruct]) -> Calls[None]:
+        yield from self._writable_shape()
+        payloads = [point.payload or {} for point in points]
+        sizes = [_number_count(point) * self.qdrant.bytes_per_number for point in points]
+        for part in batches(payloads, sizes):
+            yield self._call("upsert", points=list(points[part]), wait=True)
+
+    def _delete(self, ids: Sequence[int | str]) -> Calls[None]:
+        if (yield from self._writable_shape()) is None:
+            return
+        for start in range(0, len(ids), _LISTED):
+            selector = models.PointIdsList(points=list(ids[start : start + _LISTED]))
+            yield self._call("delete", points_selector=selector, wait=True)
+
+    def _call(self, method: str, **arguments: Any) -> Call:
+        return Call(method, {"collection_name": self.name, **arguments})
+
+    def _check(self, shape: Shape, dimensions: int, identity: Identity | None) -> None:
+        has: dict[str, Any] = {"dimensions": shape.dimensions, **(shape.identity or {})}
+        given: dict[str, Any] = {"dimensions": dimensions, **(identity or {})}
+        names = has.keys() | given.keys() if shape.identity and identity else {"dimensions"}
+        if differing := sorted(name for name in names if has.get(name) != given.get(name)):
+            theirs, ours = ({name: side.get(name) for name in differing} for side in (has, given))
+            raise IndexMismatchError(
+                f"{self} was written with {theirs}, but the embedding has {ours}; "
+                "open it with the embedding that wrote it, or use another collection"
+            )
+
+
+def point_id(id: str) -> int | str:
+    """The Qdrant id of a document: a whole number or UUID as it is, a uuid5 of every other text.
+
+    Example:
+        >>> point_id("17"), point_id("a.pdf/1")
+        (17, '4dddd91e-e9ce-5061-8fba-716339c62c7d')
+    """
+    if id.isascii() and id.isdigit() and len(id) <= _DIGITS and str(int(id)) == id and int(id) < 2**64:
+        return int(id)
+    return page_uuid(id)
+
+
+def _number_count(point: models.PointStruct) -> int:
+    """How many numbers a point's vectors have, for the size of requests."""
+    rows = point.vector.values() if isinstance(point.vector, Mapping) else [point.vector]
+    return sum(len(row) for row in rows if isinstance(row, list))

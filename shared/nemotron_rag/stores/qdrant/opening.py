@@ -1,0 +1,114 @@
+"""Opens Qdrant clients: in memory, in a folder that nobody else has open, or to a server, by gRPC where it answers."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import portalocker
+from qdrant_client import QdrantClient
+
+from nemotron_rag.errors import InputError, StoreError
+from nemotron_rag.stores.qdrant.failures import reason
+
+__all__ = ["GRPC_PORT", "answers_grpc", "holds_qdrant", "open_client"]
+
+GRPC_PORT = 6334
+"""Where Qdrant listens for gRPC unless it is configured otherwise."""
+
+_TIMEOUT = 60  # seconds; a write that waits for its acknowledgement takes longer than the client's default of 5
+_GRPC_TIMEOUT = 2.0  # seconds; a port that a firewall swallows never answers
+_ANSWERS = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+_log = logging.getLogger("nemotron_rag")
+
+
+def open_client(location: str | None, *, prefer_grpc: bool) -> QdrantClient:
+    """Open a client.
+
+    Args:
+        location: None for memory, a folder, or the ``http(s)://`` url of a server.
+        prefer_grpc: send to a server by gRPC, which takes 4 bytes for a number where JSON takes up to 20.
+
+    Raises:
+        InputError: the location is a url of another kind.
+        StoreError: the folder is in use, or is not one that Qdrant can read.
+    """
+    if location is None:
+        return QdrantClient(location=":memory:")
+    if location.startswith(("http://", "https://")):
+        return _connect(location, prefer_grpc)
+    if "://" in location:
+        raise InputError(f"a location is a folder or an http(s):// url, got {location!r}")
+    return _open_folder(Path(location))
+
+
+def holds_qdrant(folder: Path) -> bool:
+    """Whether a Qdrant has written to a folder; looks, and leaves nothing there."""
+    meta = folder / "meta.json"
+    return meta.is_file() and meta.stat().st_size > 0
+
+
+def answers_grpc(url: str, *, port: int = GRPC_PORT) -> bool:
+    """Whether a server takes a gRPC connection; nothing is sent.
+
+    Args:
+        url: of its REST port, ``http(s)://``.
+        port: of gRPC on the same host.
+    """
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    if parts.scheme == "https":
+        channel = grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials())
+    else:
+        channel = grpc.insecure_channel(f"{host}:{port}")
+    states: queue.Queue[Any] = queue.Queue()
+    with channel:
+        channel.subscribe(states.put, try_to_connect=True)
+        try:
+            while (state := states.get(timeout=_GRPC_TIMEOUT)) not in _ANSWERS:
+                pass
+        except queue.Empty:
+            return False
+        finally:
+            channel.unsubscribe(states.put)
+    return bool(state is grpc.ChannelConnectivity.READY)
+
+
+def _connect(url: str, prefer_grpc: bool) -> QdrantClient:
+    by_grpc = prefer_grpc and answers_grpc(url)
+    if prefer_grpc and not by_grpc:
+        _log.info("%s does not answer gRPC at port %d; REST is used, which sends vectors more slowly", url, GRPC_PORT)
+    # The version check runs in a thread of its own that can only warn.
+    return QdrantClient(url=url, timeout=_TIMEOUT, check_compatibility=False, prefer_grpc=by_grpc, grpc_port=GRPC_PORT)
+
+
+def _open_folder(folder: Path) -> QdrantClient:
+    _refuse_if_locked(folder)
+    meta = folder / "meta.json"
+    if meta.is_file() and not holds_qdrant(folder):
+        meta.unlink()  # all that a process killed in its first moment leaves; Qdrant would not read it
+    try:
+        # Its SQLite would refuse other threads on some systems; our lock lets in one at a time.
+        return QdrantClient(path=str(folder), force_disable_check_same_thread=True)
+    except Exception as error:  # whatever a damaged folder makes Qdrant raise
+        raise StoreError(f"could not open the index folder {folder}: {reason(error)}; give another folder") from error
+
+
+def _refuse_if_locked(folder: Path) -> None:
+    """Ask before Qdrant does, which would leave files open when it finds the folder locked."""
+    lock = folder / ".lock"
+    if not lock.exists():
+        return
+    try:
+        with lock.open("r+") as file:
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            portalocker.unlock(file)
+    except portalocker.exceptions.LockException as error:
+        raise StoreError(
+            f"the index folder {folder} is in use by another process, or by another QdrantClient of this one; "
+            "close that one, or run a Qdrant server and give its url"
+        ) from error

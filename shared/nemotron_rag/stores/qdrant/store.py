@@ -1,0 +1,346 @@
+"""Pages and their vectors in one Qdrant collection, embedded or on a server.
+
+Embedded collections are read by qdrant-client with pickle: open only index folders that you trust.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.late_interaction.projection import project
+from nemotron_rag.stores.qdrant.basis import ProjectionBasis
+from nemotron_rag.stores.qdrant.collection import Collection
+from nemotron_rag.stores.qdrant.connection import Qdrant
+from nemotron_rag.stores.qdrant.filters import compile_filter
+from nemotron_rag.stores.qdrant.layout import BASIS_ID, MAX_POINTS, RECORD_ID, batches, from_payload, to_payload
+from nemotron_rag.stores.qdrant.search import Search
+from nemotron_rag.stores.qdrant.two_stages import search_in_stages
+from nemotron_rag.stores.qdrant.vectors import check_size, named_vectors, number_count
+from nemotron_rag.types import Filter, IndexedType, PageVectors, StoredPage, TokenStorage, page_uuid
+
+__all__ = ["DEFAULT_PREFETCH", "QdrantStore"]
+
+DEFAULT_PREFETCH = 200
+"""Pages whose token vectors are compared exactly, unless the caller says otherwise."""
+
+_EMBEDDED_STORAGE = ("float16", "float32")
+_LISTED = 1000  # points per request of a listing
+_LISTED_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request
+_NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
+
+
+class QdrantStore:
+    """A `PageStore` in one Qdrant collection: vectors and payload of each page, and the record of what wrote them.
+
+    All stores for a folder in one process share its client, which is closed with the last of them; other processes are
+    refused meanwhile. Several processes may share a server.
+
+    Args:
+        location: None for memory, a folder, or the ``http(s)://`` url of a server. A folder is made by the first write.
+        client: an open `qdrant_client.QdrantClient` to use instead; never closed here.
+        collection: its name.
+
+    Raises:
+        InputError: both `location` and `client` are given, or the location is a url of another kind.
+
+    Example:
+        >>> import numpy as np
+        >>> from nemotron_rag.types import Page, TokenStorage
+        >>> store = QdrantStore()
+        >>> store.create(dimensions=2, record={"model": "m"})
+        >>> page = Page(id="p1", source="a.pdf", number=1, text="apples")
+        >>> store.put([StoredPage.of(page, content_hash="")], np.eye(1, 2, dtype=np.float32))
+        >>> [(found.page.text, score) for found, score in store.query(np.array([1, 0], np.float32), k=3)]
+        [('apples', 1.0)]
+        >>> store.count({"source": "a.pdf"}), store.read_record()
+        (1, {'model': 'm'})
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        *,
+        client: QdrantClient | None = None,
+        collection: str = "pages",
+    ) -> None:
+        self._qdrant = Qdrant(location, client=client, prefer_grpc=True)
+        self._collection = Collection(self._qdrant, collection)
+        self._basis = ProjectionBasis(self._collection)
+        in_memory = client is None and self._qdrant.in_memory
+        self._memory = f"memory://nemotron-rag-{uuid.uuid4().hex}" if in_memory else None
+
+    def __str__(self) -> str:
+        """``collection 'pages' at ./index``."""
+        return str(self._collection)
+
+    @property
+    def image_root(self) -> str | None:
+        """Where page images can lie: in the folder beside the pages, or in memory; None with a server.
+
+        Also None with a client in memory that was handed in: its pages may outlive this store.
+        """
+        if self._qdrant.folder is not None:
+            return str(self._qdrant.folder.absolute() / "images" / self._collection.name)
+        return self._memory
+
+    def exists(self) -> bool:
+        """Whether the collection is there.
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        return self._collection.exists()
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The record given to `create`; None if there is no collection yet.
+
+        Raises:
+            StoreError: the collection was not written by this package, or the server could not be reached.
+        """
+        return self._collection.read_record()
+
+    def create(self, *, dimensions: int, record: Mapping[str, Any], token_storage: TokenStorage | None = None) -> None:
+        """Make the collection, its payload indexes, and the record; whatever of these is there already stays.
+
+        Args:
+            dimensions: length of the vectors.
+            record: plain JSON, given back by `read_record`.
+            token_storage: number format of token vectors; None for one vector a page.
+
+        Raises:
+            InputError: an embedded Qdrant has no such number format.
+            StoreError: there is a collection with other vectors, or the server refused.
+        """
+        if token_storage is not None and self._qdrant.embedded and token_storage not in _EMBEDDED_STORAGE:
+            raise InputError(
+                f"an embedded Qdrant stores {' or '.join(_EMBEDDED_STORAGE)}, not {token_storage}; "
+                "choose one of these, or run a Qdrant server and give its url"
+            )
+        with self._qdrant.writing:
+            self._collection.create(dimensions=dimensions, record=record, token_storage=token_storage)
+
+    def index_metadata(self, key: str, kind: IndexedType) -> None:
+        """Make filters on a metadata key fast on a server; embedded collections have no such index and need none.
+
+        Raises:
+            InputError: `key` cannot be a filter's key.
+            StoreError: the server refused.
+        """
+        self._collection.index_field(key, kind)
+
+    def put(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors] | PageVectors) -> None:
+        """Write pages and wait until they are stored; a page of the same id and content keeps its other sources.
+
+        Args:
+            pages: n pages.
+            vectors: n arrays of (dimensions,) or of (tokens, dimensions), as the collection was made for; row i
+                belongs to page i.
+
+        Raises:
+            InputError: not one array for each page, or a page has more vectors than Qdrant takes; nothing is written.
+            StoreError: a write was not acknowledged.
+        """
+        if len(pages) != len(vectors):
+            raise InputError(f"{len(pages)} pages need as many vectors or arrays of them, got {len(vectors)}")
+        for stored, rows in zip(pages, vectors, strict=True):
+            check_size(stored.page, rows)
+        # The lock: reading a page's sources and writing them back must not interleave with another writer's.
+        with self._qdrant.writing:
+            known = self.get([stored.page.id for stored in pages])
+            self._write([stored.replacing(known.get(stored.page.id)) for stored in pages], vectors)
+
+    def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
+        """Note that stored pages belong to `source` too, with `metadata` over theirs; no change, no write.
+
+        Returns:
+            How many of the ids are stored.
+
+        Raises:
+            StoreError: a write was not acknowledged.
+        """
+        with self._qdrant.writing:
+            known = self.get(ids)
+            for stored in known.values():
+                changed = stored.with_source(source, metadata)
+                if changed.sources != stored.sources or changed.page.metadata != stored.page.metadata:
+                    self._update(changed)
+            return len(known)
+
+    def remove(
+        self,
+        ids: Sequence[str],
+        *,
+        source: str | None = None,
+        before: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
+    ) -> int:
+        """Delete pages; given a source, those that other sources hold as well only lose that source.
+
+        Args:
+            ids: of pages; unknown ones are passed over.
+            source: a document; None to delete whatever the sources.
+            before: called with the pages that will be deleted, before they are.
+
+        Returns:
+            How many pages were deleted.
+
+        Raises:
+            StoreError: a write was not acknowledged.
+        """
+        with self._qdrant.writing:
+            removed = []
+            for stored in self.get(ids).values():
+                rest = None if source is None else stored.without_source(source)
+                if rest is None:
+                    removed.append(stored)
+                else:
+                    self._update(rest)
+            before(removed)
+            for start in range(0, len(removed), MAX_POINTS):
+                points = [page_uuid(stored.page.id) for stored in removed[start : start + MAX_POINTS]]
+                selector = models.PointIdsList(points=list(points))
+                self._collection.call("delete", points_selector=selector, wait=True)
+            return len(removed)
+
+    def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
+        """The stored ones of these pages by id, without their texts.
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        found: dict[str, StoredPage] = {}
+        points = [page_uuid(page_id) for page_id in ids]
+        for start in range(0, len(points), _LISTED):
+            part = points[start : start + _LISTED]
+            records = self._collection.call("retrieve", ids=part, with_payload=_NO_TEXT)
+            stored = [from_payload(record.payload) for record in records]
+            found |= {known.page.id: known for known in stored}
+        return found
+
+    def pages(self, filter: Filter | None = None) -> Iterator[StoredPage]:
+        """The pages that a filter matches, without their texts, in no particular order, read as they are consumed.
+
+        Args:
+            filter: see `nemotron_rag.stores.filters`; or a `qdrant_client.models.Filter`.
+
+        Raises:
+            InputError: the filter cannot be translated.
+            StoreError: the server could not be reached.
+        """
+        conditions = _only_pages(filter)
+        limit = _LISTED_EMBEDDED if self._qdrant.embedded else _LISTED
+        offset: Any = None
+        while True:
+            records, offset = self._collection.call(
+                "scroll", scroll_filter=conditions, limit=limit, with_payload=_NO_TEXT, offset=offset
+            )
+            yield from (from_payload(record.payload) for record in records)
+            if offset is None:
+                return
+
+    def sources(self) -> list[str]:
+        """The documents that have pages here, sorted.
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        return sorted({source for stored in self.pages() for source in stored.sources})
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many pages a filter matches; see `pages`.
+
+        Raises:
+            InputError: the filter cannot be translated.
+            StoreError: the server could not be reached.
+        """
+        return int(self._collection.call("count", count_filter=_only_pages(filter)).count)
+
+    def query(
+        self,
+        vectors: PageVectors,
+        *,
+        k: int,
+        prefetch: int | None = None,
+        words: str = "",
+        filter: Filter | None = None,
+    ) -> list[tuple[StoredPage, float]]:
+        """The k pages nearest to a query's vector or vectors, best first, in one request.
+
+        Args:
+            vectors: (dimensions,); or (tokens, dimensions) in a collection of token vectors.
+            k: at most so many.
+            prefetch: pages whose token vectors are compared exactly, found by their projected vectors; `k` if that is
+                more, None for `DEFAULT_PREFETCH`.
+            words: a query whose words are looked for in the pages' texts too (BM25); the two orders are joined by
+                reciprocal rank fusion.
+            filter: which pages to look at; see `pages`.
+
+        Returns:
+            Each page with its cosine similarity, from -1 to 1, or MaxSim, or with words its fusion score, which only
+            tells an order.
+
+        Raises:
+            InputError: the filter cannot be translated.
+            StoreError: the server could not be reached, or refused.
+        """
+        conditions = compile_filter(filter)
+        basis = self._basis.read() if vectors.ndim == 2 else None
+        if vectors.ndim == 2 and basis is None:
+            return []
+        search = Search(
+            vectors=vectors,
+            projected=None if basis is None else project(vectors, basis),
+            k=k,
+            prefetch=DEFAULT_PREFETCH if prefetch is None else prefetch,
+            arrays=self._qdrant.embedded,
+            words=words,
+            conditions=conditions,
+        )
+        found = [(from_payload(point.payload), float(point.score)) for point in self._points(search)]
+        if search.by_cosine:  # Qdrant's may lie a rounding error beyond
+            return [(stored, min(1.0, max(-1.0, score))) for stored, score in found]
+        return found
+
+    def close(self) -> None:
+        """Let go of the client; later calls raise `ClosedError`. A client that was handed in stays open."""
+        self._qdrant.close()
+
+    def _points(self, search: Search) -> list[models.ScoredPoint]:
+        if search.by_tokens and self._qdrant.embedded:
+            name = self._collection.name
+            return self._qdrant.use("search", lambda client: search_in_stages(client, name, search))
+        return list(self._collection.call("query_points", **search.request()).points)
+
+    def _write(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors] | PageVectors) -> None:
+        payloads = [to_payload(stored) for stored in pages]
+        basis = self._basis.fit(list(vectors)) if len(vectors) and vectors[0].ndim == 2 else None
+        sizes = [number_count(rows) * self._qdrant.bytes_per_number for rows in vectors]
+        for part in batches(payloads, sizes):
+            points = [
+                # not validated: a page may have a million numbers, and embedded ones come as arrays
+                models.PointStruct.model_construct(
+                    id=page_uuid(stored.page.id),
+                    vector=named_vectors(stored.page, rows, basis, arrays=self._qdrant.embedded),
+                    payload=payload,
+                )
+                for stored, rows, payload in zip(pages[part], vectors[part], payloads[part], strict=True)
+            ]
+            self._collection.call("upsert", points=points, wait=True)
+
+    def _update(self, stored: StoredPage) -> None:
+        """Write sources and metadata; the other fields of a stored page never change."""
+        payload = {"source": list(stored.sources), "metadata": dict(stored.page.metadata)}
+        self._collection.call("set_payload", payload=payload, points=[page_uuid(stored.page.id)], wait=True)
+
+
+def _only_pages(filter: Filter | None) -> models.Filter:
+    conditions = compile_filter(filter)
+    return models.Filter(
+        must=[] if conditions is None else [conditions],
+        must_not=[models.HasIdCondition(has_id=[RECORD_ID, BASIS_ID])],
+    )

@@ -1,0 +1,190 @@
+"""Filters as conditions: how they are read, what they match in plain Python, and that Qdrant means the same."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from qdrant_client import models
+from qdrant_client.local.payload_filters import check_filter
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.stores.filters import (
+    Absent,
+    AnyOf,
+    Condition,
+    DateRange,
+    Equals,
+    NumberRange,
+    matches,
+    metadata_steps,
+    parse_filter,
+)
+from nemotron_rag.stores.qdrant.filters import compile_filter, field_path
+from nemotron_rag.stores.qdrant.layout import to_payload
+from nemotron_rag.types import Page, StoredPage
+
+
+def page_of(metadata: dict, **fields) -> StoredPage:
+    return StoredPage.of(Page(id="p1", source="a.pdf", number=3, metadata=metadata, **fields), content_hash="h")
+
+
+def holds_in_qdrant(filter: dict, page: StoredPage) -> bool:
+    return check_filter(compile_filter(filter), to_payload(page), "p1", {})
+
+
+def test_values_are_read_once():
+    day = datetime.date(2024, 5, 1)
+    filter = {
+        "source": "a.pdf",
+        "page_number": [1, 2],
+        "year": {"gte": 2020, "lt": 2022.5},
+        "date": {"gt": "2024-01-01", "lte": day},
+        "draft": None,
+        "mixed": ("x", None, {"gt": 1}),
+    }
+    assert parse_filter(filter) == (
+        Condition("source", Equals("a.pdf")),
+        Condition("page_number", AnyOf((Equals(1), Equals(2)))),
+        Condition("year", NumberRange(gte=2020, lt=2022.5)),
+        Condition("date", DateRange(gt="2024-01-01", lte=day)),
+        Condition("draft", Absent()),
+        Condition("mixed", AnyOf((Equals("x"), Absent(), NumberRange(gt=1)))),
+    )
+    assert parse_filter({}) == parse_filter(None) == ()
+    assert set(parse_filter({"tags": {"x", "y"}})[0].test.tests) == {Equals("x"), Equals("y")}
+
+
+@pytest.mark.parametrize(
+    ("filter", "message"),
+    [
+        (["year"], "filter must be a dict, got list"),
+        ({"": 1}, "a filter key must be a non-empty str without \", got ''"),
+        ({3: 1}, 'a filter key must be a non-empty str without ", got 3'),
+        ({"year": {"above": 1, "gt": 2}}, r"filter on 'year' takes the bounds gt, gte, lt, lte; got \['above'\]"),
+        ({"year": {}}, "filter on 'year' takes the bounds gt, gte, lt, lte; got none"),
+        ({"year": {"gt": "soon"}}, r"filter on 'year': {'gt': 'soon'} are not ISO dates or datetimes"),
+        ({"year": {"gt": "2024-13-01"}}, "are not ISO dates or datetimes"),
+        ({"year": {"gt": 1, "lt": "2024-01-01"}}, "bounds must all be numbers or all be dates"),
+        ({"year": {"gt": True}}, "bounds must all be numbers or all be dates"),
+        ({"year": object()}, "got a object; give a str, number, bool, list, bounds or None"),
+        ({"year": [b"x"]}, "got a bytes; give a str"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(filter, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_filter(filter)
+    assert "\n" not in str(caught.value)
+
+
+def test_page_fields_are_not_metadata_unless_they_are_said_to_be():
+    page = page_of({"source": "m", "page_number": 9, "id": "x", "metadata": {"deep": 1}})
+    assert matches(
+        parse_filter({"source": "a.pdf", "page_number": 3, "number": 3, "id": "p1", "content_hash": "h"}), page
+    )
+    assert matches(parse_filter({"metadata.source": "m", "metadata.page_number": 9}), page)
+    assert not matches(parse_filter({"source": "m"}), page)
+    assert not matches(parse_filter({"metadata.source": "a.pdf"}), page)
+    assert matches(parse_filter({"metadata.metadata.deep": 1}), page)
+    assert metadata_steps("metadata.a.b") == metadata_steps("a.b") == ["a", "b"]
+
+
+def test_places_in_payloads():
+    assert [field_path(key) for key in ("page_number", "number", "source", "year")] == [
+        *("number", "number", "source", "metadata.year")
+    ]
+    assert field_path('a b.c"'.replace('"', "")) == 'metadata."a b".c'
+    assert field_path("source", fields=(), metadata="about") == "about.source"
+    assert field_path("about.year", fields=(), metadata="about") == "about.year"
+    assert field_path("metadata.year", fields=(), metadata="") == "metadata.year"
+    assert field_path("when", fields={"when": "node.date"}) == "node.date"
+
+
+def test_qdrants_own_filters_pass_and_other_things_do_not():
+    own = models.Filter(must=[models.HasIdCondition(has_id=[1])])
+    assert compile_filter(own) is own
+    assert compile_filter(None) is None
+    with pytest.raises(InputError, match="filter must be a dict or a qdrant_client.models.Filter, got list"):
+        compile_filter(["year"])
+
+
+def test_the_conditions_that_qdrant_is_sent():
+    compiled = compile_filter({"a": 1, "b": ["x"], "c": 0.5, "d": {"gt": 1}, "e": None, "f": {"lt": "2024-01-01"}})
+    assert compiled.must == [
+        models.FieldCondition(key="metadata.a", match=models.MatchValue(value=1)),
+        models.FieldCondition(key="metadata.b", match=models.MatchAny(any=["x"])),
+        models.FieldCondition(key="metadata.c", range=models.Range(gte=0.5, lte=0.5)),
+        models.FieldCondition(key="metadata.d", range=models.Range(gt=1)),
+        models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.e")),
+        models.FieldCondition(key="metadata.f", range=models.DatetimeRange(lt="2024-01-01")),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-05-01",
+        " 2024-05-01",
+        "2024-05-01T10:30",
+        "2024-05-01 10:30:15",
+        "2024-05-01T10:30:15.5",
+        "2024-05-01T10:30:15.123456789Z",
+        "2024-05-01T10:30:15z",
+        "2024-05-01T12:30:15+02:00",
+        "2024-05-01T12:30:15+0200",
+        "2024-05-01T12:30:15+02",
+        "2024-05-01 10:30:15 UTC",
+        "2024-05-01 10:30:15 +00:00",
+        "2024-05-01T10",
+        "2024-05-01T10:30Z",
+        "2024-5-1",
+        "20240501",
+        "2024-W18-3",
+        "2024-02-30",
+        "2024-05-01T25:00",
+        "1714559415",
+        "soon",
+        "",
+        "2024-05-01T12:30:15+25:00",
+        "2024-05-01T05:00:15-0530",
+    ],
+)
+def test_stored_dates_are_read_as_qdrant_reads_them(text):
+    page = page_of({"date": text})
+    for bounds in ({"gte": "2024-05-01"}, {"gt": "2024-05-01T10:30:15"}, {"lt": "2024-05-01T10:30:15.123457Z"}):
+        assert matches(parse_filter({"date": bounds}), page) == holds_in_qdrant({"date": bounds}, page)
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
+    st.sampled_from(["x", "y", "1", "", "2024-01-01", "2024-01-01T12:00:00+02:00"]),
+)
+nested = st.recursive(
+    values | st.lists(values, max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=2) | st.lists(inner, max_size=2),
+    max_leaves=6,
+)
+numbers = st.integers(-3, 3) | st.sampled_from([-0.5, 0.5, 1.0])
+dates = st.sampled_from(["2024-01-01", "2023-12-31T23:00:00Z", datetime.date(2024, 1, 1)])
+names = st.sampled_from(["gt", "gte", "lt", "lte"])
+ranges = st.dictionaries(names, numbers, min_size=1) | st.dictionaries(names, dates, min_size=1)
+tests = st.recursive(values | ranges, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+keys = st.sampled_from(["a", "b", "a.b", "a.b.c", "metadata.a", "source", "page_number", "number", "id", "a b"])
+
+
+@settings(deadline=None)
+@example(metadata={"a": True}, filter={"a": 1})
+@example(metadata={"a": [1.0, False]}, filter={"a": [1, 0]})
+@example(metadata={"a": True, "b": [1]}, filter={"a": {"gte": 0}, "b": 1.0})
+@given(
+    metadata=st.dictionaries(st.sampled_from(["a", "b", "a b"]), nested),
+    filter=st.dictionaries(keys, tests, max_size=2),
+)
+def test_plain_python_and_qdrant_agree(metadata, filter):
+    page = page_of(metadata)
+    assert matches(parse_filter(filter), page) == holds_in_qdrant(filter, page)

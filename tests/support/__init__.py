@@ -1,0 +1,1 @@
+"""What several tests share: contracts, pages, stand-ins of servers."""

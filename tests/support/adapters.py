@@ -1,0 +1,382 @@
+"""What every adapter promises, written once: `AdapterContract` runs over a small driver for each framework."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import math
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nemotron_rag import Page, PageIndex, Passage
+from nemotron_rag.errors import ImageError, InputError, NonFiniteError, UnknownModelError
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+
+__all__ = ["Adapter", "AdapterContract", "Found", "Item"]
+
+QUERY = "red apples in winter"
+TEXTS = ["blue whales", "red apples", "apples in winter", "red apples in winter", "red", "green pears"]
+PAGES = [
+    Page(text, Image.new("RGB", (8, 10 + n), (20 * n, 0, 0)), id=f"p{n}", source=f"{'ab'[n % 2]}.pdf", number=n)
+    for n, text in enumerate(TEXTS, 1)
+]
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is given to a reranker; `broken` has an image that cannot be read."""
+
+    text: str = ""
+    image: Image.Image | None = None
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """One result: which item or page, and its score; None if it has none."""
+
+    key: Any
+    score: float | None
+
+
+class Adapter(ABC):
+    """How a framework's classes are used."""
+
+    name: str
+
+    @abstractmethod
+    def embedding(self, model: Any, **options: Any) -> Any:
+        """The embedding component."""
+
+    @abstractmethod
+    def embed_query(self, embedding: Any, query: str) -> list[float]:
+        """A query's vector."""
+
+    @abstractmethod
+    def embed_texts(self, embedding: Any, texts: Sequence[str]) -> list[list[float]]:
+        """The vectors of texts."""
+
+    @abstractmethod
+    def reranker(self, model: Any, **options: Any) -> Any:
+        """The reranking component."""
+
+    @abstractmethod
+    def carry(self, items: Sequence[Item]) -> list[Any]:
+        """Items as the framework's documents or nodes."""
+
+    @abstractmethod
+    def rank(self, reranker: Any, carried: list[Any], query: str) -> list[Found]:
+        """Rank; a key is the place in `carried`."""
+
+    @abstractmethod
+    async def arank(self, reranker: Any, carried: list[Any], query: str) -> list[Found]:
+        """`rank` for event loops."""
+
+    @abstractmethod
+    def retriever(self, index: Any, *, k: int | None = None, candidates: int | None = None, **options: Any) -> Any:
+        """The retriever over an index; `k` results of `candidates`."""
+
+    @abstractmethod
+    def retrieve(self, retriever: Any, query: str) -> list[Found]:
+        """Search; a key is the page's id."""
+
+    @abstractmethod
+    async def aretrieve(self, retriever: Any, query: str) -> list[Found]:
+        """`retrieve` for event loops."""
+
+    @abstractmethod
+    def image_of(self, retriever: Any, query: str) -> Image.Image | None:
+        """The image of the first page found, as the framework hands it on."""
+
+
+class Scripted(FakeReranker):
+    """Gives the logits it was told, and notes what it was asked to score."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits, self.asked = logits, []
+
+    def score(self, query, passages):
+        self.asked.append(list(passages))
+        return np.array(self.logits[: len(passages)], dtype=np.float32)
+
+
+class Seeing(FakeReranker):
+    """Opens every image, as a real model does."""
+
+    def score(self, query, passages):
+        from nemotron_rag.documents.images import load_image
+
+        for passage in passages:
+            if passage.image is not None:
+                load_image(passage.image)
+        return super().score(query, [Passage(passage.text) for passage in passages])
+
+
+def found(*pairs: tuple[Any, float | None]) -> list[Found]:
+    return [Found(*pair) for pair in pairs]
+
+
+def close(one: Sequence[Found], other: Sequence[Found]) -> bool:
+    return [hit.key for hit in one] == [hit.key for hit in other] and all(
+        (a.score is None) == (b.score is None) and (a.score is None or math.isclose(a.score, b.score, abs_tol=1e-6))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def hits_of(index: PageIndex, query: str, **options: Any) -> list[Found]:
+    return [Found(hit.page.id, hit.score) for hit in index.search(query, **options)]
+
+
+class AdapterContract:
+    """Subclasses give a fixture `adapter`."""
+
+    @pytest.fixture
+    def index(self):
+        with PageIndex(embedder=FakeEmbedder()) as opened:
+            opened.add(PAGES, progress=False)
+            yield opened
+
+    @pytest.fixture
+    def ranking_index(self):
+        """An index with a reranker of its own."""
+        with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as opened:
+            opened.add(PAGES, progress=False)
+            yield opened
+
+    # ---- reranking ----
+
+    async def test_scores_are_those_of_the_model_alone(self, adapter):
+        items = [Item(text) for text in TEXTS]
+        logits = FakeReranker().score(QUERY, [Passage(text) for text in TEXTS])
+        order = np.argsort(-logits, kind="stable").tolist()
+        wanted = [Found(i, float(logits[i])) for i in order]
+        reranker = adapter.reranker(FakeReranker(), top_n=None)
+        assert close(adapter.rank(reranker, adapter.carry(items), QUERY), wanted)
+        assert close(await adapter.arank(reranker, adapter.carry(items), QUERY), wanted)
+
+    def test_nothing_of_the_callers_is_changed(self, adapter):
+        carried = adapter.carry([Item("red", Image.new("RGB", (4, 4))), Item("blue")])
+        before = copy.deepcopy(carried)
+        adapter.rank(adapter.reranker(FakeReranker()), carried, "red")
+        assert carried == before
+        assert [repr(each) for each in carried] == [repr(each) for each in before]
+
+    def test_ties_keep_the_callers_order(self, adapter):
+        carried = adapter.carry([Item("a"), Item("b"), Item("c"), Item("d")])
+        ranked = adapter.rank(adapter.reranker(Scripted(1, 2, 1, 2), top_n=None), carried, "q")
+        assert ranked == found((1, 2.0), (3, 2.0), (0, 1.0), (2, 1.0))
+
+    @pytest.mark.parametrize(("top_n", "kept"), [(0, 0), (1, 1), (2, 2), (9, 6), (None, 6)])
+    async def test_top_n(self, adapter, top_n, kept):
+        carried = adapter.carry([Item(text) for text in TEXTS])
+        reranker = adapter.reranker(FakeReranker(), top_n=top_n)
+        ranked = adapter.rank(reranker, carried, QUERY)
+        assert len(ranked) == kept
+        assert await adapter.arank(reranker, carried, QUERY) == ranked
+
+    def test_five_are_kept_by_default(self, adapter):
+        carried = adapter.carry([Item(text) for text in TEXTS])
+        assert len(adapter.rank(adapter.reranker(FakeReranker()), carried, QUERY)) == 5
+
+    def test_threshold_and_transform(self, adapter):
+        carried = adapter.carry([Item("a"), Item("b"), Item("c")])
+        for transform, wanted in (
+            (None, [(1, 2.0), (2, 0.0)]),
+            ("raw", [(1, 2.0), (2, 0.0)]),
+            ("sigmoid", [(1, 1 / (1 + math.exp(-2))), (2, 0.5)]),
+            (lambda logit: logit * 10 + 1, [(1, 21.0), (2, 1.0)]),
+        ):
+            reranker = adapter.reranker(Scripted(-3, 2, 0), score_transform=transform, score_threshold=0.0)
+            ranked = adapter.rank(reranker, carried, "q")
+            wanted_ranks = [Found(*pair) for pair in wanted]
+            assert close([hit for hit in ranked if hit.key != 0], wanted_ranks)
+            assert (0 in [hit.key for hit in ranked]) == (transform == "sigmoid")  # 0.047 reaches 0, -3 does not
+        reranker = adapter.reranker(Scripted(-3, 2, 0), score_transform="sigmoid", score_threshold=0.6)
+        assert [hit.key for hit in adapter.rank(reranker, carried, "q")] == [1]
+
+    async def test_not_a_number_is_last_and_said(self, adapter, caplog):
+        carried = adapter.carry([Item("a"), Item("b"), Item("c"), Item("d")])
+        model = Scripted(float("nan"), 1, float("inf"), 2)
+        wanted = found((3, 2.0), (1, 1.0), (0, None), (2, None))
+        with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+            assert adapter.rank(adapter.reranker(model, top_n=None), carried, "q") == wanted
+        assert "not finite" in caplog.text
+        assert await adapter.arank(adapter.reranker(model, top_n=None), carried, "q") == wanted
+        assert adapter.rank(adapter.reranker(model, on_unscored="skip"), carried, "q") == wanted[:2]
+        assert adapter.rank(adapter.reranker(model, score_threshold=-9.0), carried, "q") == wanted[:2]
+        with pytest.raises(NonFiniteError, match="not finite"):
+            adapter.rank(adapter.reranker(model, on_unscored="raise"), carried, "q")
+
+    def test_what_is_empty_is_never_scored(self, adapter):
+        model = Scripted(1, 2)
+        carried = adapter.carry([Item("a"), Item("  "), Item("b")])
+        assert adapter.rank(adapter.reranker(model), carried, "q") == found((2, 2.0), (0, 1.0), (1, None))
+        assert [len(passages) for passages in model.asked] == [2]
+        assert adapter.rank(adapter.reranker(model, on_unscored="skip"), carried, "q") == found((2, 2.0), (0, 1.0))
+        with pytest.raises(InputError, match="neither text nor image"):
+            adapter.rank(adapter.reranker(model, on_unscored="raise"), carried, "q")
+        assert adapter.rank(adapter.reranker(model), [], "q") == []
+
+    async def test_a_broken_image_costs_only_itself(self, adapter, caplog):
+        items = [Item("red", broken=True), Item("apples", Image.new("RGB", (4, 4))), Item("", broken=True)]
+        carried = adapter.carry(items)
+        ranked = found((1, 5.0), (0, -5.0), (2, None))
+        with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+            assert adapter.rank(adapter.reranker(Seeing()), carried, "apples") == ranked
+        assert "ranked by its text alone" in caplog.text
+        assert await adapter.arank(adapter.reranker(Seeing()), carried, "apples") == ranked
+        assert adapter.rank(adapter.reranker(Seeing(), on_image_error="skip"), carried, "apples") == ranked[:1]
+        with pytest.raises(ImageError):
+            adapter.rank(adapter.reranker(Seeing(), on_image_error="raise"), carried, "apples")
+
+    def test_the_model_gets_text_and_image_together(self, adapter):
+        model = Scripted(1, 2, 3)
+        image = Image.new("RGB", (5, 7), "red")
+        carried = adapter.carry([Item("both", image), Item("", image), Item("text")])
+        adapter.rank(adapter.reranker(model), carried, "q")
+        (passages,) = model.asked
+        assert [passage.modality for passage in passages] == ["image_text", "image", "text"]
+        assert passages[0].text == "both"
+
+    @pytest.mark.parametrize("wrong", [{"top_n": -1}, {"on_unscored": "first"}, {"on_image_error": "ignore"}])
+    def test_wrong_policies_are_refused_at_once(self, adapter, wrong):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            adapter.reranker(FakeReranker(), **wrong)
+
+    # ---- models ----
+
+    def test_wrong_names_and_kinds_are_refused_when_it_is_built(self, adapter):
+        for make, wrong_name in ((adapter.embedding, "starter-rerank-vl"), (adapter.reranker, "starter-embed-vl")):
+            with pytest.raises(UnknownModelError, match="no model named 'no-such-model'"):
+                make("no-such-model")
+            with pytest.raises(InputError, match="of kind"):
+                make(wrong_name)
+        for make, wrong in (
+            (adapter.embedding, FakeMultiVectorEmbedder()),
+            (adapter.embedding, FakeReranker()),
+            (adapter.embedding, 3),
+            (adapter.reranker, FakeEmbedder()),
+            (adapter.reranker, object()),
+        ):
+            with pytest.raises(InputError, match="wanted a catalog id, a local folder or a loaded"):
+                make(wrong)
+
+    def test_wrong_options_are_refused_when_it_is_built(self, adapter):
+        for wrong in ({"device": "gpu"}, {"dtype": "float8"}, {"max_input_tiles": 0}, {"max_length": {"page": 3}}):
+            for make, name in (
+                (adapter.embedding, "llama-nemotron-embed-vl-1b-v2"),
+                (adapter.reranker, "llama-nemotron-rerank-vl-1b-v2"),
+            ):
+                with pytest.raises(ValueError, match=next(iter(wrong))):
+                    make(name, **wrong)
+        with pytest.raises(InputError, match="dimensions"):
+            adapter.embedding("llama-nemotron-embed-vl-1b-v2", dimensions=7)
+        with pytest.raises(InputError, match="has no use for max_input_tiles"):
+            adapter.embedding("llama-nemotron-embed-1b-v2", max_input_tiles=2)
+        with pytest.raises(ValueError, match="device"):
+            adapter.reranker(FakeReranker(), device="cpu")
+
+    def test_every_loading_option_is_known(self, adapter):
+        options = {
+            "device": "cpu",
+            "dtype": "float32",
+            "revision": "0" * 40,
+            "max_input_tiles": 2,
+            "use_thumbnail": False,
+            "max_length": {"image": 4096},
+            "compile": False,
+        }
+        adapter.embedding("llama-nemotron-embed-vl-1b-v2", dimensions=2048, **options)
+        adapter.reranker("llama-nemotron-rerank-vl-1b-v2", **options)
+
+    def test_vectors_are_those_of_the_model_alone(self, adapter):
+        embedding = adapter.embedding(FakeEmbedder())
+        np.testing.assert_allclose(adapter.embed_query(embedding, "a b"), FakeEmbedder().embed_queries(["a b"])[0])
+        wanted = FakeEmbedder().embed_passages([Passage("a"), Passage("b")])
+        np.testing.assert_allclose(adapter.embed_texts(embedding, ["a", "b"]), wanted)
+
+    def test_pickles_and_copies_carry_settings(self, adapter, reference):
+        for make, folder in ((adapter.embedding, "embed_vl_open_1"), (adapter.reranker, "rerank_vl_open_1")):
+            component = make(str(reference / folder), device="cpu", max_input_tiles=2)
+            for other in (copy.copy(component), copy.deepcopy(component), pickle.loads(pickle.dumps(component))):
+                assert other.max_input_tiles == 2
+                assert other.device == "cpu"
+
+    # ---- retrieving ----
+
+    async def test_hits_are_those_of_the_index_alone(self, adapter, index):
+        wanted = hits_of(index, QUERY, k=4)
+        retriever = adapter.retriever(index, k=4)
+        assert close(adapter.retrieve(retriever, QUERY), wanted)
+        assert close(await adapter.aretrieve(retriever, QUERY), wanted)
+
+    async def test_an_indexes_own_reranker_ranks(self, adapter, ranking_index):
+        wanted = hits_of(ranking_index, QUERY, k=3, candidates=5)
+        assert wanted[0].score == 5.0
+        retriever = adapter.retriever(ranking_index, k=3, candidates=5)
+        assert close(adapter.retrieve(retriever, QUERY), wanted)
+        assert close(await adapter.aretrieve(retriever, QUERY), wanted)
+
+    def test_it_can_be_switched_off(self, adapter, ranking_index):
+        retriever = adapter.retriever(ranking_index, k=3, reranker=False)
+        assert close(adapter.retrieve(retriever, QUERY), hits_of(ranking_index, QUERY, k=3, rerank=False))
+
+    def test_a_reranker_given_to_the_retriever_ranks(self, adapter, index):
+        wanted = hits_of(index, QUERY, k=3, candidates=6, rerank=FakeReranker())
+        for reranker in (
+            FakeReranker(),
+            adapter.reranker(FakeReranker()),
+            adapter.reranker(FakeReranker(), top_n=None),
+        ):
+            retriever = adapter.retriever(index, k=3, candidates=6, reranker=reranker)
+            assert close(adapter.retrieve(retriever, QUERY), wanted), reranker
+
+    def test_a_rerankers_default_does_not_cut_what_was_asked_for(self, adapter, index):
+        retriever = adapter.retriever(index, k=6, candidates=6, reranker=adapter.reranker(FakeReranker()))
+        assert len(adapter.retrieve(retriever, QUERY)) == 6
+
+    def test_contradicting_numbers_are_refused_at_once(self, adapter, index):
+        with pytest.raises(ValueError, match="top_n"):
+            adapter.retriever(index, k=6, candidates=6, reranker=adapter.reranker(FakeReranker(), top_n=3))
+        with pytest.raises(ValueError, match="candidates|fetch_k|similarity_top_k"):
+            adapter.retriever(index, k=6, candidates=2, reranker=FakeReranker())
+
+    def test_a_folder_open_in_an_index_can_be_searched(self, adapter, tmp_path):
+        with PageIndex(tmp_path / "index", embedder=FakeEmbedder()) as index:
+            index.add(PAGES, progress=False)
+            retriever = adapter.retriever(str(tmp_path / "index"), k=2, embedder=FakeEmbedder())
+            assert close(adapter.retrieve(retriever, QUERY), hits_of(index, QUERY, k=2))
+            retriever.close()
+            assert index.count() == len(PAGES)  # closing the one does not close the other
+        with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), create=False) as index:
+            assert index.count() == len(PAGES)
+
+    def test_an_index_that_is_not_there_is_said_and_nothing_is_left(self, adapter, tmp_path):
+        place = tmp_path / "nowhere"
+        with pytest.raises(InputError, match="there is no index"):
+            adapter.retrieve(adapter.retriever(str(place), embedder=FakeEmbedder()), QUERY)
+        assert not place.exists()
+
+    def test_a_server_needs_a_place_for_images(self, adapter):
+        with pytest.raises(InputError, match="images="):
+            adapter.retrieve(adapter.retriever("http://localhost:1", embedder=FakeEmbedder()), QUERY)
+
+    def test_images_come_along(self, adapter, index):
+        image = adapter.image_of(adapter.retriever(index, k=1), "red apples in winter")
+        assert image.size == PAGES[3].image.size
+        assert image.convert("RGB").getpixel((0, 0))[0] == pytest.approx(80, abs=4)
+
+    async def test_many_at_once_are_as_one_by_one(self, adapter, ranking_index):
+        retriever = adapter.retriever(ranking_index, k=3, candidates=6)
+        queries = [f"{text} {n}" for n, text in enumerate(TEXTS * 3)]
+        together = await asyncio.gather(*[adapter.aretrieve(retriever, query) for query in queries])
+        assert together == [adapter.retrieve(retriever, query) for query in queries]

@@ -1,0 +1,104 @@
+"""A Qdrant server without a socket: the REST routes the store uses, answered by qdrant-client's embedded mode."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import httpx
+from pydantic_core import to_jsonable_python
+from qdrant_client import QdrantClient, models
+
+DONE = {"operation_id": 0, "status": "completed"}
+
+
+class Server:
+    """Give `client()` to what is tested; `requests` tells what was asked, `answers` overrides the next answers."""
+
+    def __init__(self) -> None:
+        self.local = QdrantClient(":memory:")
+        self.requests: list[tuple[str, str, dict]] = []
+        self.answers: list[httpx.Response | Exception | None] = []
+        self._one_by_one = threading.RLock()  # unlike a server, the embedded client is not safe among threads
+
+    def client(self) -> QdrantClient:
+        transport = httpx.MockTransport(self._answer)
+        return QdrantClient(url="http://qdrant.invalid", transport=transport, check_compatibility=False)
+
+    def asked(self, method: str, ending: str) -> list[dict]:
+        return [body for verb, path, body in self.requests if verb == method and path.endswith(ending)]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or b"{}")
+        self.requests.append((request.method, str(request.url), body))
+        scripted = self.answers.pop(0) if self.answers else None
+        if isinstance(scripted, Exception):
+            raise scripted
+        if scripted is not None:
+            return scripted
+        _, _, name, *rest = request.url.path.split("/")
+        with self._one_by_one:
+            result = self._routes[request.method, "/".join(rest)](name, body)
+        return httpx.Response(200, json={"result": to_jsonable_python(result), "status": "ok", "time": 0.0})
+
+    @property
+    def _routes(self):
+        local = self.local
+        return {
+            ("GET", "exists"): lambda name, body: {"exists": local.collection_exists(name)},
+            ("GET", ""): lambda name, body: local.get_collection(name),
+            ("PUT", ""): self._create,
+            ("PUT", "index"): lambda name, body: DONE,
+            ("PUT", "points"): self._upsert,
+            ("POST", "points"): self._retrieve,
+            ("POST", "points/delete"): lambda name, body: local.delete(name, models.PointIdsList(**body)) and DONE,
+            ("POST", "points/payload"): lambda name, body: local.set_payload(name, **body) and DONE,
+            ("POST", "points/count"): lambda name, body: local.count(name, _filter(body)),
+            ("POST", "points/scroll"): self._scroll,
+            ("POST", "points/query"): self._query,
+        }
+
+    def _create(self, name: str, body: dict) -> bool:
+        asked = models.CreateCollection(**body)
+        return self.local.create_collection(
+            name, asked.vectors, sparse_vectors_config=asked.sparse_vectors, metadata=asked.metadata
+        )
+
+    def _upsert(self, name: str, body: dict) -> dict:
+        self.local.upsert(name, _points(body), update_mode=body.get("update_mode"))
+        return DONE
+
+    def _retrieve(self, name: str, body: dict) -> list[models.Record]:
+        asked = models.PointRequest(**body)
+        return self.local.retrieve(name, asked.ids, with_payload=asked.with_payload)
+
+    def _scroll(self, name: str, body: dict) -> dict:
+        asked = models.ScrollRequest(**body)
+        records, following = self.local.scroll(
+            name, asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
+        )
+        return {"points": records, "next_page_offset": following}
+
+    def _query(self, name: str, body: dict) -> models.QueryResponse:
+        asked = models.QueryRequest(**body)
+        return self.local.query_points(
+            name,
+            prefetch=asked.prefetch,
+            query=asked.query,
+            using=asked.using,
+            query_filter=asked.filter,
+            limit=asked.limit,
+            offset=asked.offset,
+            score_threshold=asked.score_threshold,
+            with_vectors=asked.with_vector or False,
+        )
+
+
+def _points(body: dict):
+    if "batch" in body:
+        return models.Batch(**body["batch"])
+    return [models.PointStruct(**point) for point in body["points"]]
+
+
+def _filter(body: dict) -> models.Filter | None:
+    return models.Filter(**body["filter"]) if body.get("filter") else None
