@@ -32,7 +32,7 @@ test: $(ALL)  ## Run every test that needs neither a GPU nor the model hub
 
 test-fast: $(ALL)  ## Run the quick tests of the core and of the contract of adapters, on up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not gpu and not hub" \
-		tests/shared tests/packaging tests/integrations/test_adapters.py
+		tests/shared tests/properties tests/packaging tests/integrations/test_adapters.py
 
 notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
 	$(BIN)/python tests/support/notebooks.py
