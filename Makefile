@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml starters/pyproject.toml constraints.txt
 DEMO := $(VENV)/.demo
 ALL := $(VENV)/.all
 
-.PHONY: help demo test test-fast notebooks lint fmt types imports check clean
+.PHONY: help demo test test-fast rehearsal notebooks lint fmt types imports check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -34,6 +34,10 @@ test-fast: $(ALL)  ## Run the quick tests of the core and of the contract of ada
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not gpu and not hub" \
 		tests/shared tests/properties tests/packaging tests/integrations/test_adapters.py
 
+rehearsal: $(ALL)  ## Run all that benchmarks/gpu_day.sh runs on a GPU, at toy size on the CPU
+	rm -rf .benchmarks/rehearsal
+	PYTHON=$(abspath $(BIN))/python benchmarks/gpu_day.sh --dry-run --out .benchmarks/rehearsal
+
 notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
 	$(BIN)/python tests/support/notebooks.py
 
@@ -51,7 +55,7 @@ types: $(ALL)  ## Types
 imports: $(ALL)  ## Import rules
 	$(BIN)/lint-imports
 
-check: lint types imports test  ## All that CI runs
+check: lint types imports test rehearsal  ## All that CI runs
 
 clean:  ## Remove what was installed and written
 	rm -rf $(VENV) demo_output
