@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ __all__ = ["NemotronPageRetriever"]
 
 _K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
+_log = logging.getLogger("nemotron_rag")
 
 
 class NemotronPageRetriever(Component, BaseRetriever):
@@ -59,7 +61,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         k: documents returned; None for `top_n`, or that of a `NemotronRerank` which was given one, or 4.
         fetch_k: `candidates` of `PageIndex.search`: documents fetched for the reranker; None for 20, or as many as are
             returned if that is more.
-        top_n: documents kept by the reranker; None for `k`. With both, the smaller number counts.
+        top_n: documents kept by the reranker; None for `k`. With both, the smaller counts, and a log line says so.
         filter: ``{"source": "a.pdf", "page": [0, 1]}`` in the words of the documents' metadata, or a
             `qdrant_client.models.Filter`, or what the vector store takes.
         include_images: False leaves images out of the documents; the reranker sees them all the same.
@@ -277,6 +279,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         for name, value in (("k", k), ("top_n", top_n)):
             if limit is not None and value is not None and value > limit:
                 raise InputError(f"{name}={value} documents cannot come from a reranker with top_n={limit}; change one")
+        if k is not None and top_n is not None and k > top_n:
+            _log.warning("k=%d and top_n=%d: %d documents are returned; leave one out", k, top_n, top_n)
         returned = min((n for n in (k, top_n) if n is not None), default=_K if limit is None else limit)
         if fetch_k is not None and fetch_k < returned:
             raise InputError(f"fetch_k must be at least the {returned} documents returned, got {fetch_k}")

@@ -177,6 +177,12 @@ class TestHowMany:
             with pytest.raises(InputError, match="query must be a str, got dict"):
                 call({"query": "apples"})
 
+    def test_a_top_n_that_cuts_k_is_told(self, folder, caplog):
+        retriever = opened(folder, reranker=ScriptedReranker([0.0] * 5), k=1, top_n=2)
+        assert caplog.messages == []
+        assert len(retriever.invoke("apples", k=4)) == 2
+        assert caplog.messages == ["k=4 and top_n=2: 2 documents are returned; leave one out"]
+
     def test_a_reranker_whose_top_n_was_left_at_its_default_is_cut_by_the_retriever(self, folder):
         rerank = NemotronRerank(model=ScriptedReranker([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]))
         with PageIndex(folder, embedder=FakeEmbedder()) as index:
