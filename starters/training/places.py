@@ -8,7 +8,7 @@ import nemotron_rag_starters
 
 __all__ = ["CHECKPOINTS", "WORK"]
 
-WORK = Path(__file__).resolve().parent / "work"
+WORK = Path(__file__).resolve().parent / "output"
 """Downloads, pages, weights in the making and logs; ignored by git, safe to delete."""
 
 CHECKPOINTS = Path(nemotron_rag_starters.__file__).resolve().parent / "checkpoints"
