@@ -60,7 +60,7 @@ def _software() -> dict[str, str]:
     found |= {name: "yes" if importlib.util.find_spec(name) else "no" for name in _OPTIONAL}
     varlen = importlib.util.find_spec("torch.nn.attention.varlen")
     found["variable-length attention of torch"] = "yes" if varlen else "no, it came with 2.10"
-    found["with fewer key heads than query heads"] = "yes" if attention._HAS_KERNEL else "no"
+    found["with a scale of ours"] = "yes" if attention._HAS_KERNEL else "no"
     return found
 
 

@@ -48,7 +48,7 @@ def _varlen_attn(
     *,
     scale: float,
     window_size: tuple[int, int],
-    enable_gqa: bool,
+    enable_gqa: bool = False,
 ) -> torch.Tensor:
     rows = []
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):

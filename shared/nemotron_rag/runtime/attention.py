@@ -25,8 +25,11 @@ __all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "has_kernel
 PACKED_ATTENTION = "nemotron_rag_packed"
 PACKED_CAUSAL_ATTENTION = "nemotron_rag_packed_causal"
 
-# The first releases with variable-length attention need as many key heads as query heads.
-_HAS_KERNEL = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+# The first release with variable-length attention chooses the scale itself. The second takes fewer key heads than query
+# heads unasked, those after it take them if told so.
+_VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn is not None else frozenset()
+_HAS_KERNEL = {"scale", "window_size"} <= _VARLEN_OPTIONS
+_FEWER_KEY_HEADS = {"enable_gqa": True} if "enable_gqa" in _VARLEN_OPTIONS else {}
 _MAX_HEAD_DIM = 256  # of FlashAttention
 
 
@@ -121,7 +124,10 @@ def _in_one_call(
     longest = max(packing.lengths)
     window = (-1, 0) if causal else (-1, -1)
     output: Any = varlen_attn(
-        *(q, k, v, packing.ends, packing.ends, longest, longest), scale=scaling, window_size=window, enable_gqa=True
+        *(q, k, v, packing.ends, packing.ends, longest, longest),
+        scale=scaling,
+        window_size=window,
+        **_FEWER_KEY_HEADS,
     )
     return output.unsqueeze(0)  # type: ignore[no-any-return]  # (1, tokens, heads, head_dim)
 
