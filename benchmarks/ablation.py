@@ -13,9 +13,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from benchmarks.loads import OURS, embed_one_by_one, pages_in_short, run
 from benchmarks.measure import Contender
@@ -23,13 +22,15 @@ from benchmarks.report import Section
 from benchmarks.setup import Setup
 from benchmarks.workloads import QUERIES, mixed_passages, mixed_texts, page_images
 from nemotron_rag import load_embedder
+from nemotron_rag.models._llama import layers, tower
 from nemotron_rag.models._llama import model as _vl_model
 from nemotron_rag.models._llama.layers import BidirectionalLlama
 from nemotron_rag.protocols import Embedder
 from nemotron_rag.runtime import attention, windows
 from nemotron_rag.runtime.features import vision_features
+from nemotron_rag.runtime.graphs import Replay
 
-__all__ = ["ablation", "compiler", "graphs", "kernels"]
+__all__ = ["ablation", "compiler", "graphs", "kernels", "pages"]
 
 Work: TypeAlias = Callable[[], NDArray[Any]]
 
@@ -40,7 +41,7 @@ def ablation(setup: Setup) -> Iterator[Section]:
     """Each technique beside its absence; kernels and compiler on a GPU only."""
     parts = [_batches, _merging, _features, _preparing]
     if setup.device.type == "cuda":
-        parts = [kernels, graphs, *parts, compiler]
+        parts = [kernels, pages, graphs, *parts, compiler]
     for part in parts:
         yield part(setup)
 
@@ -48,14 +49,8 @@ def ablation(setup: Setup) -> Iterator[Section]:
 @contextmanager
 def no_packing() -> Iterator[None]:
     """Pad the sequences of a batch to the longest, and mask the padding."""
-    name = attention.PACKED_ATTENTION
-    packed = AttentionInterface()[name]  # type: ignore[no-untyped-call]
-    AttentionInterface.register(name, sdpa_attention_forward)
-    try:
-        with patch.object(BidirectionalLlama, "forward", _padded_forward):
-            yield
-    finally:
-        AttentionInterface.register(name, packed)
+    with patch.object(BidirectionalLlama, "forward", _padded_forward):
+        yield
 
 
 @contextmanager
@@ -68,12 +63,32 @@ def no_feature_cache() -> Iterator[None]:
 
 def no_read_ahead() -> AbstractContextManager[object]:
     """Prepare all inputs of a call before the first is computed."""
-    return patch.object(windows, "WINDOW", 1 << 30)
+    return patch.multiple(windows, WINDOW=1 << 30, _FIRST=1 << 30)
 
 
 def no_varlen_kernel() -> AbstractContextManager[object]:
     """Run attention over one sequence after the other, as on a CPU."""
     return patch.object(attention, "has_kernel", return_value=False)
+
+
+def no_even_batches() -> AbstractContextManager[object]:
+    """Run sequences of one length like those of different lengths."""
+    return patch.object(attention, "_is_even", return_value=False)
+
+
+def no_fused_gelu() -> AbstractContextManager[object]:
+    """Compute the tower's activation after the product, not with it."""
+    return patch.object(tower, "_LINEAR_GELU", None)
+
+
+def large_first_window() -> AbstractContextManager[object]:
+    """Let the device wait until a whole window is prepared."""
+    return patch.object(windows, "_FIRST", windows.WINDOW)
+
+
+def no_graphs() -> AbstractContextManager[object]:
+    """Launch the kernels of a query one by one."""
+    return patch.object(Replay, "fits", return_value=False)
 
 
 def resized_by_pillow() -> AbstractContextManager[object]:
@@ -177,12 +192,27 @@ def compiler(setup: Setup) -> Section:
 
 def graphs(setup: Setup) -> Section:
     """Measure single queries replayed from CUDA graphs."""
-    contenders = [
-        Contender(name, partial(embed_one_by_one, model, QUERIES))
-        for name, model in ((OURS, setup.embedder("embed_vl")), ("with compile=True", _compiled(setup)))
-    ]
+    embedder = setup.embedder("embed_vl")
+    work = partial(embed_one_by_one, embedder, QUERIES)
     title = f"graphs: {len(QUERIES)} queries, one after the other"
-    return run(setup, title, contenders, items=len(QUERIES), unit="calls")
+    return _pair(setup, title, work, _under(no_graphs, work), len(QUERIES))
+
+
+def pages(setup: Setup) -> Section:
+    """Measure what makes pages of one size faster."""
+    passages = page_images(setup.pages)
+    embedder = setup.embedder("embed_vl")
+    work = lambda: embedder.embed_passages(passages)  # noqa: E731
+    contenders = [
+        Contender(name, run_work, before=vision_features.clear)
+        for name, run_work in (
+            (OURS, work),
+            ("equal lengths not together", _under(no_even_batches, work)),
+            ("GELU by itself", _under(no_fused_gelu, work)),
+            ("a large first window", _under(large_first_window, work)),
+        )
+    ]
+    return run(setup, f"pages: {len(passages)} page images", contenders, items=len(passages), unit="pages")
 
 
 def _compiled(setup: Setup) -> Embedder:
@@ -207,11 +237,21 @@ def _under(switch: Callable[[], AbstractContextManager[object]], work: Work) -> 
 
 def _padded_forward(self: BidirectionalLlama, embeddings: torch.Tensor, packing: attention.Packing) -> torch.Tensor:
     hidden = pad_sequence(list(embeddings.split(packing.lengths)), batch_first=True)  # (sequences, longest, hidden)
-    longest = hidden.shape[1]
+    count, longest = hidden.shape[:2]
     places = torch.arange(longest, device=hidden.device).unsqueeze(0)  # (1, longest)
     real = places < torch.tensor(packing.lengths, device=hidden.device).unsqueeze(1)  # (sequences, longest)
     mask = None if real.all() else real[:, None, None, :].expand(-1, 1, longest, -1)
-    rotary = self.rotary_emb(hidden, places)
-    for layer in self.layers:
-        hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, is_causal=False)
-    return self.norm(hidden)[real]  # type: ignore[no-any-return]  # (tokens, hidden)
+
+    def attend(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: attention.Packing, *, scaling: float
+    ) -> torch.Tensor:
+        q, k, v = (tensor.unflatten(0, (count, longest)).transpose(1, 2) for tensor in (query, key, value))
+        output = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
+        return output.transpose(1, 2).flatten(0, 1)  # (sequences * longest, heads, head_dim)
+
+    even = attention.pack([longest] * count, hidden.device)
+    with patch.object(layers, "attend", attend):
+        return _forward(self, hidden.flatten(0, 1), even)[real.flatten()]  # (tokens, hidden)
+
+
+_forward = BidirectionalLlama.forward

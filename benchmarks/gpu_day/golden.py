@@ -15,6 +15,7 @@ from benchmarks.gpu_day import stand_ins
 from benchmarks.gpu_day.cases import Case, all_cases
 from benchmarks.gpu_day.part import Context, Failed
 from nemotron_rag.models._llama import model as _vl_model
+from nemotron_rag.models._llama import text_model as _text_model
 from nemotron_rag.models._qwen import model as _qwen_model
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime import attention
@@ -53,8 +54,9 @@ class Variant:
     Args:
         name: in the table.
         kernel: whether attention may use torch's variable-length kernel.
+        even: whether it may run sequences of one length as a batch without padding.
         resize: whether images may be resized on the device.
-        compile: as the models' option; needs a family that takes it.
+        compile: as the models' option, with a kernel for CUDA graphs; needs a family that takes it.
         tf32: whether convolutions may round to TF32, as torch has it by default.
         dtypes: number formats in which it differs from plain.
         images_only: whether it differs for images alone.
@@ -62,6 +64,7 @@ class Variant:
 
     name: str
     kernel: bool = False
+    even: bool = False
     resize: bool = False
     compile: bool = False
     tf32: bool = True
@@ -73,9 +76,10 @@ VARIANTS = (
     Variant(_PLAIN),
     Variant("packed attention", kernel=True, dtypes=("bfloat16",)),
     Variant("resized on the device", resize=True, images_only=True),
-    Variant("as shipped", kernel=True, resize=True),
+    Variant("equal lengths together", even=True),
+    Variant("as shipped", kernel=True, even=True, resize=True),
     Variant("plain, convolutions without TF32", tf32=False, dtypes=("float32",), images_only=True),
-    Variant("compiled tower, CUDA graphs", kernel=True, compile=True, dtypes=("bfloat16",)),
+    Variant("compiled tower", kernel=True, even=True, compile=True, dtypes=("bfloat16",)),
 )
 
 
@@ -146,11 +150,12 @@ def _compute(case: Case, variant: Variant, device: str, dtype: str) -> tuple[lis
     with _switched(variant, device, kernel, resized):
         model = case.load(device=device, dtype=dtype, **options)
         found = [call.run(model) for call in case.calls]
-        if variant.compile and not case.is_score:
+        replay = getattr(model._model, "_replay", None)
+        if replay and not case.is_score:
             single = model.embed_queries(["pressure"])[0]  # by graph; in a batch it is not
             again = model.embed_queries(["pressure", "how " * 40])[0]
             found.append(np.atleast_2d(single) - np.atleast_2d(again))
-    graphs = len(model._model._replay._recorded) if variant.compile and model._model._replay else 0
+    graphs = len(replay._recorded) if replay else 0
     ran = {"kernel": kernel.times, "resized": resized.times, "graphs": graphs}
     return found, ", ".join(f"{name} {times}" for name, times in ran.items() if times)
 
@@ -164,8 +169,12 @@ def _switched(variant: Variant, device: str, kernel: _Seen, resized: _Seen) -> I
         if variant.kernel:
             stack.enter_context(stand_ins.packed_kernel() if dry else nullcontext())
         else:
-            stack.enter_context(patch.object(attention, "has_kernel", return_value=False))
-        stack.enter_context(patch.object(attention, "_in_one_call", kernel.counting(attention._in_one_call)))
+            for module in (attention, _vl_model, _text_model):
+                stack.enter_context(patch.object(module, "has_kernel", return_value=False))
+        if not variant.even:
+            stack.enter_context(patch.object(attention, "_is_even", return_value=False))
+        for way in ("_in_one_call", "_together"):
+            stack.enter_context(patch.object(attention, way, kernel.counting(getattr(attention, way))))
         if variant.compile and dry:
             stack.enter_context(stand_ins.uncompiled())
         for module in (_vl_model, _qwen_model):

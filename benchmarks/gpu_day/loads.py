@@ -91,14 +91,14 @@ def mixed(context: Context) -> None:
 
 def ablation(context: Context) -> None:
     """Each technique beside its absence; in a dry run also those of a GPU, uncompiled."""
-    _note(context, _ablation.ablation, sections=7)
+    _note(context, _ablation.ablation, sections=8)
     if context.dry_run:
         torch.compile = lambda function, **_: function  # type: ignore[assignment]
         _note(context, _of_a_gpu)
 
 
 def _of_a_gpu(setup: Setup) -> Iterator[Section]:
-    for part in (_ablation.kernels, _ablation.graphs, _ablation.compiler):
+    for part in (_ablation.kernels, _ablation.pages, _ablation.graphs, _ablation.compiler):
         yield part(setup)
 
 

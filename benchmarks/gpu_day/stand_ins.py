@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from nemotron_rag.models._llama import model as _vl_model
+from nemotron_rag.models._llama import text_model as _text_model
 from nemotron_rag.runtime import attention, graphs
 
 __all__ = ["packed_kernel", "uncompiled"]
@@ -21,7 +22,7 @@ __all__ = ["packed_kernel", "uncompiled"]
 def packed_kernel() -> Iterator[None]:
     """Variable-length attention, computed sequence by sequence; graphs that run everything again."""
     with ExitStack() as stack:
-        for module in (attention, _vl_model):
+        for module in (attention, _vl_model, _text_model):
             stack.enter_context(patch.object(module, "has_kernel", lambda *_, **__: True))
         stack.enter_context(patch.object(attention, "varlen_attn", _varlen_attn))
         stack.enter_context(patch.object(graphs, "_record", lambda run: run))

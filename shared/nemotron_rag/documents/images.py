@@ -149,10 +149,15 @@ def to_data_uri(data: bytes, image_format: ImageFormat) -> str:
     return f"data:image/{image_format};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def pixel_hash(image: Image.Image) -> str:
-    """Return the SHA-256 of a decoded image's mode, size and pixels, as 64 hex digits."""
+def pixel_hash(image: Image.Image, *, data: bytes | None = None) -> str:
+    """Return the SHA-256 of a decoded image's mode, size and pixels, as 64 hex digits.
+
+    Args:
+        image: any mode.
+        data: its ``tobytes()``, where they are at hand.
+    """
     digest = hashlib.sha256(f"{image.mode} {image.size}".encode())
-    digest.update(image.tobytes())
+    digest.update(image.tobytes() if data is None else data)
     if image.mode in ("P", "PA"):
         digest.update(image.convert("RGBA").tobytes())  # the same indices are other colours in another palette
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Attention over packed sequences: many inputs in one row of tokens, without padding, each attending to itself only.
 
-`transformers` layers whose config names one of the two implementations below call it with ``packing=``.
+Layers of ours call `attend`; those of `transformers` whose config names one of the two implementations below reach it
+with ``packing=``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ try:
 except ImportError:  # before torch 2.10
     varlen_attn = None  # type: ignore[assignment]
 
-__all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "has_kernel", "pack", "packed_attention"]
+__all__ = ["PACKED_ATTENTION", "PACKED_CAUSAL_ATTENTION", "Packing", "attend", "has_kernel", "pack", "packed_attention"]
 
 PACKED_ATTENTION = "nemotron_rag_packed"
 PACKED_CAUSAL_ATTENTION = "nemotron_rag_packed_causal"
@@ -63,6 +64,41 @@ def pack(lengths: Sequence[int], device: torch.device) -> Packing:
     return Packing(tuple(lengths), ends)
 
 
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packing: Packing,
+    *,
+    scaling: float,
+    causal: bool = False,
+) -> torch.Tensor:
+    """Attention of every sequence over itself.
+
+    Several sequences of one length, as pages of one size have, are a batch without padding for
+    `scaled_dot_product_attention`. Others are one call of torch's variable-length FlashAttention where the device and
+    number format have it, else one call of `scaled_dot_product_attention` for each sequence.
+
+    Args:
+        query: (tokens, heads, head_dim).
+        key: (tokens, kv_heads, head_dim), kv_heads divides heads.
+        value: like key.
+        packing: of the batch.
+        scaling: factor on the dot products.
+        causal: whether a token attends only to itself and the tokens before it.
+
+    Returns:
+        (tokens, heads, head_dim).
+    """
+    if _is_even(packing):
+        way = _together
+    elif has_kernel(query.device, query.dtype, head_dim=query.shape[-1]):
+        way = _in_one_call
+    else:
+        way = _one_by_one
+    return way(query, key, value, packing, scaling, causal)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -75,10 +111,7 @@ def packed_attention(
     causal: bool = False,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of every sequence over itself; the signature is that of `transformers` attentions.
-
-    One call of torch's variable-length FlashAttention where the device and number format have it, else one call of
-    `scaled_dot_product_attention` for each sequence.
+    """`attend` with the signature of `transformers` attentions.
 
     Args:
         module: the attention layer; not used.
@@ -93,9 +126,8 @@ def packed_attention(
     Returns:
         (1, tokens, heads, head_dim), and None in place of the attention weights.
     """
-    in_one_call = has_kernel(query.device, query.dtype, head_dim=query.shape[-1])
-    attend = _in_one_call if in_one_call else _one_by_one
-    return attend(query, key, value, packing, scaling, causal), None
+    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, head_dim)
+    return attend(q, k, v, packing, scaling=scaling, causal=causal).unsqueeze(0), None
 
 
 def has_kernel(device: torch.device, dtype: torch.dtype, *, head_dim: int) -> bool:
@@ -117,31 +149,47 @@ def has_kernel(device: torch.device, dtype: torch.dtype, *, head_dim: int) -> bo
     )
 
 
+def _is_even(packing: Packing) -> bool:
+    return len(packing.lengths) > 1 and len(set(packing.lengths)) == 1
+
+
+def _together(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, causal: bool
+) -> torch.Tensor:
+    count = len(packing.lengths)
+    q, k, v = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in (query, key, value))
+    output = _scaled_dot_product(q, k, v, scaling, causal)  # (sequences, heads, length, head_dim)
+    return output.transpose(1, 2).flatten(0, 1)
+
+
 def _in_one_call(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, causal: bool
 ) -> torch.Tensor:
-    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, head_dim)
     longest = max(packing.lengths)
     window = (-1, 0) if causal else (-1, -1)
     output: Any = varlen_attn(
-        *(q, k, v, packing.ends, packing.ends, longest, longest),
+        *(query, key, value, packing.ends, packing.ends, longest, longest),
         scale=scaling,
         window_size=window,
         **_FEWER_KEY_HEADS,
     )
-    return output.unsqueeze(0)  # type: ignore[no-any-return]  # (1, tokens, heads, head_dim)
+    return output  # type: ignore[no-any-return]
 
 
 def _one_by_one(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, causal: bool
 ) -> torch.Tensor:
-    # On a CPU, calls over groups of equal lengths are no faster than these.
-    parts = zip(*(tensor.split(packing.lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [
-        scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
-        for q, k, v in parts
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2)  # (1, tokens, heads, head_dim)
+    heads = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))  # (1, heads, tokens, head_dim)
+    parts = zip(*(tensor.split(packing.lengths, dim=2) for tensor in heads), strict=True)
+    outputs = [_scaled_dot_product(q, k, v, scaling, causal) for q, k, v in parts]
+    return torch.cat(outputs, dim=2).squeeze(0).transpose(0, 1)
+
+
+def _scaled_dot_product(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, causal: bool
+) -> torch.Tensor:
+    fewer = query.shape[1] != key.shape[1]
+    return scaled_dot_product_attention(query, key, value, scale=scaling, is_causal=causal, enable_gqa=fewer)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

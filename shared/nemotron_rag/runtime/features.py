@@ -24,7 +24,7 @@ from nemotron_rag.runtime.vision_cache import DEFAULT_BYTES, DEFAULT_FOLDER_BYTE
 __all__ = ["FeatureCache", "TowerInput", "image_features", "image_key", "vision_features", "weights_key"]
 
 _SAMPLED = 256  # values hashed of each weight: enough to tell two trainings apart, quick for gigabytes
-_FORMAT = b"3"  # version of the keys: changes whenever the computation from image to features does
+_FORMAT = b"4"  # version of the keys: changes whenever the computation from image to features does
 _UNWRITTEN = 16  # features that may wait for the disk; above it `put` blocks
 
 

@@ -1,14 +1,15 @@
 """Compute many inputs in windows: one window is prepared while the window before it is computed.
 
-A million passages need the memory of two windows. The caller's thread tokenizes, a thread pool decodes images, the
-worker computes.
+The first is small, so that the device begins at once, and each is twice as large as the one before, up to a limit: a
+million passages need the memory of two windows. The caller's thread tokenizes, a thread pool decodes images, the worker
+computes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +22,10 @@ from nemotron_rag.runtime.worker import Worker
 
 __all__ = ["WINDOW", "arun_windows", "run_windows"]
 
-WINDOW = 32  # inputs prepared at a time; a page of 7 tiles takes 5.5 MB, a scan for a GPU up to 16
+WINDOW = 512  # short texts prepared at a time, or 32 images; a page of 7 tiles takes 5.5 MB, a scan for a GPU up to 16
+_FIRST = 64  # short texts of the first window
+_IMAGE = 16  # short texts that an image counts as
+_SHORT = 1000  # characters of a text; longer ones count as several
 
 # Pillow releases the GIL while it resizes, 80 ms a page; tokenizing gains nothing from threads.
 _threads = ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 1)), thread_name_prefix="nemotron-rag prepare")
@@ -48,8 +52,8 @@ def run_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], worker: 
     running: list[Future[list[torch.Tensor]]] = []
     rows: list[torch.Tensor] = []
     try:
-        for start in range(0, len(inputs), WINDOW):
-            running.append(worker.submit(_prepare(inputs, start, prepare)))
+        for window in _windows(inputs):
+            running.append(worker.submit(_prepare(inputs, window, prepare)))
             if len(running) > 1:
                 rows += running.pop(0).result()
         rows += running.pop().result()
@@ -64,8 +68,8 @@ async def arun_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], w
     running: list[asyncio.Future[list[torch.Tensor]]] = []
     rows: list[torch.Tensor] = []
     try:
-        for start in range(0, len(inputs), WINDOW):
-            items = await asyncio.to_thread(_prepare, inputs, start, prepare)
+        for window in _windows(inputs):
+            items = await asyncio.to_thread(_prepare, inputs, window, prepare)
             running.append(asyncio.wrap_future(await asyncio.to_thread(worker.submit, items)))
             if len(running) > 1:
                 rows += await running[0]
@@ -78,12 +82,32 @@ async def arun_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], w
     return _checked(rows)
 
 
-def _prepare(inputs: Sequence[T], start: int, prepare: Callable[[T, int], S]) -> list[S]:
-    window = inputs[start : start + WINDOW]
-    several = sum(getattr(item, "image", None) is not None for item in window) > 1
+def _windows(inputs: Sequence[object]) -> Iterator[range]:
+    """The indices of each window, in order."""
+    start, room = 0, min(_FIRST, WINDOW)
+    left = room
+    for index, item in enumerate(inputs):
+        left -= _cost(item)
+        if left < 0 and index > start:
+            yield range(start, index)
+            start, room = index, min(2 * room, WINDOW)
+            left = room - _cost(item)
+    yield range(start, len(inputs))
+
+
+def _cost(item: object) -> int:
+    """Of preparing an input, in short texts."""
+    text = item if isinstance(item, str) else getattr(item, "text", "")
+    image = _IMAGE if getattr(item, "image", None) is not None else 0
+    return max(1, image + len(text) // _SHORT)
+
+
+def _prepare(inputs: Sequence[T], window: range, prepare: Callable[[T, int], S]) -> list[S]:
+    items = [inputs[index] for index in window]
+    several = sum(getattr(item, "image", None) is not None for item in items) > 1
     run = _threads.map if several else map
     with timer("preprocess"):
-        return list(run(prepare, window, range(start, start + len(window))))
+        return list(run(prepare, items, window))
 
 
 def _checked(rows: list[torch.Tensor]) -> list[torch.Tensor]:

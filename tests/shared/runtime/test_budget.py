@@ -11,7 +11,7 @@ from nemotron_rag import Passage, load_embedder, load_multivector_embedder, load
 from nemotron_rag.models._base.packed import token_bytes
 from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
 from nemotron_rag.models._llama.model import VLModel
-from nemotron_rag.models._llama.network import tower_patch_bytes
+from nemotron_rag.models._llama.tower import tower_patch_bytes
 from nemotron_rag.models._qwen.model import QwenModel
 from nemotron_rag.runtime import budget
 from nemotron_rag.runtime.attention import pack

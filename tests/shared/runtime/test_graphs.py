@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import nullcontext
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from nemotron_rag import Passage, load_embedder, load_multivector_embedder
 from nemotron_rag.models._llama import model as _vl_model
+from nemotron_rag.models._llama import text_model as _text_model
 from nemotron_rag.models._llama.config import read_vl_config
 from nemotron_rag.models._llama.network import LlamaNemotronVL
 from nemotron_rag.runtime import attention, graphs
@@ -151,27 +152,40 @@ def test_a_graph_is_recorded_off_the_main_stream(monkeypatch):
     assert calls[-1] == "replay"
 
 
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """torch.compile captures its graphs, and runs them as they are: what it makes of them differs among machines."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-
-
+@pytest.mark.parametrize("case", ["embed_vl_open_1", "embed_text_open_1"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_A_GPU)])
-def test_replayed_queries_are_the_same_on_the_device(reference, device, request, monkeypatch):
-    """Recorded, then replayed; on a CPU with stand-ins for kernel, graphs and compiler."""
+def test_replayed_queries_are_the_same_on_the_device(reference, case, device, request, monkeypatch):
+    """Recorded, then replayed; on a CPU with stand-ins for kernel and graphs."""
     if device == "cpu":
         request.getfixturevalue("recorded")
-        request.getfixturevalue("uncompiled")
-        monkeypatch.setattr(_vl_model, "has_kernel", attention.has_kernel)
-    replaying, plain = (
-        load_embedder(reference / "embed_vl_open_1", device=device, dtype="bfloat16", compile=compile)
-        for compile in (True, False)
-    )
+        for module in (_vl_model, _text_model):
+            monkeypatch.setattr(module, "has_kernel", attention.has_kernel)
+    embedder = load_embedder(reference / case, device=device, dtype="bfloat16")
+    replay = embedder._model._replay
+    assert bool(replay) == attention.has_kernel(torch.device(device), torch.bfloat16, head_dim=16)
     for _ in range(2):
         for query in QUERIES:
-            np.testing.assert_allclose(replaying.embed_queries([query]), plain.embed_queries([query]), atol=2e-2)
-    there = attention.has_kernel(torch.device(device), torch.bfloat16, head_dim=16)
-    assert bool(replaying._model._replay) == there
-    assert not there or len(replaying._model._replay._recorded) > 1
-    assert plain._model._replay is None
+            replayed = embedder.embed_queries([query])
+            with monkeypatch.context() as without:
+                without.setattr(embedder._model, "_replay", None)
+                np.testing.assert_allclose(replayed, embedder.embed_queries([query]), atol=2e-2)
+    assert not replay or len(replay._recorded) > 1
+
+
+def test_nothing_is_recorded_without_the_kernel(reference):
+    """A graph needs attention that reads the lengths on the device."""
+    assert load_embedder(reference / "embed_vl_open_1", device="cpu")._model._replay is None
+    assert load_embedder(reference / "embed_text_open_1", device="cpu")._model._replay is None
+
+
+@pytest.mark.parametrize("case", ["embed_vl_open_1", "embed_text_open_1"])
+def test_graphs_do_not_keep_a_closed_model_alive(reference, case, monkeypatch, recorded):
+    for module in (_vl_model, _text_model):
+        monkeypatch.setattr(module, "has_kernel", attention.has_kernel)
+    embedder = load_embedder(reference / case, device="cpu", dtype="bfloat16")
+    embedder.embed_queries(["why"])
+    assert recorded
+    recorded.clear()
+    model = weakref.ref(embedder._model)
+    embedder.close()
+    assert model() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from nemotron_rag.documents.images import load_image, pixel_hash, to_rgb
@@ -26,6 +28,7 @@ class PassageImage:
         self._source = source
         self._keep_mode = keep_mode
         self._image: Image.Image | None = None
+        self._data: bytes | None = None
         known = (source.size, source.pixel_hash) if isinstance(source, ImageReference) else (None, None)
         self._size, self._hash = known if None not in known else (None, None)
         self.is_trusting = self._size is not None
@@ -40,8 +43,13 @@ class PassageImage:
     def hash(self) -> str:
         """See `pixel_hash`."""
         if self._hash is None:
-            self._hash = pixel_hash(self.decoded())
+            self._hash = pixel_hash(self.decoded(), data=self._values())
         return self._hash
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the pixels of an RGB image: (height, width, 3) uint8."""
+        width, height = self.decoded().size
+        return np.frombuffer(self._values(), np.uint8).reshape(height, width, 3).copy()
 
     def checked(self) -> PassageImage:
         """Return the same image, with size and hash of its pixels: no other image is stored under a wrong hash."""
@@ -53,6 +61,12 @@ class PassageImage:
             image = load_image(self._source)
             self._image = image if self._keep_mode else to_rgb(image)
         return self._image
+
+    def _values(self) -> bytes:
+        # Once: Pillow holds the interpreter's lock meanwhile, so that threads would wait for each other.
+        if self._data is None:
+            self._data = self.decoded().tobytes()
+        return self._data
 
 
 def at_index(error: ImageError, index: int) -> ImageError:

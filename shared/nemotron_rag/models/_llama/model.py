@@ -16,11 +16,12 @@ from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed,
 from nemotron_rag.models._base.pooling import mean_pool, token_vectors
 from nemotron_rag.models._base.resize import resizes_on_device
 from nemotron_rag.models._llama.config import Pooling, read_vl_config
-from nemotron_rag.models._llama.network import load_vl_stack, tower_patch_bytes
+from nemotron_rag.models._llama.network import load_vl_stack
 from nemotron_rag.models._llama.pixels import Cut, cut_tiles, cut_tiles_on_device, normalise
 from nemotron_rag.models._llama.prompts import embed_prompt
 from nemotron_rag.models._llama.settings import VLSettings
 from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
+from nemotron_rag.models._llama.tower import tower_patch_bytes
 from nemotron_rag.runtime.attention import has_kernel, pack
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.device import staged
@@ -76,7 +77,7 @@ class VLModel(PackedModel[VLInput]):
         device: where it runs.
         dtype: number format of the weights.
         pooling: one mean vector for each input, or a vector for each of its tokens.
-        compile: fuse the tower with torch.compile, and replay single queries from CUDA graphs.
+        compile: fuse the tower with torch.compile.
     """
 
     def __init__(
@@ -87,11 +88,10 @@ class VLModel(PackedModel[VLInput]):
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1, settings=self.config.tower_settings)
-        self._replay: Replay | None = None
         if compile:
             self._stack.vision_model.compile(dynamic=True)  # the number of tiles varies, nothing else
-            if has_kernel(device, dtype, head_dim=head_dim(self.config.llm)):
-                self._replay = Replay(self._stack, device=device)
+        graphs = has_kernel(device, dtype, head_dim=head_dim(self.config.llm))
+        self._replay = Replay(self._stack, device=device) if graphs else None
         tile = (self.config.tile_size // self.config.patch_size) ** 2  # patches
         patches = tokens_at_once(device, token_bytes=tower_patch_bytes(self.config.vision, dtype))
         self._tiles_at_once = max(1, patches // tile)
@@ -154,7 +154,7 @@ class VLModel(PackedModel[VLInput]):
             return self._vl_image(image.checked(), settings)
         decoded = image.decoded()
         on_device = resizes_on_device(decoded, pixels=cut.pixels, device=self._device)
-        pixels = torch.from_numpy(np.array(decoded) if on_device else cut_tiles(decoded, cut))
+        pixels = torch.from_numpy(image.pixels() if on_device else cut_tiles(decoded, cut))
         return VLImage(tokens, key, cut, pixels=staged(pixels, self._device), features=None)
 
     @torch.inference_mode()

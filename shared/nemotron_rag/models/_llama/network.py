@@ -1,6 +1,6 @@
 """The network of all Llama-Nemotron VL models: SigLIP tower, pixel shuffle, projector, bidirectional Llama.
 
-Layer classes come from `transformers`; the names of the modules are the published weight names.
+The names of the modules are the published weight names.
 """
 
 from __future__ import annotations
@@ -9,45 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import SiglipVisionConfig
-from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from nemotron_rag.models._llama.config import VLConfig
 from nemotron_rag.models._llama.layers import BidirectionalLlama
+from nemotron_rag.models._llama.tower import VisionTower
 from nemotron_rag.runtime.attention import Packing
-from nemotron_rag.runtime.budget import layer_bytes
 from nemotron_rag.runtime.checkpoint import load_weights
 
-__all__ = ["LlamaNemotronVL", "VisionTower", "load_vl_stack", "pixel_shuffle", "tower_patch_bytes"]
-
-
-class _Embeddings(nn.Module):
-    """Patch and position embeddings of tiles."""
-
-    def __init__(self, config: VLConfig) -> None:
-        super().__init__()
-        patch, hidden = config.patch_size, config.vision.hidden_size
-        self.patch_embedding = nn.Conv2d(config.vision.num_channels, hidden, kernel_size=patch, stride=patch)
-        self.position_embedding = nn.Embedding((config.tile_size // patch) ** 2, hidden)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)  # (tiles, patches, hidden)
-        return patches + self.position_embedding.weight  # type: ignore[no-any-return]
-
-
-class VisionTower(nn.Module):
-    """SigLIP's vision transformer without its pooling head, which these models do not use."""
-
-    def __init__(self, config: VLConfig) -> None:
-        super().__init__()
-        self.embeddings = _Embeddings(config)
-        self.encoder = SiglipEncoder(config.vision)  # type: ignore[arg-type]  # annotated with the two-tower config
-        self.post_layernorm = nn.LayerNorm(config.vision.hidden_size, eps=config.vision.layer_norm_eps)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """From (tiles, 3, side, side) to (tiles, patches, hidden)."""
-        hidden = self.encoder(inputs_embeds=self.embeddings(pixels)).last_hidden_state  # (tiles, patches, hidden)
-        return self.post_layernorm(hidden)  # type: ignore[no-any-return]
+__all__ = ["LlamaNemotronVL", "load_vl_stack", "pixel_shuffle"]
 
 
 class LlamaNemotronVL(nn.Module):
@@ -111,18 +80,13 @@ def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
     return squares.reshape(tiles, half * half, 4 * channels)
 
 
-def tower_patch_bytes(vision: SiglipVisionConfig, dtype: torch.dtype) -> int:
-    """Return the bytes of activations for each patch; see `layer_bytes`."""
-    width = vision.hidden_size
-    return layer_bytes(hidden=width, mlp=vision.intermediate_size, queries=width, keys=width, dtype=dtype)
-
-
 def load_vl_stack(folder: Path, config: VLConfig, *, device: torch.device, dtype: torch.dtype) -> LlamaNemotronVL:
     """Build the network and load the weights of a checkpoint of any VL family."""
     with torch.device("meta"):
         stack = LlamaNemotronVL(config)
     load_weights(stack, folder, rename=rename_weight, device=device, dtype=dtype)
     stack.language_model.rotary_emb.to(device)
+    stack.vision_model.fuse()
     return stack
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from nemotron_rag.errors import CheckpointError, InputError
-from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
+from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import mean_pool
 from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
 from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
-from nemotron_rag.runtime.attention import pack
+from nemotron_rag.runtime.attention import Packing, has_kernel, pack
 from nemotron_rag.runtime.checkpoint import load_weights, read_json
+from nemotron_rag.runtime.graphs import Replay
 from nemotron_rag.types import Passage
 
 __all__ = ["MAX_LENGTH", "TextInput", "TextModel", "load_text_model", "text_of"]
@@ -62,6 +64,9 @@ class TextModel(PackedModel[TextInput]):
         self._tokenizer = PromptTokenizer(folder)
         load_weights(self._llama, folder, rename=_rename_weight, device=device, dtype=dtype)
         self._llama.rotary_emb.to(device)
+        graphs = has_kernel(device, dtype, head_dim=head_dim(llm))
+        self._forward = partial(_forward, self._llama)  # not a method: it would keep this object alive
+        self._replay = Replay(self._forward, device=device) if graphs else None
         super().__init__(folder, device=device, token_bytes=token_bytes(llm, dtype))
 
     def encode(self, prompt: Prompt, *, max_length: int, index: int) -> TextInput:
@@ -72,9 +77,19 @@ class TextModel(PackedModel[TextInput]):
     def _compute(self, batch: Sequence[TextInput]) -> list[torch.Tensor]:
         """Compute the mean of each sequence's last hidden states: (hidden,) float32 each."""
         lengths = [item.tokens for item in batch]
+        return list(mean_pool(self._run(batch), lengths).cpu())
+
+    def _run(self, batch: Sequence[TextInput]) -> torch.Tensor:
+        """Compute the last hidden states of all tokens of a batch: (tokens, hidden)."""
+        if self._replay and len(batch) == 1 and self._replay.fits(batch[0].tokens):
+            return self._replay(batch[0].ids)
         ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
-        hidden = self._llama(self._llama.embed_tokens(ids), pack(lengths, self._device))  # (tokens, hidden)
-        return list(mean_pool(hidden, lengths).cpu())
+        return self._forward(ids, pack([item.tokens for item in batch], self._device))
+
+
+def _forward(llama: BidirectionalLlama, ids: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """From (tokens,) ids to (tokens, hidden)."""
+    return llama(llama.embed_tokens(ids), packing)  # type: ignore[no-any-return]
 
 
 def load_text_model(folder: Path, *, device: str | None, dtype: str | None) -> TextModel:

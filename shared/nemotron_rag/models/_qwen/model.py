@@ -114,7 +114,7 @@ class QwenModel(PackedModel[QwenInput]):
             return self._prepare_image(image.checked(), settings)
         decoded = image.decoded()
         on_device = resizes_on_device(decoded, pixels=width * height, device=self._device)
-        sent = torch.from_numpy(np.array(decoded if on_device else resize_image(decoded, (width, height))))
+        sent = torch.from_numpy(image.pixels() if on_device else np.array(resize_image(decoded, (width, height))))
         return Image(grid, key, pixels=staged(sent, self._device))
 
     def prepare(self, parts: Sequence[Part], *, ending: Sequence[Part] = (), max_length: int, index: int) -> QwenInput:
