@@ -32,6 +32,40 @@ PLACEHOLDER_KEY = "text_is_placeholder"
 RENAMED = {"page_count": "total_pages", "created": "creationdate", "modified": "moddate", "label": "page_label"}
 
 
+class FoundMetadata(dict[str, Any]):
+    """Metadata of a document that was found, with its scores.
+
+    Two of these are equal if they are so without their scores, which differ from query to query: what compares whole
+    documents, such as LangChain's `MultiQueryRetriever`, then knows a document that several queries found. Compared
+    with any other dict, all entries count.
+
+    Args:
+        metadata: all of it.
+        scores: keys of the entries that do not count.
+
+    Example:
+        >>> one, other = (FoundMetadata({"page": 1, "relevance_score": n}, ["relevance_score"]) for n in (0.5, 0.7))
+        >>> one == other, dict(one) == dict(other)
+        (True, False)
+    """
+
+    def __init__(self, metadata: Mapping[str, Any] = {}, scores: Iterable[str] = ()) -> None:
+        super().__init__(metadata)
+        self.scores = frozenset(scores)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FoundMetadata):
+            return super().__eq__(other)
+        scores = self.scores | other.scores
+        one, two = ({key: value for key, value in each.items() if key not in scores} for each in (self, other))
+        return one == two
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # as of every dict
+
+
 def describe(document: object, index: int) -> str:
     """What to call a document in a message: its place in the caller's list, and its source if it has one."""
     source = document.metadata.get("source") if isinstance(document, Document) else None

@@ -1,16 +1,16 @@
-"""The last step: documents -> content blocks that any chat model reads, with the pages' images."""
+"""The last step: documents -> content blocks and messages that any chat model reads, with the pages' images."""
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
-from langchain_core.messages.content import ContentBlock, create_image_block, create_text_block
+from langchain_core.messages.content import ContentBlock
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
 from langchain_core.tools import StructuredTool
@@ -18,10 +18,12 @@ from pydantic import BaseModel, Field
 
 from langchain_nemotron_rag._documents import IMAGE_KEY, describe, image_of, text_of
 from nemotron_rag.documents.access import ImageAccess
-from nemotron_rag.documents.images import ImageFormat, encode_image
+from nemotron_rag.documents.images import ImageFormat
+from nemotron_rag.documents.llm_images import MAX_BYTES, MAX_SIDE, check_limits, encode_for_llm
 from nemotron_rag.errors import ImageError
+from nemotron_rag.ranking import check_count
 
-__all__ = ["ContentOptions", "create_page_retriever_tool", "to_content_blocks", "to_human_message"]
+__all__ = ["ContentOptions", "create_page_retriever_tool", "heading_of", "to_content_blocks", "to_human_message"]
 
 
 class ContentOptions(TypedDict, total=False):
@@ -30,7 +32,10 @@ class ContentOptions(TypedDict, total=False):
     image_key: str
     image_roots: Sequence[str | os.PathLike[str]]
     image_hosts: Sequence[str]
-    image_format: ImageFormat
+    image_format: ImageFormat | None
+    max_side: int | None
+    max_bytes: int | None
+    max_images: int | None
     on_image_error: Literal["raise", "text"]
 
 
@@ -40,47 +45,67 @@ def to_content_blocks(
     image_key: str = IMAGE_KEY,
     image_roots: Sequence[str | os.PathLike[str]] = (),
     image_hosts: Sequence[str] = (),
-    image_format: ImageFormat = "jpeg",
+    image_format: ImageFormat | None = None,
+    max_side: int | None = MAX_SIDE,
+    max_bytes: int | None = MAX_BYTES,
+    max_images: int | None = None,
     on_image_error: Literal["raise", "text"] = "raise",
 ) -> list[ContentBlock]:
     r"""Documents as LangChain's standard content blocks: for each a text, then its image if it has one.
 
-    The text opens with the document's number, source and page, so that the answer can cite it. Images are decoded
-    and written anew, so that whatever form they had, the block holds an upright image of the stated type.
+    The text opens with the document's number, source and page, so that the answer can cite it; of a path only the
+    file's name is said. A document that comes again is left out, and an image that several chunks share comes once.
+    Equal documents give equal blocks. Whatever form an image had, the block holds an upright one of the stated type.
 
     Args:
         documents: from a retriever or reranker.
         image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from because a document names them.
-        image_format: "jpeg" and "webp" stay small for scans and photographs, "png" keeps every pixel.
+        image_format: None for the smaller one of a JPEG and the image as it was; "png" keeps every pixel.
+        max_side: of an image, pixels; larger ones are scaled down. None for no limit.
+        max_bytes: of an image, before base64; larger ones lose quality, then size. None for no limit.
+        max_images: the first so many images; of the documents behind them the texts. None for all.
         on_image_error: an image may not be opened or is broken: "raise", or go on with the document's "text".
 
     Raises:
+        InputError: an option cannot be used.
         ImageError: an image may not be opened or cannot be read; the message names the document.
 
     Example:
         >>> page = Document("Revenue rose.", metadata={"source": "report.pdf", "page": 2})
-        >>> to_content_blocks([page])[0]["text"]
-        '[1] report.pdf, page 3\nRevenue rose.'
+        >>> to_content_blocks([page])
+        [{'type': 'text', 'text': '[1] report.pdf, page 3\nRevenue rose.'}]
     """
+    check_limits(image_format, max_side, max_bytes)
+    check_count("max_images", max_images)
     access = ImageAccess(roots=image_roots, hosts=image_hosts)
-    blocks: list[ContentBlock] = []
+    blocks: list[Any] = []
+    seen: set[Any] = set()
+    images = 0
     for index, document in enumerate(documents):
-        blocks.append(create_text_block("\n".join(filter(None, [_heading(document, index + 1), text_of(document)]))))
-        image = image_of(document, image_key=image_key, access=access)
+        held = document.metadata.get(image_key)
+        text, image = text_of(document), image_of(document, image_key=image_key, access=access)
+        if _is_repeated(("document", document.id or heading_of(document), text, _key(held)), seen):
+            continue
+        blocks.append(_text_block("\n".join(filter(None, [f"[{index + 1}] {heading_of(document)}".rstrip(), text]))))
+        if image is None or (max_images is not None and images >= max_images) or _is_repeated(_key(held), seen):
+            continue
         try:
-            if image is not None:
-                data = base64.b64encode(encode_image(image.open(), image_format)).decode("ascii")
-                blocks.append(create_image_block(base64=data, mime_type=f"image/{image_format}"))
+            sent = encode_for_llm(image, image_format=image_format, max_side=max_side, max_bytes=max_bytes)
         except ImageError as error:
             if on_image_error == "raise":
                 raise error.named(describe(document, index)) from error
+            continue
+        blocks.append({"type": "image", "base64": sent.base64, "mime_type": sent.mime_type})
+        images += 1
     return blocks
 
 
 def to_human_message(query: str, documents: Sequence[Document], **options: Unpack[ContentOptions]) -> HumanMessage:
     """The message to send to a chat model: the documents' texts and images, then the query.
+
+    Equal arguments give equal messages, so caches of model calls and snapshots hold.
 
     Args:
         query: the user's.
@@ -92,7 +117,7 @@ def to_human_message(query: str, documents: Sequence[Document], **options: Unpac
         >>> [block["type"] for block in message.content_blocks]
         ['text', 'text']
     """
-    return HumanMessage(content_blocks=[*to_content_blocks(documents, **options), create_text_block(query)])
+    return HumanMessage(content_blocks=[*to_content_blocks(documents, **options), _text_block(query)])
 
 
 class _Query(BaseModel):
@@ -100,16 +125,24 @@ class _Query(BaseModel):
 
 
 def create_page_retriever_tool(
-    retriever: BaseRetriever, name: str, description: str, **options: Unpack[ContentOptions]
+    retriever: BaseRetriever,
+    name: str,
+    description: str,
+    *,
+    artifact_images: bool = False,
+    **options: Unpack[ContentOptions],
 ) -> StructuredTool:
     r"""A retriever tool whose result carries the pages' images; LangChain's own passes on texts alone.
 
-    The documents themselves are the message's artifact. The model must accept images in tool results.
+    The documents are the message's artifact; their images are in its content already, and not kept a second time.
+    The model must accept images in tool results, as Anthropic's do and OpenAI's with ``use_responses_api=True``. For
+    others put `create_tool_image_middleware` into the agent, or `move_tool_images` before the model.
 
     Args:
         retriever: finds the pages.
         name: of the tool, for the model.
         description: what can be found with it, for the model.
+        artifact_images: whether the documents in the artifact keep their images, so that each is there twice.
         **options: those of `to_content_blocks`.
 
     Example:
@@ -123,14 +156,18 @@ def create_page_retriever_tool(
         '[1]\nTornadoes form in thunderstorms.'
     """
     to_content_blocks([], **options)  # a misspelt option is found now, not when a model calls the tool
+    image_key = options.get("image_key", IMAGE_KEY)
+
+    def found(documents: Sequence[Document]) -> tuple[list[ContentBlock], list[Document]]:
+        blocks = to_content_blocks(documents, **options) or [_text_block("Nothing was found.")]
+        artifact = documents if artifact_images else [_without(document, image_key) for document in documents]
+        return blocks, list(artifact)
 
     def search(query: str, callbacks: Callbacks = None) -> tuple[list[ContentBlock], list[Document]]:
-        documents = retriever.invoke(query, config={"callbacks": callbacks})
-        return _found(documents, options), documents
+        return found(retriever.invoke(query, config={"callbacks": callbacks}))
 
     async def asearch(query: str, callbacks: Callbacks = None) -> tuple[list[ContentBlock], list[Document]]:
-        documents = await retriever.ainvoke(query, config={"callbacks": callbacks})
-        return await run_in_executor(None, _found, documents, options), documents
+        return await run_in_executor(None, found, await retriever.ainvoke(query, config={"callbacks": callbacks}))
 
     return StructuredTool(
         name=name,
@@ -142,14 +179,36 @@ def create_page_retriever_tool(
     )
 
 
-def _found(documents: Sequence[Document], options: ContentOptions) -> list[ContentBlock]:
-    return to_content_blocks(documents, **options) or [create_text_block("Nothing was found.")]
-
-
-def _heading(document: Document, number: int) -> str:
-    """``[1] report.pdf, page 3``; what is not known is left out."""
-    parts = [str(document.metadata["source"])] if document.metadata.get("source") else []
+def heading_of(document: Document) -> str:
+    """``report.pdf, page 3``; what is not known is left out, and of a path all but the file's name."""
+    source = document.metadata.get("source")
+    parts = [Path(str(source)).name if Path(str(source)).is_absolute() else str(source)] if source else []
     page = document.metadata.get("page")
     if isinstance(page, int):
         parts.append(f"page {page + 1}")  # LangChain's loaders count from 0
-    return f"[{number}] {', '.join(parts)}".rstrip()
+    return ", ".join(parts)
+
+
+def _text_block(text: str) -> ContentBlock:
+    return {"type": "text", "text": text}  # LangChain's own function adds a random id, so that no two are equal
+
+
+def _is_repeated(key: Any, seen: set[Any]) -> bool:
+    """Whether a key was seen before; it is now."""
+    known = key in seen
+    seen.add(key)
+    return known
+
+
+def _key(image: Any) -> Any:
+    """What equal images have in common, as far as their form says."""
+    try:
+        hash(image)
+    except TypeError:
+        return id(image)
+    return image
+
+
+def _without(document: Document, image_key: str) -> Document:
+    metadata = {key: value for key, value in document.metadata.items() if key not in (image_key, "mime_type")}
+    return document.model_copy(update={"metadata": metadata})

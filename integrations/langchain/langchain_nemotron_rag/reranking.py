@@ -12,7 +12,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import Field
 
-from langchain_nemotron_rag._documents import describe, passage_of
+from langchain_nemotron_rag._documents import FoundMetadata, describe, passage_of
 from langchain_nemotron_rag._settings import ModelFields, Unchecked
 from nemotron_rag import Passage, Reranker
 from nemotron_rag.errors import InputError
@@ -20,6 +20,8 @@ from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy,
 from nemotron_rag.types import FloatArray, Kind
 
 __all__ = ["NemotronRerank"]
+
+_RANKS = ("retrieval_score", "retrieval_rank", "rerank_rank")
 
 
 class NemotronRerank(ModelFields, BaseDocumentCompressor):
@@ -195,7 +197,8 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
             if self.score_key in document.metadata:
                 metadata.setdefault("retrieval_score", document.metadata[self.score_key])
             metadata |= {"retrieval_rank": place.index + 1, "rerank_rank": rank, "rerank_model": self.model_name}
-        return document.model_copy(update={"metadata": metadata})
+        scores = {self.score_key, *_RANKS, *getattr(document.metadata, "scores", ())}
+        return document.model_copy(update={"metadata": FoundMetadata(metadata, scores)})
 
 
 class _Ranking:

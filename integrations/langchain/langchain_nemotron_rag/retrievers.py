@@ -17,7 +17,7 @@ from langchain_core.vectorstores import VectorStore
 from PIL import Image
 from pydantic import Field
 
-from langchain_nemotron_rag._documents import IMAGE_KEY, document_of_page, image_source
+from langchain_nemotron_rag._documents import IMAGE_KEY, FoundMetadata, document_of_page, image_source
 from langchain_nemotron_rag._settings import Component, Unchecked
 from langchain_nemotron_rag._stored import page_filter, with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
@@ -38,6 +38,7 @@ __all__ = ["NemotronPageRetriever"]
 
 _K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
+_SCORES = ("relevance_score", "retrieval_score")
 _log = logging.getLogger("nemotron_rag")
 
 
@@ -47,7 +48,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
     Searches an index made by `nemotron_rag.PageIndex` or ``nemotron-rag index``, with the hits and scores of
     `PageIndex.search`; or any LangChain vector store. Documents have the page's id and text; in their metadata,
     ``source``, ``page`` (from 0), ``page_number`` (from 1), the image as a data URI, ``relevance_score`` (what they are
-    ordered by; not there if the reranker could not score the page) and ``retrieval_score`` (of the vectors).
+    ordered by; not there if the reranker could not score the page) and ``retrieval_score`` (of the vectors). A page
+    that two queries find gives equal documents, whatever its scores, so that LangChain's retrievers over several
+    queries return it once.
 
     Constructing opens nothing; the first use does. `k`, `fetch_k`, `top_n` and `filter` can be given here and in each
     call: ``retriever.invoke(query, k=2)``. Copies and pickles hold the settings and open again; an open `PageIndex`
@@ -67,7 +70,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         include_images: False leaves images out of the documents; the reranker sees them all the same.
         image_form: how documents of an index carry images: "data_uri", "path", "reference" or "none"; see
             `NemotronPageVectorStore`.
-        image_format: of data URIs; None for that of the stored file, which then is not decoded.
+        image_format: of data URIs; None for the stored file as it is, which is not decoded.
         image_key: where in the metadata images are.
         embedder: of an index by location; None for the one that wrote it.
         mode: of an index: "dense", "multi" or "hybrid"; None for what its model gives. See `PageIndex.search`.
@@ -104,7 +107,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     filter: Any = None
     include_images: bool = True
     image_form: ImageForm = "data_uri"
-    image_format: ImageFormat | None = "jpeg"
+    image_format: ImageFormat | None = None
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
     embedder: Unchecked[str | Path | Embedder | MultiVectorEmbedder | None] = None
     mode: Mode | None = None
@@ -234,7 +237,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
                 image = ImageAccess().reference(image)
             changed = form == "none" or isinstance(image, ImageReference)
             metadata = {key: value for key, value in document.metadata.items() if not changed or key != self.image_key}
-            pairs.append((document.model_copy(update={"metadata": metadata}), image if changed else None))
+            found = FoundMetadata(metadata, getattr(document.metadata, "scores", _SCORES))
+            pairs.append((document.model_copy(update={"metadata": found}), image if changed else None))
         return with_images(pairs, form=form, image_key=self.image_key, image_format=self.image_format, write_type=True)
 
     # ---- settings
@@ -370,10 +374,10 @@ class _Search(NamedTuple):
 
 def _with_scores(document: Document, score: float, retrieval_score: float) -> Document:
     """A copy with scores in its metadata; minus infinity stands for none."""
-    scores = {"relevance_score": score, "retrieval_score": retrieval_score}
+    scores = dict(zip(_SCORES, (score, retrieval_score), strict=True))
     metadata = {key: value for key, value in document.metadata.items() if key not in scores}
     known = {key: value for key, value in scores.items() if math.isfinite(value)}
-    return document.model_copy(update={"metadata": {**metadata, **known}})
+    return document.model_copy(update={"metadata": FoundMetadata({**metadata, **known}, scores)})
 
 
 def _name_of(model: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from nemotron_rag.documents.files import is_data_uri
-from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image
+from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image, read_image_bytes
 from nemotron_rag.errors import ImageBudgetError, ImageError
 from nemotron_rag.types import ImageReference, ImageSource
 
@@ -59,6 +59,14 @@ class ImageAccess:
             ImageError: the image is not allowed, cannot be read, or is above the budget.
         """
         return load_image(self._source(reference), budget=self.budget)
+
+    def read_bytes(self, reference: ImageSource) -> bytes | None:
+        """The encoded file that a document contains or refers to; None if it holds a decoded image.
+
+        Raises:
+            ImageError: as from `open`, which also decodes it.
+        """
+        return read_image_bytes(self._source(reference), budget=self.budget)
 
     def reference(
         self, source: ImageSource, *, size: tuple[int, int] | None = None, pixel_hash: str | None = None
@@ -138,6 +146,10 @@ class _AllowedImage:
     def open(self) -> Image.Image:
         """Decode it; see `ImageAccess.open`."""
         return self.access.open(self.source)
+
+    def read_bytes(self) -> bytes | None:
+        """The encoded file; see `ImageAccess.read_bytes`."""
+        return self.access.read_bytes(self.source)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

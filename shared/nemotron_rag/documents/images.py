@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,11 @@ __all__ = [
     "DEFAULT_BUDGET",
     "ImageBudget",
     "ImageFormat",
+    "ImageText",
     "encode_image",
     "load_image",
     "pixel_hash",
+    "read_image_bytes",
     "to_data_uri",
     "to_rgb",
 ]
@@ -144,9 +146,54 @@ def encode_image(image: Image.Image, image_format: ImageFormat) -> bytes:
     return encoded.getvalue()
 
 
-def to_data_uri(data: bytes, image_format: ImageFormat) -> str:
+class ImageText(str):
+    """An encoded image as text, a data URI or base64: a str like any other, but for its short `repr`.
+
+    So what holds it stays readable where it is printed. Its value is written as JSON, copied and compared like that of
+    any str; a pickle contains a plain one.
+
+    Example:
+        >>> {"image": ImageText("data:image/png;base64,iVBORw0KGgo=")}
+        {'image': <image/png, 34 characters>}
+    """
+
+    def __repr__(self) -> str:
+        """``<image/png, 400022 characters>``."""
+        kind = self[5:80].partition(";")[0] if is_data_uri(self) else "base64"
+        return f"<{one_line(kind)}, {len(self)} characters>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+
+def to_data_uri(data: bytes, image_format: ImageFormat) -> ImageText:
     """Return the ``data:`` URI of an encoded image."""
-    return f"data:image/{image_format};base64,{base64.b64encode(data).decode('ascii')}"
+    return ImageText(f"data:image/{image_format};base64,{base64.b64encode(data).decode('ascii')}")
+
+
+def read_image_bytes(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> bytes | None:
+    """The file that a source holds or names, as it is encoded; None if it is decoded already.
+
+    Args:
+        source: as for `load_image`. A reference is read by its own ``read_bytes``, within its own budget.
+        budget: the most bytes.
+
+    Raises:
+        ImageBudgetError: the file is larger than the budget.
+        ImageError: it cannot be read, or `source` is a URL (never fetched).
+    """
+    if isinstance(source, Image.Image | np.ndarray):
+        return None
+    if isinstance(source, ImageReference):
+        read = getattr(source, "read_bytes", None)
+        return None if read is None else cast("bytes | None", read())
+    return _read_bytes(source, name_of(source), budget)
 
 
 def pixel_hash(image: Image.Image, *, data: bytes | None = None) -> str:

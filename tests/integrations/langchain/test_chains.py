@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
+import pickle
 
 import pytest
 from langchain_classic.chains import create_retrieval_chain
-from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
+from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever, MultiQueryRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.documents import Document
-from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
+from langchain_core.load import dumps
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
@@ -19,12 +23,16 @@ from langchain_text_splitters import CharacterTextSplitter
 
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
+    NemotronPageRetriever,
     NemotronRerank,
     PDFPageLoader,
     PDFPageParser,
     to_human_message,
 )
+from langchain_nemotron_rag._documents import FoundMetadata
+from nemotron_rag import PageIndex
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.adapters import PAGES
 
 QUERY = "Where do tornadoes form?"
 
@@ -150,3 +158,38 @@ def test_as_nvidias_hosted_reranker_is_used(pages):
     assert all("relevance_score" not in page.metadata for page in pages)
     compressor.top_n = 0
     assert compressor.compress_documents(pages, "tornadoes") == []
+
+
+class Queries(FakeListLLM):
+    """Writes the same three queries every time."""
+
+    def __init__(self) -> None:
+        super().__init__(responses=["red apples\napples in winter\nred"])
+
+
+async def test_several_queries_give_each_page_once():
+    """`MultiQueryRetriever` compares whole documents, whose scores differ from query to query."""
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        index.add(PAGES, progress=False)
+        for reranker in (False, NemotronRerank(model=FakeReranker(), provenance=True, score_key="logit")):
+            for image_form in ("data_uri", "reference", "none"):
+                pages = NemotronPageRetriever(index=index, k=3, reranker=reranker, image_form=image_form)
+                several = MultiQueryRetriever.from_llm(retriever=pages, llm=Queries(), include_original=True)
+                for found in (several.invoke("red apples in winter"), await several.ainvoke("red apples in winter")):
+                    ids = [document.id for document in found]
+                    assert len(ids) == len(set(ids)) >= 3
+
+
+def test_metadata_that_were_found_are_dicts_like_any_other():
+    one, other = (FoundMetadata({"page": 1, "score": score}, ["score"]) for score in (0.5, 0.7))
+    assert one == other
+    assert (one != other) is False
+    assert one != FoundMetadata({"page": 2, "score": 0.5}, ["score"])
+    assert one != dict(other)
+    assert one == dict(one)
+    assert json.loads(json.dumps(one)) == dict(one)
+    for again in (copy.deepcopy(one), copy.copy(one), pickle.loads(pickle.dumps(one))):
+        assert (again, dict(again), again.scores) == (one, dict(one), one.scores)
+    document = Document("a").model_copy(update={"metadata": one})
+    assert json.loads(dumps(document))["kwargs"]["metadata"] == dict(one)
+    assert repr(document) == repr(Document("a", metadata=dict(one)))

@@ -6,8 +6,10 @@ import base64
 import io
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
-from langchain_core.messages import ToolMessage, convert_to_openai_messages
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, ToolMessage, convert_to_openai_messages
 from langchain_core.vectorstores import InMemoryVectorStore
 from PIL import Image
 
@@ -17,7 +19,7 @@ from langchain_nemotron_rag import (
     to_content_blocks,
     to_human_message,
 )
-from nemotron_rag.errors import ImageError
+from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.testing import FakeEmbedder
 from support.contracts import make_image
 from support.langchain import data_uri, png
@@ -54,7 +56,7 @@ def test_the_stated_type_is_the_true_one():
     make_image(1, (70, 50)).save(buffer, "JPEG", exif=rotated)
     lying = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     for image in (lying, make_image(1, (50, 70)).convert("RGBA"), make_image(1, (50, 70)).convert("CMYK")):
-        _, block = to_content_blocks([Document("a", metadata={"image": image})])
+        _, block = to_content_blocks([Document("a", metadata={"image": image})], image_format="jpeg")
         assert block["mime_type"] == "image/jpeg"
         assert decoded(block).format == "JPEG"
         assert decoded(block).size == (50, 70), "upright"
@@ -75,7 +77,7 @@ def test_the_message_reads_as_any_provider_wants_it():
     message = to_human_message("Did revenue rise?", [PAGE, NOTE])
     assert [block["type"] for block in message.content_blocks] == ["text", "image", "text", "text"]
     (openai,) = convert_to_openai_messages([message])
-    assert openai["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert openai["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
     assert openai["content"][-1]["text"] == "Did revenue rise?"
 
 
@@ -109,6 +111,81 @@ def test_a_tool_that_finds_nothing_says_so():
     call = {"name": "s", "args": {"query": "q"}, "id": "1", "type": "tool_call"}
     message = create_page_retriever_tool(empty, "s", "d").invoke(call)
     assert [block["text"] for block in message.content_blocks] == ["Nothing was found."]
+
+
+def test_equal_documents_give_equal_messages():
+    one, other = (to_human_message("Did revenue rise?", [PAGE, SCAN, NOTE]) for _ in range(2))
+    assert one == other
+    assert [sorted(block) for block in one.content] == [
+        ["text", "type"],
+        ["base64", "mime_type", "type"],
+        ["text", "type"],
+        ["base64", "mime_type", "type"],
+        ["text", "type"],
+        ["text", "type"],
+    ]
+
+
+def test_a_models_answers_are_cached():
+    asked = []
+
+    class Model(GenericFakeChatModel):
+        def _generate(self, messages, *args, **kwargs):
+            asked.append(messages)
+            return super()._generate(messages, *args, **kwargs)
+
+    model = Model(messages=iter([AIMessage("a"), AIMessage("b")]), cache=InMemoryCache())
+    for _ in range(3):
+        model.invoke([to_human_message("Did revenue rise?", [PAGE])])
+    assert len(asked) == 1
+
+
+def test_what_was_found_twice_is_sent_once():
+    again = PAGE.model_copy(update={"metadata": {**PAGE.metadata, "relevance_score": 0.3}})
+    chunk = Document("A part of it.", metadata=PAGE.metadata)
+    blocks = to_content_blocks([PAGE, again, chunk, NOTE])
+    assert [block.get("text", "image") for block in blocks] == [
+        "[1] report.pdf, page 3\nRevenue rose.",
+        "image",
+        "[3] report.pdf, page 3\nA part of it.",
+        "[4]\nOnly text.",
+    ]
+
+
+def test_images_have_limits():
+    blocks = to_content_blocks([PAGE, SCAN], max_side=35)
+    assert [decoded(block).size for block in blocks if block["type"] == "image"] == [(35, 25), (26, 35)]
+    assert [block["type"] for block in to_content_blocks([PAGE, SCAN], max_images=1)] == ["text", "image", "text"]
+    held = len(base64.b64decode(PAGE.metadata["image"].partition(",")[2]))
+    for image_format in (None, "jpeg", "webp", "png"):
+        _, block = to_content_blocks([PAGE], image_format=image_format)
+        assert len(base64.b64decode(block["base64"])) <= held
+    for wrong in ({"max_side": 0}, {"max_images": -1}, {"max_bytes": "1"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            to_content_blocks([PAGE], **wrong)
+
+
+def test_the_servers_folders_are_not_told():
+    page = Document("a", metadata={"source": "/srv/tenants/ann/report.pdf", "page": 0})
+    assert to_content_blocks([page])[0]["text"] == "[1] report.pdf, page 1\na"
+
+
+def test_what_holds_images_prints_in_a_line(retriever):
+    message = to_human_message("q", [PAGE, SCAN])
+    tool = create_page_retriever_tool(retriever, "search", "d")
+    result = tool.invoke({"name": "search", "args": {"query": "revenue rose"}, "id": "1", "type": "tool_call"})
+    for shown in (repr(message), str(message), message.pretty_repr(), repr(result), result.pretty_repr()):
+        assert len(shown) < 2000, shown[:300]
+
+
+async def test_the_artifact_holds_no_image_a_second_time(retriever):
+    call = {"name": "search", "args": {"query": "revenue rose"}, "id": "1", "type": "tool_call"}
+    tool = create_page_retriever_tool(retriever, "search", "d")
+    for message in (tool.invoke(call), await tool.ainvoke(call)):
+        assert [sorted(document.metadata) for document in message.artifact] == [["page", "source"]]
+        assert message.model_dump_json().count(message.content[1]["base64"]) == 1
+    whole = create_page_retriever_tool(retriever, "search", "d", artifact_images=True).invoke(call)
+    assert whole.artifact[0].metadata["image"] == PAGE.metadata["image"]
 
 
 def test_a_misspelt_option_shows_at_once(retriever):

@@ -299,7 +299,9 @@ class TestFilters:
 
 def test_images_of_found_pages(folder):
     seen = ScriptedReranker([1.0] * 5)
-    (jpeg,) = opened(folder, k=1).invoke("apples")
+    (stored,) = opened(folder, k=1).invoke("apples")
+    assert stored.metadata["image"].startswith("data:image/png;base64,"), "as it is stored"
+    (jpeg,) = opened(folder, k=1, image_format="jpeg").invoke("apples")
     assert jpeg.metadata["image"].startswith("data:image/jpeg;base64,")
     assert jpeg.metadata["mime_type"] == "image/jpeg"
     without = both(opened(folder, include_images=False, reranker=seen), "apples")

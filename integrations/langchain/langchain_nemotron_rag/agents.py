@@ -1,0 +1,104 @@
+"""Images in the results of tools, for chat models that read images in messages of the user alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
+
+from nemotron_rag.errors import InputError
+
+__all__ = ["create_tool_image_middleware", "move_tool_images"]
+
+_IMAGES = ("image", "image_url")
+_MOVED = "(The image is in the user's message that follows.)"
+_INTRODUCED = "Images that the tools returned, in the order of their results:"
+
+
+def move_tool_images(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Messages whose tool results are texts; their images follow in a message of the user.
+
+    OpenAI's Chat Completions and many other models refuse images in tool results, or do not see them. Put this before
+    such a model: ``RunnableLambda(move_tool_images) | model``; in an agent, `create_tool_image_middleware`.
+
+    Args:
+        messages: of a conversation, from any tools; they are not changed.
+
+    Returns:
+        The same messages where there is nothing to move. Equal messages give equal ones.
+
+    Example:
+        >>> found = ToolMessage([{"type": "text", "text": "[1] report.pdf"}, {"type": "image", "url": "u"}],
+        ...                     tool_call_id="1")
+        >>> [(message.type, [block["type"] for block in message.content]) for message in move_tool_images([found])]
+        [('tool', ['text', 'text']), ('human', ['text', 'text', 'image'])]
+    """
+    result: list[BaseMessage] = []
+    waiting: list[str | dict[str, Any]] = []
+    for message in messages:
+        if not isinstance(message, ToolMessage):
+            result += _sent(waiting)
+            waiting = []
+            result.append(message)
+            continue
+        content, images = _split(message.content)
+        result.append(message.model_copy(update={"content": content}) if images else message)
+        waiting += images
+    return result + _sent(waiting)
+
+
+def create_tool_image_middleware() -> Any:
+    """A middleware for LangChain's agents that moves images from tool results into a message of the user.
+
+    ``create_agent(model, tools=[tool], middleware=[create_tool_image_middleware()])``. The agent's state, and so its
+    checkpoints, keep the images where they are, once.
+
+    Returns:
+        A `langchain.agents.middleware.AgentMiddleware`.
+
+    Raises:
+        InputError: langchain 1.x is not installed.
+    """
+    try:
+        middleware = importlib.import_module("langchain.agents.middleware")
+    except ImportError as error:
+        raise InputError(
+            "the middleware is for agents of langchain 1.x; install it with: pip install langchain"
+        ) from error
+
+    def wrap_model_call(self: object, request: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(request.override(messages=move_tool_images(request.messages)))
+
+    async def awrap_model_call(self: object, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        return await handler(request.override(messages=move_tool_images(request.messages)))
+
+    methods = {"wrap_model_call": wrap_model_call, "awrap_model_call": awrap_model_call}
+    return type("ToolImageMiddleware", (middleware.AgentMiddleware,), methods)()
+
+
+def _sent(blocks: Sequence[str | dict[str, Any]]) -> list[BaseMessage]:
+    return [HumanMessage([{"type": "text", "text": _INTRODUCED}, *blocks])] if blocks else []
+
+
+def _split(content: str | Sequence[str | dict[Any, Any]]) -> tuple[Any, list[str | dict[str, Any]]]:
+    """What stays of a tool's result; and what goes, each image below the first line of the text before it."""
+    if isinstance(content, str):
+        return content, []
+    stays: list[Any] = []
+    goes: list[str | dict[str, Any]] = []
+    for block in content:
+        if not isinstance(block, Mapping) or block.get("type") not in _IMAGES:
+            stays.append(block)
+            continue
+        if heading := _text(stays[-1] if stays else "").split("\n", 1)[0]:
+            goes.append({"type": "text", "text": heading})
+        goes.append(dict(block))
+        stays.append({"type": "text", "text": _MOVED})
+    return stays, goes
+
+
+def _text(block: Any) -> str:
+    text = block.get("text") if isinstance(block, Mapping) else block
+    return text if isinstance(text, str) and text != _MOVED else ""
