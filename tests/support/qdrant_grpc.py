@@ -20,6 +20,7 @@ class GrpcServer:
     def __init__(self) -> None:
         self.local = QdrantClient(":memory:")
         self.called: list[tuple[str, int]] = []
+        self.headers: list[dict[str, str]] = []  # of the calls
         self.failures: list[grpc.StatusCode] = []  # of the next calls
         self._server = grpc.server(ThreadPoolExecutor(1), interceptors=[_Watch(self)], options=UNLIMITED)
         add_CollectionsServicer_to_server(_Collections(self.local), self._server)
@@ -40,6 +41,7 @@ class _Watch(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation, details):
         self.server.called.append((details.method.rpartition("/")[2], 0))
+        self.server.headers.append(dict(details.invocation_metadata))
         return continuation(details)
 
 

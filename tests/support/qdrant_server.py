@@ -9,6 +9,8 @@ import httpx
 from pydantic_core import to_jsonable_python
 from qdrant_client import QdrantClient, models
 
+from nemotron_rag.stores.qdrant import opening
+
 DONE = {"operation_id": 0, "status": "completed"}
 
 
@@ -18,6 +20,7 @@ class Server:
     def __init__(self) -> None:
         self.local = QdrantClient(":memory:")
         self.requests: list[tuple[str, str, dict]] = []
+        self.headers: list[dict[str, str]] = []  # of the requests
         self.answers: list[httpx.Response | Exception | None] = []
         self._one_by_one = threading.RLock()  # unlike a server, the embedded client is not safe among threads
 
@@ -25,12 +28,19 @@ class Server:
         transport = httpx.MockTransport(self._answer)
         return QdrantClient(url="http://qdrant.invalid", transport=transport, check_compatibility=False)
 
+    def answer_at_urls(self, monkeypatch) -> None:
+        """Be what our code finds at every url, as `QdrantClient` and the network would."""
+        transport = httpx.MockTransport(self._answer)
+        monkeypatch.setattr(opening, "QdrantClient", lambda **options: QdrantClient(**options, transport=transport))
+        monkeypatch.setattr(opening, "answers_grpc", lambda url: False)
+
     def asked(self, method: str, ending: str) -> list[dict]:
         return [body for verb, path, body in self.requests if verb == method and path.endswith(ending)]
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content or b"{}")
         self.requests.append((request.method, str(request.url), body))
+        self.headers.append(dict(request.headers))
         scripted = self.answers.pop(0) if self.answers else None
         if isinstance(scripted, Exception):
             raise scripted

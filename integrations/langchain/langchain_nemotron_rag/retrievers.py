@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -15,7 +15,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from PIL import Image
-from pydantic import Field
+from pydantic import ConfigDict, Field, PlainValidator, SecretStr
 
 from langchain_nemotron_rag._documents import IMAGE_KEY, FoundMetadata, document_of_page, image_source
 from langchain_nemotron_rag._settings import Component, Unchecked
@@ -32,6 +32,7 @@ from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.stores.page_images import ImageForm
 from nemotron_rag.stores.qdrant import QdrantStore
+from nemotron_rag.stores.server import Connection
 from nemotron_rag.types import Filter, ImageReference
 
 __all__ = ["NemotronPageRetriever"]
@@ -40,6 +41,11 @@ _K = 4  # documents returned, unless the caller says otherwise; LangChain's defa
 _COLLECTION = "pages"
 _SCORES = ("relevance_score", "retrieval_score")
 _log = logging.getLogger("nemotron_rag")
+
+
+def _hidden(value: Any) -> Any:
+    """A key in a wrapper that does not show it; what is no text is refused where the fields are checked together."""
+    return SecretStr(value) if isinstance(value, str) else value
 
 
 class NemotronPageRetriever(Component, BaseRetriever):
@@ -75,6 +81,10 @@ class NemotronPageRetriever(Component, BaseRetriever):
         embedder: of an index by location; None for the one that wrote it.
         mode: of an index: "dense", "multi" or "hybrid"; None for what its model gives. See `PageIndex.search`.
         collection: of an index by location.
+        api_key: of a Qdrant server, for an index by url; None for the environment variable ``QDRANT_API_KEY``. Neither
+            it nor `headers` is in a repr, a dump, a trace or a pickle.
+        headers: sent to such a server with every request.
+        timeout: seconds that one request to such a server may take; None for 60.
         images: where the images of an index by location are stored; see `PageIndex`. With a server, name a folder or
             URL, or None to have none.
         reranker_options: for a reranker that is named, over those that follow; see `nemotron_rag.LoadOptions`.
@@ -97,7 +107,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         [(1, 5.0)]
     """
 
-    model_config = Component.model_config  # over that of BaseRetriever
+    # Over that of BaseRetriever; errors do not show what was given, for it may be a key under a misspelt name.
+    model_config = ConfigDict(**{**Component.model_config, "hide_input_in_errors": True})
 
     index: str | Path | PageIndex | VectorStore
     reranker: Unchecked[str | Path | BaseDocumentCompressor | Reranker | bool | None] = None
@@ -112,6 +123,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
     embedder: Unchecked[str | Path | Embedder | MultiVectorEmbedder | None] = None
     mode: Mode | None = None
     collection: str = _COLLECTION
+    api_key: Annotated[SecretStr | None, PlainValidator(_hidden)] = Field(default=None, repr=False, exclude=True)
+    headers: Unchecked[dict[str, str] | None] = Field(default=None, repr=False, exclude=True)
+    timeout: Unchecked[float | None] = None
     images: Unchecked[Images] = True
     dimensions: Unchecked[int | None] = None
     reranker_options: Unchecked[dict[str, Any] | None] = None
@@ -245,10 +259,12 @@ class NemotronPageRetriever(Component, BaseRetriever):
 
     def _check(self) -> None:
         if isinstance(self.index, str | Path):
-            images_of(self.images, QdrantStore(self.index, collection=self.collection))  # opens nothing
+            connection = self._connection.options
+            images_of(self.images, QdrantStore(self.index, collection=self.collection, **connection))  # opens nothing
         else:
             placed = {"embedder": self.embedder is not None, "images": self.images is not True}
             placed["collection"] = self.collection != _COLLECTION
+            placed |= dict.fromkeys(self._connection.options, True)
             if names := ", ".join(name for name, is_set in placed.items() if is_set):
                 raise InputError(f"{names} belong to an index by location; set them where the index is opened")
         if self.mode is not None and isinstance(self.index, VectorStore):
@@ -333,8 +349,16 @@ class NemotronPageRetriever(Component, BaseRetriever):
         # The reranker for its share of the options; it is loaded elsewhere.
         options["reranker"] = self.reranker if isinstance(self.reranker, str | os.PathLike) else None
         options.update(self._load_options())
-        location = self.index
-        return self._open_once("index", (location, options), lambda: PageIndex(location, create=False, **options))
+        location, connection = self.index, self._connection
+
+        def opened() -> PageIndex:
+            return PageIndex(location, create=False, **options, **connection.options)
+
+        return self._open_once("index", (location, options, connection), opened)
+
+    @property
+    def _connection(self) -> Connection:
+        return Connection(api_key=self.api_key, headers=self.headers, timeout=self.timeout)
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -358,7 +382,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
     def __getstate__(self) -> dict[Any, Any]:
         if isinstance(self.index, PageIndex):
             raise InputError("a retriever over an open PageIndex cannot be pickled; give it the index's location")
-        return super().__getstate__()
+        self._connection.__reduce__()  # refuses headers
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], "api_key": None}}
 
 
 class _Search(NamedTuple):

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, Unpack
 
 import numpy as np
 from langchain_core.documents import Document
@@ -35,6 +35,7 @@ from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.ranking import check_count
 from nemotron_rag.stores.page_images import ImageForm
 from nemotron_rag.stores.qdrant import Filter, ForeignCollection, Identity, Qdrant, QdrantStore, Shape, point_id
+from nemotron_rag.stores.server import ConnectionOptions
 
 __all__ = ["NemotronPageVectorStore"]
 
@@ -72,7 +73,7 @@ class NemotronPageVectorStore(VectorStore):
     Args:
         embedding: of queries and documents.
         location: None for memory, a folder, or the ``http(s)://`` url of a server.
-        client: an open `QdrantClient` instead, for example with an API key; it is never closed here.
+        client: an open `QdrantClient` instead; it is never closed here.
         collection_name: one location may hold several.
         vector_name: of the vector; empty for the unnamed one.
         distance: of a new collection.
@@ -87,9 +88,13 @@ class NemotronPageVectorStore(VectorStore):
         image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from because a document names them.
+        **connection: to a server that is given by its url: ``api_key`` (by default the environment variable
+            ``QDRANT_API_KEY``), ``headers`` and ``timeout``; see `nemotron_rag.stores.server.ConnectionOptions`. No
+            message, repr or pickle shows key or headers.
 
     Raises:
-        InputError: both `location` and `client` are given, or `images` is no place or missing for a server.
+        InputError: both `location` and `client` are given, the url of a server holds credentials, or `images` is no
+            place or missing for a server.
 
     Example:
         >>> from langchain_core.documents import Document
@@ -118,15 +123,16 @@ class NemotronPageVectorStore(VectorStore):
         image_key: str = IMAGE_KEY,
         image_roots: Sequence[str | os.PathLike[str]] = (),
         image_hosts: Sequence[str] = (),
+        **connection: Unpack[ConnectionOptions],
     ) -> None:
         place = None if location in (None, ":memory:") else location
-        beside = QdrantStore(place, client=client, collection=collection_name)  # opens nothing
+        beside = QdrantStore(place, client=client, collection=collection_name, **connection)  # opens nothing
         stored = images_of(images, beside)
         access = ImageAccess(roots=tuple(Path(root) for root in image_roots), hosts=tuple(image_hosts))
         self._embedding = embedding
         self._layout = DocumentLayout(content_payload_key, metadata_payload_key, vector_name)
         self._images = DocumentImages(stored, access=access, image_key=image_key, form=image_form)
-        self._qdrant = Qdrant(place, client=client)
+        self._qdrant = Qdrant(place, client=client, **connection)
         layout = self._layout.layout
         self._new_shape = Shape(vector_name, 0, distance)
         self._collection = ForeignCollection(self._qdrant, collection_name, layout=layout, distance=distance)

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, NodeWithScore
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
@@ -21,6 +21,7 @@ from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.models.load import ModelName
 from nemotron_rag.protocols import Embedder
 from nemotron_rag.stores.qdrant import ForeignCollection, Layout, Qdrant
+from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.types import Passage
 
 __all__ = ["NodeCollection"]
@@ -41,9 +42,11 @@ class NodeCollection:
         collection: its name.
         embedder: a `NemotronEmbedding`, a catalog id, a local folder, or a loaded `Embedder`.
         vector_name: which vector, where a collection has several dense ones.
+        **connection: to a server that is given by its url: ``api_key`` (by default the environment variable
+            ``QDRANT_API_KEY``), ``headers`` and ``timeout``; see `nemotron_rag.stores.server.ConnectionOptions`.
 
     Raises:
-        InputError: not exactly one of `location` and `client` was given.
+        InputError: not exactly one of `location` and `client` was given, or the url of a server holds credentials.
 
     Example:
         >>> from llama_index.core.schema import TextNode
@@ -69,12 +72,13 @@ class NodeCollection:
         client: QdrantClient | None = None,
         async_client: AsyncQdrantClient | None = None,
         vector_name: str | None = None,
+        **connection: Unpack[ConnectionOptions],
     ) -> None:
         if (location is None) == (client is None):
             raise InputError("a NodeCollection needs either a location or a client; pass one of them")
         self._own = not isinstance(embedder, NemotronEmbedding)
         self._embedding = embedder if isinstance(embedder, NemotronEmbedding) else NemotronEmbedding(embedder)
-        qdrant = Qdrant(location, client=client, async_client=async_client)
+        qdrant = Qdrant(location, client=client, async_client=async_client, **connection)
         self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), must_exist=True)
 
     def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:

@@ -50,6 +50,9 @@ def index(
     to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; created if missing.")],
     embedder: options.Embedder = None,
     collection: options.Collection = "pages",
+    api_key: options.ApiKey = None,
+    header: options.Headers = None,
+    timeout: options.Timeout = None,
     pages: options.Pages = None,
     password: options.Password = None,
     ocr: options.OcrMode = "auto",
@@ -77,12 +80,14 @@ def index(
     from nemotron_rag.cli import _index
     from nemotron_rag.index import PageIndex
 
-    if embedder is None and _index.record(to, collection) is None:
+    connection = options.connection(api_key, header, timeout)
+    if embedder is None and _index.record(to, collection, **connection) is None:
         embedder = options.DEFAULT_EMBEDDER
     target = PageIndex(
         to,
         embedder=embedder,
         collection=collection,
+        **connection,
         images=_index.images_argument(images),
         dpi=dpi,
         token_vectors=options.token_vectors(token_pooling, max_rows, token_storage),
@@ -120,6 +125,9 @@ def search(
     prefetch: options.Prefetch = None,
     where: options.Where = None,
     collection: options.Collection = "pages",
+    api_key: options.ApiKey = None,
+    header: options.Headers = None,
+    timeout: options.Timeout = None,
     images: options.Images = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -132,10 +140,11 @@ def search(
     from nemotron_rag.cli import _index
 
     start = time.perf_counter()
+    connection = options.connection(api_key, header, timeout)
     if rerank and reranker is None:
-        name = _index.record_of_existing(location, collection)["name"]
+        name = _index.record_of_existing(location, collection, **connection)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
-    with _index.open_existing(location, collection, images, device=device, dtype=dtype) as source:
+    with _index.open_existing(location, collection, images, connection, device=device, dtype=dtype) as source:
         hits = source.search(
             query,
             k=k,
@@ -201,12 +210,20 @@ app.command()(verify)
 
 
 @app.command()
-def info(location: options.Index, collection: options.Collection = "pages", as_json: options.Json = False) -> int:
+def info(
+    location: options.Index,
+    collection: options.Collection = "pages",
+    api_key: options.ApiKey = None,
+    header: options.Headers = None,
+    timeout: options.Timeout = None,
+    as_json: options.Json = False,
+) -> int:
     """Show the contents of an index and the model that wrote it."""
     from nemotron_rag.cli import _index
 
-    record = _index.record_of_existing(location, collection)
-    with _index.open_existing(location, collection, "none") as source:
+    connection = options.connection(api_key, header, timeout)
+    record = _index.record_of_existing(location, collection, **connection)
+    with _index.open_existing(location, collection, "none", connection) as source:
         facts = {"pages": source.count(), "sources": source.sources(), "record": record}
     if as_json:
         output.show_json(facts)
@@ -220,13 +237,17 @@ def delete(
     location: options.Index,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The document, as `info` names it.")],
     collection: options.Collection = "pages",
+    api_key: options.ApiKey = None,
+    header: options.Headers = None,
+    timeout: options.Timeout = None,
     images: options.Images = None,
     as_json: options.Json = False,
 ) -> int:
     """Remove a document's pages from an index."""
     from nemotron_rag.cli import _index
 
-    with _index.open_existing(location, collection, images) as target:
+    connection = options.connection(api_key, header, timeout)
+    with _index.open_existing(location, collection, images, connection) as target:
         before = target.sources()
         removed = target.delete(source)
         found = removed > 0 or target.sources() != before  # pages shared with another document stay

@@ -11,12 +11,14 @@ import typer
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.token_vectors import Pooling, TokenVectors
+from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.types import TokenStorage as Storage
 
 __all__ = [
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
     "RERANKER_FOR",
+    "ApiKey",
     "Candidates",
     "Collection",
     "Compile",
@@ -26,6 +28,7 @@ __all__ = [
     "Dtype",
     "Embedder",
     "ErrorMode",
+    "Headers",
     "Html",
     "Images",
     "Index",
@@ -41,12 +44,14 @@ __all__ = [
     "Revision",
     "SearchMode",
     "Thumbnail",
+    "Timeout",
     "TokenPooling",
     "TokenStorage",
     "TopN",
     "Where",
     "check_html",
     "check_pages",
+    "connection",
     "parse_filter",
     "token_vectors",
 ]
@@ -60,6 +65,21 @@ RERANKER_FOR = {"starter-embed-vl": "starter-rerank-vl"}  # the model of --reran
 Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index, or URL of a Qdrant server.")]
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="The query.")]
 Collection = Annotated[str, typer.Option(help="Name of the collection in the index.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Of a Qdrant server. Other users of the machine see arguments: better set the environment variable "
+        "QDRANT_API_KEY.",
+    ),
+]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="NAME:VALUE", help="Sent to a Qdrant server with every request; repeatable."),
+]
+Timeout = Annotated[
+    float | None, typer.Option(min=0.001, help="Seconds for one request to a Qdrant server; by default 60.")
+]
 Embedder = Annotated[str | None, typer.Option(help="Catalog id or local folder; by default the index's own model.")]
 Revision = Annotated[str | None, typer.Option(help="Of the model's hub repository, instead of the pinned one.")]
 Dimensions = Annotated[int | None, typer.Option(min=1, help="Shorter vectors (Matryoshka), for models trained for it.")]
@@ -122,6 +142,25 @@ def token_vectors(pooling: Pooling | None, max_rows: int | None, storage: Storag
     if pooling is None and max_rows is None and storage is None:
         return None
     return TokenVectors(pooling=pooling, max_rows=max_rows, storage=storage)
+
+
+def connection(api_key: str | None, headers: Iterable[str] | None, timeout: float | None) -> ConnectionOptions:
+    """Return what was given of how to reach a server."""
+    options: ConnectionOptions = {}
+    if api_key is not None:
+        options["api_key"] = api_key
+    if headers:
+        options["headers"] = dict(map(_header, headers))
+    if timeout is not None:
+        options["timeout"] = timeout
+    return options
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise typer.BadParameter("--header takes NAME:VALUE, such as 'X-Team: search'")  # not shown: it may be secret
+    return name, value
 
 
 def check_pages(pages: str | None) -> None:

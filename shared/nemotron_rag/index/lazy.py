@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import Unpack
+from typing import Unpack, cast
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.models import IndexModels, Rerank
@@ -14,11 +14,12 @@ from nemotron_rag.index.state import Images
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.load import LoadOptions, ModelName, options_of
 from nemotron_rag.protocols import AnyEmbedder
+from nemotron_rag.stores.server import Connection, ConnectionOptions, connection_options
 
 __all__ = ["IndexOptions", "LazyIndex"]
 
 
-class IndexOptions(LoadOptions, total=False):
+class IndexOptions(LoadOptions, ConnectionOptions, total=False):
     """Arguments of `PageIndex` for an index that is given by its location."""
 
     embedder: ModelName | AnyEmbedder | None
@@ -58,7 +59,10 @@ class LazyIndex:
             index.reranker(rerank)
         else:
             _check(index, rerank, options)
-        self._given, self._options = index, options
+        # Apart from the others, for it hides what it holds.
+        self._connection = Connection(**connection_options(options))
+        rest = {name: value for name, value in options.items() if name not in ConnectionOptions.__annotations__}
+        self._given, self._options = index, cast("IndexOptions", rest)
         self._opened: PageIndex | None = None
         self._lock = threading.Lock()
 
@@ -73,7 +77,8 @@ class LazyIndex:
             return self._given
         with self._lock:
             if self._opened is None:
-                self._opened = PageIndex(self._given, create=False, **self._options)
+                options = cast("IndexOptions", {**self._options, **self._connection.options})
+                self._opened = PageIndex(self._given, create=False, **options)
             return self._opened
 
     async def aget(self) -> PageIndex:
@@ -97,6 +102,7 @@ def _check(location: str | os.PathLike[str], rerank: Rerank, options: IndexOptio
     if unknown := [name for name in options if name not in IndexOptions.__annotations__]:
         known = ", ".join(IndexOptions.__annotations__)
         raise InputError(f"{', '.join(unknown)} is no option of an index by location; give one of: {known}")
+    Connection(**connection_options(options)).to(os.fspath(location))
     models = IndexModels(
         os.fspath(location),
         options.get("embedder"),

@@ -23,6 +23,7 @@ from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.types import (
     PAGE_FIELDS,
     AddReport,
@@ -60,6 +61,10 @@ class PageIndex:
             wrote the index.
         reranker: for `search`; a catalog id, a local folder, or a loaded `Reranker`.
         collection: one location may hold several.
+        api_key: of a Qdrant server that is given by its url; None for the environment variable ``QDRANT_API_KEY``. No
+            message, repr or pickle shows it.
+        headers: sent to such a server with every request, and as little shown.
+        timeout: seconds that one request to such a server may take; None for 60.
         images: where page images are stored. True is beside the pages (``<location>/images/<collection>``, or in
             memory); with a server or a `client`, name a folder or URL. None stores none: hits have text only.
         create: False if the index must be there already.
@@ -98,6 +103,9 @@ class PageIndex:
         embedder: ModelName | AnyEmbedder | None = None,
         reranker: ModelName | Reranker | None = None,
         collection: str = "pages",
+        api_key: str | HoldsSecret | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
         images: Images = True,
         create: bool = True,
         dpi: float | None = None,
@@ -106,7 +114,8 @@ class PageIndex:
         reranker_options: LoadOptions | None = None,
         **options: Unpack[LoadOptions],
     ) -> None:
-        opened = _store(location, store=store, client=client, collection=collection)
+        connection = Connection(api_key=api_key, headers=headers, timeout=timeout)
+        opened = _store(location, store=store, client=client, collection=collection, connection=connection)
         try:
             models = IndexModels(str(opened), embedder, reranker, options=options, reranker_options=reranker_options)
             stored_images = images_of(images, opened)
@@ -565,12 +574,15 @@ def _store(
     store: PageStore | None,
     client: QdrantClient | None,
     collection: str,
+    connection: Connection,
 ) -> PageStore:
     if sum(value is not None for value in (location, store, client)) > 1:
         raise InputError("give one of location, store and client; each says where the pages are")
     if store is not None:
+        if connection:
+            raise InputError(f"{', '.join(connection.options)} belong to a location; give them to the store")
         return store
     from nemotron_rag.stores.qdrant import QdrantStore  # noqa: PLC0415  needs the extra `qdrant`; other stores do not
 
     place = None if location is None else os.fspath(location)
-    return QdrantStore(place, client=client, collection=collection)
+    return QdrantStore(place, client=client, collection=collection, **connection.options)

@@ -15,13 +15,14 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.stores.qdrant.failures import FAILURES, advice, is_transient, reason
 from nemotron_rag.stores.qdrant.opening import holds_qdrant, open_client
+from nemotron_rag.stores.server import KEY_VARIABLE, Connection, ConnectionOptions, Secrets, shown_url
 
 __all__ = ["Call", "Calls", "Qdrant"]
 
@@ -69,12 +70,14 @@ class Qdrant:
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a server.
-        client: an open client instead; never closed here. For a server with credentials.
+        client: an open client instead; never closed here.
         async_client: for the ``acall`` of a server; None makes one like `client` for each event loop.
         prefer_grpc: send to a server by gRPC, if it answers at that port.
+        **options: of the connection to a url: ``api_key``, ``headers``, ``timeout``; see `ConnectionOptions`.
 
     Raises:
-        InputError: both `location` and `client` are given, or the location is a url of another kind.
+        InputError: both `location` and `client` are given, the location is a url of another kind or holds
+            credentials, or `options` cannot be used.
 
     Example:
         >>> qdrant = Qdrant()
@@ -89,12 +92,12 @@ class Qdrant:
         client: QdrantClient | None = None,
         async_client: AsyncQdrantClient | None = None,
         prefer_grpc: bool = False,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         if location is not None and client is not None:
             raise InputError("give a location or an open client, not both; a client brings its own location")
         self._location = None if location in (None, ":memory:") else os.fspath(location)
-        if self._location is not None and "://" in self._location and not self._location.startswith(_SCHEMES):
-            raise InputError(f"a location is a folder or an http(s):// url, got {self._location!r}")
+        self._connection = Connection(**options).to(self._location)
         is_folder = self._location is not None and "://" not in self._location
         self._folder = Path(self._location or "").absolute() if is_folder else None  # the working folder may change
         self._given, self._async_given, self._prefer_grpc = client, async_client, prefer_grpc
@@ -129,7 +132,8 @@ class Qdrant:
         if self._given is None:
             return self._location or "memory"
         options = self._given.init_options
-        return str(options.get("path") or options.get("url") or options.get("host") or options.get("location"))
+        place = options.get("path") or options.get("url") or options.get("host") or options.get("location")
+        return shown_url(str(place))
 
     @property
     def client(self) -> QdrantClient:
@@ -236,7 +240,7 @@ class Qdrant:
                 return work(opened.client)
         except FAILURES as error:
             self.check_open()
-            raise StoreError(f"could not {doing} in {self.name}: {reason(error)}; {advice(error)}") from error
+            raise self._failure(doing, error) from self._shown(error)
 
     def close(self) -> None:
         """Let go of the client; later calls raise `ClosedError`. A client that was handed in stays open."""
@@ -258,7 +262,7 @@ class Qdrant:
                 if self._given is not None:
                     self._opened = _Opened.of(self._given)
                 else:
-                    self._opened = _acquire(self._location, self.folder, self._prefer_grpc)
+                    self._opened = _acquire(self._location, self.folder, self._prefer_grpc, self._connection)
                     # Also for those who never close: the client's own __del__ fails noisily at the interpreter's end.
                     self._release = weakref.finalize(self, _release, self._opened)
             return self._opened
@@ -271,6 +275,22 @@ class Qdrant:
         """
         if self._closed:
             raise ClosedError(f"the Qdrant at {self.name} was closed; open it again")
+
+    @property
+    def _secrets(self) -> Secrets:
+        if self._given is None:
+            return self._connection.secrets
+        options = self._given.init_options
+        return Secrets(options.get("api_key"), options.get("headers") or {})
+
+    def _failure(self, doing: str, error: Exception) -> StoreError:
+        return StoreError(self._secrets.hide(f"could not {doing} in {self.name}: {reason(error)}; {advice(error)}"))
+
+    def _shown(self, error: Exception) -> Exception:
+        """The error as a cause that a traceback may show."""
+        if str(error) in self._secrets:
+            return ValueError(f"{type(error).__name__} that quotes the API key or a header; not shown")
+        return error
 
     def _is_unwritten(self) -> bool:
         """Whether it is a folder that no Qdrant has written to yet, and that a read must not make one of."""
@@ -299,19 +319,23 @@ class Qdrant:
         if self.in_memory:
             raise InputError("a Qdrant in memory cannot be pickled; give a folder or a server")
         if self._given is None or self.folder is not None:
-            return _reopen, (self.folder or self._location, self._prefer_grpc)
-        return _reconnect, (self._given.init_options,)
+            return _reopen, (self.folder or self._location, self._prefer_grpc, self._connection)
+        return _reconnect, (_without_secrets(self._given.init_options),)
 
 
-_SCHEMES = ("http://", "https://")
+def _reopen(location: str | os.PathLike[str] | None, prefer_grpc: bool, connection: Connection) -> Qdrant:
+    return Qdrant(location, prefer_grpc=prefer_grpc, **connection.options)
 
 
-def _reopen(location: str | os.PathLike[str] | None, prefer_grpc: bool) -> Qdrant:
-    return Qdrant(location, prefer_grpc=prefer_grpc)
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    """How to connect like a client, less its key, which then comes from the environment; see `Connection`."""
+    if options.get("headers") or options.get("auth_token_provider") or options.get("metadata"):
+        raise InputError("a client with headers or tokens is not pickled; give a url, or make it where it is used")
+    return {name: value for name, value in options.items() if name != "api_key"}
 
 
 def _reconnect(options: dict[str, Any]) -> Qdrant:
-    return Qdrant(client=QdrantClient(**options))
+    return Qdrant(client=QdrantClient(**options, api_key=os.environ.get(KEY_VARIABLE)))
 
 
 @dataclass(slots=True)
@@ -348,9 +372,9 @@ _locks: weakref.WeakKeyDictionary[QdrantClient, tuple[Any, Any]] = weakref.WeakK
 _folders: dict[Path, _Opened] = {}
 
 
-def _acquire(location: str | None, folder: Path | None, prefer_grpc: bool) -> _Opened:
+def _acquire(location: str | None, folder: Path | None, prefer_grpc: bool, connection: Connection) -> _Opened:
     if folder is None:
-        opened = _Opened.of(open_client(location, prefer_grpc=prefer_grpc))
+        opened = _Opened.of(open_client(location, prefer_grpc=prefer_grpc, connection=connection))
         opened.users = 1
         return opened
     place = folder.resolve()

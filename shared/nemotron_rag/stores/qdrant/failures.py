@@ -9,6 +9,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from nemotron_rag.documents.files import one_line
+from nemotron_rag.stores.server import KEY_VARIABLE
 
 __all__ = ["FAILURES", "advice", "is_transient", "reason"]
 
@@ -26,6 +27,7 @@ FAILURES: tuple[type[Exception], ...] = (
 
 _MESSAGE_LENGTH = 300  # characters; servers quote whole requests
 _TRANSIENT_HTTP = (408, 429, 500, 502, 503, 504)
+_DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _TRANSIENT_GRPC = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -58,4 +60,8 @@ def advice(error: Exception) -> str:
     """What to do about it."""
     if isinstance(error, ApiException) and not isinstance(error, UnexpectedResponse):
         return "check that the server runs and its url is right"
+    if isinstance(error, UnexpectedResponse) and error.status_code in (401, 403):
+        return f"check api_key= or the environment variable {KEY_VARIABLE}"
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call) and error.code() in _DENIED:
+        return f"check api_key= or the environment variable {KEY_VARIABLE}"
     return "check the request, and the server's log if there is one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from qdrant_client import QdrantClient
 
 from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.stores.qdrant.failures import reason
+from nemotron_rag.stores.server import Connection, is_url, shown_url
 
 __all__ = ["GRPC_PORT", "answers_grpc", "holds_qdrant", "open_client"]
 
@@ -22,16 +24,18 @@ GRPC_PORT = 6334
 
 _TIMEOUT = 60  # seconds; a write that waits for its acknowledgement takes longer than the client's default of 5
 _GRPC_TIMEOUT = 2.0  # seconds; a port that a firewall swallows never answers
+_NO_OPTIONS = Connection()
 _ANSWERS = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 _log = logging.getLogger("nemotron_rag")
 
 
-def open_client(location: str | None, *, prefer_grpc: bool) -> QdrantClient:
+def open_client(location: str | None, *, prefer_grpc: bool, connection: Connection = _NO_OPTIONS) -> QdrantClient:
     """Open a client.
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a server.
         prefer_grpc: send to a server by gRPC, which takes 4 bytes for a number where JSON takes up to 20.
+        connection: what a server is sent besides.
 
     Raises:
         InputError: the location is a url of another kind.
@@ -39,10 +43,10 @@ def open_client(location: str | None, *, prefer_grpc: bool) -> QdrantClient:
     """
     if location is None:
         return QdrantClient(location=":memory:")
-    if location.startswith(("http://", "https://")):
-        return _connect(location, prefer_grpc)
+    if is_url(location):
+        return _connect(location, prefer_grpc, connection)
     if "://" in location:
-        raise InputError(f"a location is a folder or an http(s):// url, got {location!r}")
+        raise InputError(f"a location is a folder or an http(s):// url, got {shown_url(location)!r}")
     return _open_folder(Path(location))
 
 
@@ -78,12 +82,18 @@ def answers_grpc(url: str, *, port: int = GRPC_PORT) -> bool:
     return bool(state is grpc.ChannelConnectivity.READY)
 
 
-def _connect(url: str, prefer_grpc: bool) -> QdrantClient:
+def _connect(url: str, prefer_grpc: bool, connection: Connection) -> QdrantClient:
     by_grpc = prefer_grpc and answers_grpc(url)
     if prefer_grpc and not by_grpc:
         _log.info("%s does not answer gRPC at port %d; REST is used, which sends vectors more slowly", url, GRPC_PORT)
-    # The version check runs in a thread of its own that can only warn.
-    return QdrantClient(url=url, timeout=_TIMEOUT, check_compatibility=False, prefer_grpc=by_grpc, grpc_port=GRPC_PORT)
+    return QdrantClient(
+        url=url,
+        timeout=math.ceil(connection.timeout or _TIMEOUT),
+        headers=connection.sent(),  # the key too: as an argument the client would warn of it at every http:// url
+        check_compatibility=False,  # it runs in a thread of its own that can only warn
+        prefer_grpc=by_grpc,
+        grpc_port=GRPC_PORT,
+    )
 
 
 def _open_folder(folder: Path) -> QdrantClient:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from qdrant_client import QdrantClient, models
 
@@ -22,6 +22,7 @@ from nemotron_rag.stores.qdrant.layout import BASIS_ID, MAX_POINTS, RECORD_ID, b
 from nemotron_rag.stores.qdrant.search import Search
 from nemotron_rag.stores.qdrant.two_stages import search_in_stages
 from nemotron_rag.stores.qdrant.vectors import check_size, named_vectors, number_count
+from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.types import Filter, IndexedType, PageVectors, StoredPage, TokenStorage, page_uuid
 
 __all__ = ["DEFAULT_PREFETCH", "QdrantStore"]
@@ -45,9 +46,11 @@ class QdrantStore:
         location: None for memory, a folder, or the ``http(s)://`` url of a server. A folder is made by the first write.
         client: an open `qdrant_client.QdrantClient` to use instead; never closed here.
         collection: its name.
+        **options: of the connection to a url: ``api_key``, ``headers``, ``timeout``; see `ConnectionOptions`.
 
     Raises:
-        InputError: both `location` and `client` are given, or the location is a url of another kind.
+        InputError: both `location` and `client` are given, the location is a url of another kind or holds
+            credentials, or `options` cannot be used.
 
     Example:
         >>> import numpy as np
@@ -68,8 +71,9 @@ class QdrantStore:
         *,
         client: QdrantClient | None = None,
         collection: str = "pages",
+        **options: Unpack[ConnectionOptions],
     ) -> None:
-        self._qdrant = Qdrant(location, client=client, prefer_grpc=True)
+        self._qdrant = Qdrant(location, client=client, prefer_grpc=True, **options)
         self._collection = Collection(self._qdrant, collection)
         self._basis = ProjectionBasis(self._collection)
         in_memory = client is None and self._qdrant.in_memory
