@@ -135,7 +135,7 @@ WRONG = [
     ({"prefetch": 20}, "prefetch= is for searches by token vectors"),
     ({"rerank": 3}, "loaded reranker, got int"),
     ({"rerank": "starter-embed-vl"}, "of kind embedder, wanted reranker"),
-    ({"filter": {"year": {}}}, "bounds"),
+    ({"filter": {"year": {}}}, "takes the operators"),
     ({"mode": "sparse"}, "mode must be one of dense, multi, hybrid; got 'sparse'"),
     ({"on_unscored": "first"}, "on_unscored must be one of raise, last, skip"),
     ({"score_threshold": float("nan")}, "score_threshold must be a finite number"),
@@ -190,11 +190,25 @@ def test_pages_that_cannot_be_scored(index, caplog):
         index.search("red apples", rerank=Choosy(), on_unscored="raise")
 
 
+def test_a_wrong_key_is_named_where_it_goes_unnoticed(index, caplog):
+    """A negation finds everything, one of several alternatives nothing, and nobody sees that the key is misspelt."""
+    for filter in ({"yaer": {"ne": 2021}}, {"or": [{"page_number": 1}, {"yaer": 2021}]}, {"not": {"yaer": 2021}}):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+            assert index.search("apples", filter=filter)
+        assert "has the metadata key 'yaer'" in caplog.text
+    caplog.clear()
+    for filter in ({"year": {"ne": 1}}, {"draft": None}, {"draft": {"exists": False}}, {"not": {"source": "b.pdf"}}):
+        assert index.search("apples", filter=filter)
+    assert not caplog.records
+
+
 def test_a_filter_key_that_no_page_has_is_named(index, caplog):
     with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
         assert index.search("apples", filter={"source": "a.pdf", "yaer": 2021}) == []
         assert index.count({"surce": "a.pdf"}) == 0
     assert "has the metadata key 'yaer'" in caplog.text
+    assert "it has id, source, page_number, content_hash, year" in caplog.text
     assert "has the metadata key 'surce'" in caplog.text
     caplog.clear()
     assert index.search("apples", filter={"year": 1999}) == []

@@ -13,6 +13,7 @@ from langchain_nemotron_rag.content import create_page_retriever_tool, to_conten
 from langchain_nemotron_rag.document_loaders import PDFPageLoader, PDFPageParser
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
 from langchain_nemotron_rag.reranking import NemotronRerank
+from langchain_nemotron_rag.self_query import NemotronTranslator
 
 if TYPE_CHECKING:
     from langchain_nemotron_rag.retrievers import NemotronPageRetriever
@@ -23,6 +24,7 @@ __all__ = [
     "NemotronPageRetriever",
     "NemotronPageVectorStore",
     "NemotronRerank",
+    "NemotronTranslator",
     "PDFPageLoader",
     "PDFPageParser",
     "citations_of",

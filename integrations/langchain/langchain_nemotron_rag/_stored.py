@@ -14,6 +14,7 @@ from langchain_nemotron_rag._documents import RENAMED, describe, document_of_pag
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat, load_image
 from nemotron_rag.errors import ImageError, InputError
+from nemotron_rag.stores.filters import rename_keys
 from nemotron_rag.stores.page_images import ImageForm, PageImages, StoredImage, show_images
 from nemotron_rag.stores.qdrant import Layout, from_payload, point_id
 from nemotron_rag.types import Filter, ImageReference, ImageSource, page_uuid
@@ -174,15 +175,13 @@ def with_images(
 
 def page_filter(filter: Filter | None) -> Filter | None:
     """A filter in the words of documents (``page`` from 0, ``page_number`` from 1) in those of an index."""
-    if not isinstance(filter, Mapping):
-        return filter
-    return {_FIELDS.get(key, key): _next(value) if key == "page" else value for key, value in filter.items()}
+    return rename_keys(filter, lambda key, value: (_FIELDS.get(key, key), _next(value) if key == "page" else value))
 
 
 def _next(value: Any) -> Any:
     """Pages counted from 0, counted from 1."""
     if isinstance(value, Mapping):
-        return {bound: _next(page) for bound, page in value.items()}
+        return {operator: _next(page) for operator, page in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_next(page) for page in value]
-    return value + 1 if isinstance(value, int) else value
+    return value + 1 if isinstance(value, int) and not isinstance(value, bool) else value

@@ -15,7 +15,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from llama_index_nemotron_rag.embedding import NemotronEmbedding
-from llama_index_nemotron_rag.filters import Filters, points_filter
+from llama_index_nemotron_rag.filters import Filters, plain_filter
 from llama_index_nemotron_rag.nodes import for_llm, without_image
 from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.models.load import ModelName
@@ -95,13 +95,13 @@ class NodeCollection:
         """
         model, image = self._embedding, query.image
         vector = model.get_query_embedding(query.text) if image is None else model.get_image_embedding(image)
-        return self._nodes(self._points.nearest(vector, k, points_filter(filters)))
+        return self._nodes(self._points.nearest(vector, k, plain_filter(filters)))
 
     async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """`search` for event loops."""
         model, image = self._embedding, query.image
         vector = await (model.aget_query_embedding(query.text) if image is None else model.aget_image_embedding(image))
-        points = await self._points.anearest(vector, k, points_filter(filters))
+        points = await self._points.anearest(vector, k, plain_filter(filters))
         return await asyncio.to_thread(self._nodes, points)
 
     def close(self) -> None:

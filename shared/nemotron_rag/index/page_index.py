@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages
@@ -23,9 +24,10 @@ from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.stores.filters import parse_filter
+from nemotron_rag.stores.filters.nowhere import KeyCheck
 from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.types import (
-    PAGE_FIELDS,
     AddReport,
     Filter,
     Hit,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PageIndex"]
 
+_SAMPLED = 200  # pages whose metadata keys are named where a filter has a wrong one
 _log = logging.getLogger("nemotron_rag")
 
 
@@ -131,6 +134,7 @@ class PageIndex:
             raise
         in_memory = images is True and stored_images is not None and stored_images.root.startswith("memory://")
         self._scratch = stored_images if in_memory else None
+        self._keys = KeyCheck(opened)
 
     def __repr__(self) -> str:
         """``PageIndex(collection 'pages' at ./index, embedder='starter-embed-vl')``."""
@@ -245,8 +249,8 @@ class PageIndex:
             rerank: True for the index's own reranker if it has one, False for none, or the name of one, or a loaded
                 `Reranker`.
             filter: which pages to look at: ``{"source": "a.pdf", "page_number": [1, 2], "year": {"gte": 2020}}`` over
-                id, source, page_number, content_hash and metadata keys (see `nemotron_rag.stores.filters`), or the
-                store's own kind of filter.
+                id, source, page_number, content_hash and metadata keys, with operators, and, or and not (see
+                `nemotron_rag.stores.filters`); or the store's own kind of filter.
             mode: "dense" finds by one vector a page, "multi" by token vectors: projections of them find candidates,
                 and exact MaxSim puts these in order. "hybrid" also finds by the words of the pages' text layers (BM25),
                 and joins the two orders by their ranks. None is what the embedder gives. Where it gives token vectors,
@@ -399,8 +403,7 @@ class PageIndex:
         if source is not None:
             return sum(state.remove_document(name) for name in {os.fspath(source), clean_source(source)})
         found = ids if ids is not None else [stored.page.id for stored in state.store.pages(filter)]
-        if not found:
-            self._warn_of_unknown_keys(filter)
+        self._check_keys(filter, found=bool(found))
         return state.remove(found, source=None)
 
     async def adelete(
@@ -421,8 +424,7 @@ class PageIndex:
         """
         store = self._state.store
         found = store.count(filter) if self._state.exists() else 0
-        if not found:
-            self._warn_of_unknown_keys(filter)
+        self._check_keys(filter, found=bool(found))
         return found
 
     async def acount(self, filter: Filter | None = None) -> int:
@@ -514,8 +516,7 @@ class PageIndex:
             words=request.words(query),
             filter=request.filter,
         )
-        if not found:
-            self._warn_of_unknown_keys(request.filter)
+        self._check_keys(request.filter, found=bool(found))
         return [
             Hit(self._page(stored, request.filter), score=score, retrieval_score=score, rank=rank)
             for rank, (stored, score) in enumerate(found, 1)
@@ -528,15 +529,14 @@ class PageIndex:
         source = next((name for name in stored.sources if name in names), stored.page.source)
         return replace(stored.page, source=source, image=self._state.image_of(stored))
 
-    def _warn_of_unknown_keys(self, filter: Filter | None) -> None:
-        """Say which keys of a filter that found nothing no page has: they may be misspelt."""
-        if not isinstance(filter, Mapping) or not self._state.exists():
+    def _check_keys(self, filter: Filter | None, *, found: bool) -> None:
+        """Say which keys of a filter no page has, where the answer may be wrong for it: they may be misspelt."""
+        if not filter or not isinstance(filter, Mapping) or not self._state.exists():
             return
         store = self._state.store
-        pages = store.count()
-        for key in filter:
-            if key not in (*PAGE_FIELDS, "number") and pages and store.count({key: None}) == pages:
-                _log.warning("no page of %s has the metadata key %r; the filter finds nothing", store, key)
+        for key in self._keys.missing(self._keys.doubtful(parse_filter(filter), found=found), store.count):
+            some = (stored.page.metadata for stored in islice(store.pages(), _SAMPLED))
+            _log.warning("%s", self._keys.message(key, some))
 
 
 def _rank_pages(reranker: Reranker, query: str, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:

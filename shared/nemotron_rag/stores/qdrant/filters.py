@@ -11,12 +11,20 @@ from qdrant_client import models
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.filters import (
     Absent,
+    AllOf,
     AnyOf,
+    Condition,
+    Contains,
     DateRange,
     Equals,
+    Expression,
+    Not,
     NumberRange,
+    Prefix,
     Test,
+    Words,
     check_key,
+    is_whole,
     metadata_steps,
     parse_filter,
 )
@@ -53,12 +61,8 @@ def compile_filter(
         return filter
     if not isinstance(filter, Mapping):
         raise InputError(f"filter must be a dict or a qdrant_client.models.Filter, got {type(filter).__name__}")
-    return models.Filter(
-        must=[
-            _condition(field_path(each.key, fields=fields, metadata=metadata), each.key, each.test)
-            for each in parse_filter(filter)
-        ]
-    )
+    compiled = [_expression(each, fields, metadata) for each in parse_filter(filter)]
+    return models.Filter(must=compiled)
 
 
 def field_path(
@@ -76,27 +80,59 @@ def field_path(
     return ".".join([metadata, *steps] if metadata else steps)
 
 
-def _condition(path: str, key: str, test: Test) -> models.Condition:
+def _expression(expression: Expression, fields: Mapping[str, str] | Collection[str], metadata: str) -> models.Condition:
+    if isinstance(expression, Condition):
+        key = expression.key
+        path = field_path(key, fields=fields, metadata=metadata)
+        # Fields of a page are of one kind each: whole numbers, or texts, of which a source is one of a list.
+        return _condition(path, key, expression.test, is_field=key in fields and isinstance(fields, Mapping))
+    if isinstance(expression, Not):
+        return models.Filter(must_not=[_expression(expression.part, fields, metadata)])
+    parts = [_expression(part, fields, metadata) for part in expression.parts]
+    return models.Filter(must=parts) if isinstance(expression, AllOf) else models.Filter(should=parts)
+
+
+def _condition(path: str, key: str, test: Test, *, is_field: bool) -> models.Condition:
     if isinstance(test, Absent):
         return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
     if isinstance(test, AnyOf):
-        return _any_of(path, key, test.tests)
-    if isinstance(test, Equals) and not isinstance(test.value, float):
-        return models.FieldCondition(key=path, match=models.MatchValue(value=test.value))
+        return _any_of(path, key, test.tests, is_field=is_field)
+    if isinstance(test, Contains):
+        return _contains(path, test.text, is_field=is_field)
+    if isinstance(test, Prefix):
+        return models.FieldCondition(key=path, match=models.MatchPrefix(prefix=test.text))
+    if isinstance(test, Words):
+        return models.FieldCondition(key=path, match=models.MatchText(text=test.text))
+    if isinstance(test, Equals):
+        return _equals(path, test.value, is_field=is_field)
     return models.FieldCondition(key=path, range=_range(key, test))
 
 
-def _any_of(path: str, key: str, tests: Sequence[Test]) -> models.Condition:
+def _equals(path: str, value: Any, *, is_field: bool) -> models.Condition:
+    if isinstance(value, bool | str) or (is_field and isinstance(value, int)) or is_whole(value):
+        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+    # An exact match is of one kind of number, a range of both: 2024 is 2024.0.
+    return models.FieldCondition(key=path, range=models.Range(gte=value, lte=value))
+
+
+def _any_of(path: str, key: str, tests: Sequence[Test], *, is_field: bool) -> models.Condition:
     values: list[Any] = [test.value if isinstance(test, Equals) else None for test in tests]
-    if all(isinstance(value, str) for value in values) or all(type(value) is int for value in values):
+    whole = all(type(value) is int and (is_field or is_whole(value)) for value in values)
+    if whole or all(isinstance(value, str) for value in values):
         return models.FieldCondition(key=path, match=models.MatchAny(any=values))
-    return models.Filter(should=[_condition(path, key, test) for test in tests])
+    return models.Filter(should=[_condition(path, key, test, is_field=is_field) for test in tests])
 
 
-def _range(key: str, test: Equals | NumberRange | DateRange) -> models.Range | models.DatetimeRange:
-    if isinstance(test, Equals):  # of a float: exact match exists for str, int and bool only
-        value: Any = test.value
-        return models.Range(gte=value, lte=value)
+def _contains(path: str, text: str, *, is_field: bool) -> models.Condition:
+    within = models.FieldCondition(key=path, match=models.MatchSubstring(substring=text))
+    if is_field:
+        return within
+    is_no_list = models.IsEmptyCondition(is_empty=models.PayloadField(key=f"{path}[]"))  # nothing in it to be listed
+    element = models.FieldCondition(key=path, match=models.MatchValue(value=text))
+    return models.Filter(should=[element, models.Filter(must=[within, is_no_list])])
+
+
+def _range(key: str, test: NumberRange | DateRange) -> models.Range | models.DatetimeRange:
     bounds: dict[str, Any] = {name: bound for name, bound in test.bounds.items() if bound is not None}
     if isinstance(test, NumberRange):
         return models.Range(**bounds)

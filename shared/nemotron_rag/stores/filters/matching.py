@@ -1,0 +1,127 @@
+"""Conditions applied to a page in plain Python: what they mean, which every store must agree with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from nemotron_rag.stores.filters.conditions import (
+    Absent,
+    AllOf,
+    AnyOf,
+    Condition,
+    Contains,
+    DateRange,
+    Equals,
+    Expression,
+    Not,
+    NumberRange,
+    Prefix,
+    Test,
+    Words,
+    is_whole,
+)
+from nemotron_rag.stores.filters.dates import moment
+from nemotron_rag.types import StoredPage
+
+__all__ = ["matches", "metadata_steps", "words_of"]
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def matches(expressions: Iterable[Expression], page: StoredPage) -> bool:
+    """Whether a stored page meets all of them.
+
+    Example:
+        >>> from nemotron_rag.stores.filters import parse_filter
+        >>> from nemotron_rag.types import Page
+        >>> page = StoredPage.of(Page(id="p1", source="a.pdf", number=3, metadata={"tags": ["x"]}), content_hash="")
+        >>> matches(parse_filter({"page_number": {"lte": 3}, "tags": {"ne": "y"}}), page)
+        True
+    """
+    return all(_is_met(expression, page) for expression in expressions)
+
+
+def metadata_steps(key: str, prefix: str = "metadata") -> list[str]:
+    """The way to a value in nested metadata; the key may begin with the name of the metadata itself."""
+    return (key.removeprefix(f"{prefix}.") if prefix else key).split(".")
+
+
+def words_of(text: str) -> list[str]:
+    """The words that a test of `Words` compares: letters and digits between anything else, in lower case."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def _is_met(expression: Expression, page: StoredPage) -> bool:
+    if isinstance(expression, Condition):
+        test, value = expression.test, _value(page, expression.key)
+        if isinstance(test, Contains) and isinstance(value, list):  # not the tuple of a page's sources, which are texts
+            test = Equals(test.text)
+        return _holds(test, value)
+    if isinstance(expression, Not):
+        return not _is_met(expression.part, page)
+    join = all if isinstance(expression, AllOf) else any
+    return join(_is_met(part, page) for part in expression.parts)
+
+
+def _value(page: StoredPage, key: str) -> Any:
+    fields = {
+        "id": page.page.id,
+        "source": page.sources,
+        "page_number": page.page.number,
+        "number": page.page.number,
+        "content_hash": page.content_hash,
+    }
+    if key in fields:
+        return fields[key]
+    value: Any = page.page.metadata
+    for step in metadata_steps(key):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _holds(test: Test, value: Any) -> bool:
+    if isinstance(test, AnyOf):
+        return any(_holds(each, value) for each in test.tests)
+    values = value if isinstance(value, list | tuple) else [value]
+    if isinstance(test, Absent):
+        return value is None or (values is value and not values)
+    holds = _of_one(test)
+    return any(holds(each) for each in values)
+
+
+def _of_one(test: Test) -> Callable[[Any], bool]:
+    """A test as a function of one element, or of a value that is no list."""
+    if isinstance(test, Equals):
+        return lambda value: _is_equal(value, test.value)
+    if isinstance(test, NumberRange):
+        return lambda value: _is_number(value) and _is_within(value, **test.bounds)
+    if isinstance(test, Contains):
+        return lambda value: isinstance(value, str) and test.text in value
+    if isinstance(test, Prefix):
+        return lambda value: isinstance(value, str) and value.startswith(test.text)
+    if isinstance(test, Words):
+        wanted = set(words_of(test.text))
+        return lambda value: isinstance(value, str) and bool(wanted) and wanted <= set(words_of(value))
+    assert isinstance(test, DateRange)
+    bounds = {name: None if bound is None else moment(bound) for name, bound in test.bounds.items()}
+    return lambda value: isinstance(value, str) and (at := moment(value)) is not None and _is_within(at, **bounds)
+
+
+def _is_equal(value: Any, expected: Any) -> bool:
+    alike = type(value) is type(expected) or (_is_number(value) and _is_number(expected) and not is_whole(expected))
+    return alike and bool(value == expected)
+
+
+def _is_within(value: Any, *, gt: Any, gte: Any, lt: Any, lte: Any) -> bool:
+    return (
+        (gt is None or value > gt)
+        and (gte is None or value >= gte)
+        and (lt is None or value < lt)
+        and (lte is None or value <= lte)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
