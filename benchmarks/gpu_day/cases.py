@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from nemotron_rag import Passage, load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.models.families import Family, find_family
 from nemotron_rag.protocols import FloatArray
+from nemotron_rag.types import Kind, Query
 
 __all__ = ["REFERENCE", "Call", "Case", "all_cases"]
 
@@ -53,7 +54,12 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.family: Family = find_family(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config, calls = (
+            json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("config", "inputs")
+        )
+        self._calls: list[dict[str, Any]] = calls["calls"]
+        kinds: tuple[Kind, ...] = ("reranker",) if "pairs" in self._calls[0] else ()  # files of Qwen3-VL do not tell
+        self.family: Family = find_family(config, *kinds)
 
     @property
     def name(self) -> str:
@@ -72,8 +78,7 @@ class Case:
     @cached_property
     def calls(self) -> list[Call]:
         """Those that need no settings but the checkpoint's own."""
-        calls = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))["calls"]
-        return [self._pairs(call) if "pairs" in call else self._rows(call) for call in calls if _is_plain(call)]
+        return [self._pairs(call) if "pairs" in call else self._rows(call) for call in self._calls if _is_plain(call)]
 
     def _rows(self, call: dict[str, Any]) -> Call:
         is_query = call["name"].startswith("quer")
@@ -93,12 +98,20 @@ class Case:
         pairs = [_as_list(pair) for pair in call["pairs"]]
         as_image = call.get("doc_type") == "image" or self.family.module == "monoqwen2_vl"
         documents = [self._passage("", pair[1]) if as_image else self._passage(*pair[1:]) for pair in pairs]
+        queries = self._queries(call, [pair[0] for pair in pairs])
 
         def run(model: Any) -> FloatArray:
-            rows = zip(pairs, documents, strict=True)
-            return np.concatenate([model.score(pair[0], [document]) for pair, document in rows])
+            rows = zip(queries, documents, strict=True)
+            return np.concatenate([model.score(query, [document]) for query, document in rows])
 
         return Call(call["name"], run, self._expected_scores(call["name"]))
+
+    def _queries(self, call: dict[str, Any], texts: Sequence[str]) -> list[Query]:
+        """Those of a call's pairs: words, images, or both."""
+        if call.get("query_type") == "image":
+            return [self._passage("", image) for image in texts]
+        images = call.get("query_images")
+        return [self._passage(*both) for both in zip(texts, images, strict=True)] if images else list(texts)
 
     def _expected_scores(self, name: str) -> FloatArray:
         if self.family.module == "monoqwen2_vl":
@@ -129,8 +142,8 @@ def all_cases() -> list[Case]:
 
 
 def _is_plain(call: dict[str, Any]) -> bool:
-    other_settings = "processor_overrides" in call or call["name"] == "trunc"
-    return not other_settings and call.get("kind") != "texts_raw" and call.get("query_type") != "image"
+    other_settings = any(key in call for key in ("processor_overrides", "instruction", "kwargs"))
+    return not other_settings and call["name"] != "trunc" and call.get("kind") != "texts_raw"
 
 
 def _as_list(pair: Sequence[Any] | dict[str, Any]) -> Sequence[Any]:

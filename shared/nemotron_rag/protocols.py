@@ -17,8 +17,10 @@ from nemotron_rag.types import (
     FloatArray,
     IndexedType,
     Kind,
+    Modality,
     PageVectors,
     Passage,
+    Query,
     Ranked,
     StoredPage,
     TokenStorage,
@@ -28,10 +30,12 @@ __all__ = [
     "AnyEmbedder",
     "Embedder",
     "FloatArray",
+    "ImageQueries",
     "LocatingEmbedder",
     "MultiVectorEmbedder",
     "PageStore",
     "Reranker",
+    "reads_image_queries",
 ]
 
 
@@ -63,13 +67,16 @@ class Embedder(_Model, Protocol):
     def dimensions(self) -> int:
         """Length of every vector."""
 
-    def embed_queries(self, queries: Sequence[str]) -> FloatArray:
-        """Embed queries: (n, dimensions) float32, each row of length 1."""
+    def embed_queries(self, queries: Sequence[Query]) -> FloatArray:
+        """Embed queries: (n, dimensions) float32, each row of length 1.
+
+        A query is a text. A `Passage` with an image is one too for a model that has `ImageQueries`; others raise.
+        """
 
     def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """Embed texts, images, or both: (n, dimensions) float32, each row of length 1."""
 
-    async def aembed_queries(self, queries: Sequence[str]) -> FloatArray:
+    async def aembed_queries(self, queries: Sequence[Query]) -> FloatArray:
         """The same as `embed_queries`, without blocking the event loop."""
 
     async def aembed_passages(self, passages: Sequence[Passage]) -> FloatArray:
@@ -84,8 +91,8 @@ class MultiVectorEmbedder(_Model, Protocol):
     def dimensions(self) -> int:
         """Length of every token vector."""
 
-    def embed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
-        """Embed queries: one (tokens, dimensions) float32 array each."""
+    def embed_queries(self, queries: Sequence[Query]) -> list[FloatArray]:
+        """Embed queries, as those of `Embedder`: one (tokens, dimensions) float32 array each."""
 
     def embed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
         """Embed passages: one (tokens, dimensions) float32 array each."""
@@ -96,7 +103,7 @@ class MultiVectorEmbedder(_Model, Protocol):
         A model may treat a query token that matches nothing (all similarities negative) as its published code does.
         """
 
-    async def aembed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
+    async def aembed_queries(self, queries: Sequence[Query]) -> list[FloatArray]:
         """The same as `embed_queries`, without blocking the event loop."""
 
     async def aembed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
@@ -124,17 +131,34 @@ class LocatingEmbedder(MultiVectorEmbedder, Protocol):
 class Reranker(_Model, Protocol):
     """A cross-encoder: reads a query and a passage together and scores how well they match; of kind ``reranker``."""
 
-    def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
-        """Raw logits: (n,) float32; higher is more relevant."""
+    def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
+        """Raw logits: (n,) float32; higher is more relevant.
 
-    def rank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+        The query is a text, or for a model that has `ImageQueries` a `Passage` with an image; other models raise.
+        """
+
+    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The passages from best to worst, at most `top_n`; equal scores keep the caller's order."""
 
-    async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """The same as `score`, without blocking the event loop."""
 
-    async def arank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The same as `rank`, without blocking the event loop."""
+
+
+@runtime_checkable
+class ImageQueries(Protocol):
+    """A model of any kind that says what its queries may be."""
+
+    @property
+    def query_modalities(self) -> tuple[Modality, ...]:
+        """``("text",)`` for words alone; with ``image``, a query may be an image, with ``image_text`` both."""
+
+
+def reads_image_queries(model: object) -> bool:
+    """Whether a query of this model may be a `Passage` with an image."""
+    return isinstance(model, ImageQueries) and "image" in model.query_modalities
 
 
 AnyEmbedder: TypeAlias = Embedder | MultiVectorEmbedder

@@ -30,6 +30,7 @@ __all__ = [
     "Page",
     "PageVectors",
     "Passage",
+    "Query",
     "Ranked",
     "StoredPage",
     "TokenStorage",
@@ -135,6 +136,10 @@ class Passage:
         if self.image is None:
             return "text"
         return "image_text" if self.text else "image"
+
+
+Query: TypeAlias = str | Passage
+"""What is asked: words, or an image with or without words, for models whose `query_modalities` have images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -446,6 +446,20 @@ def test_a_real_checkpoint_is_opened_again_from_the_record_alone(tmp_path, monke
         PageIndex(tmp_path, embedder=reference / "embed_vl_open_1", max_input_tiles=6)
 
 
+def test_pages_do_not_depend_on_the_instruction_of_queries(tmp_path, reference):
+    folder = reference / "qwen3vl_embed_open_1"
+    with PageIndex(tmp_path, embedder=folder, device="cpu", instruction="Find the page", max_image_tokens=40) as index:
+        fill(index)
+        first = index.search("red apples", k=3)
+    for options in ({}, {"embedder": folder}):
+        with PageIndex(tmp_path, device="cpu", **options) as index:
+            assert index.search("red apples", k=3)[0].score == pytest.approx(first[0].score, abs=1e-5)
+    with PageIndex(tmp_path, embedder=folder, device="cpu", instruction="Say what this is") as index:
+        assert index.search("red apples", k=3)[0].score != pytest.approx(first[0].score, abs=1e-4)
+    with pytest.raises(IndexMismatchError, match="max_image_tokens=40"):
+        PageIndex(tmp_path, embedder=folder, max_image_tokens=41)
+
+
 def test_a_new_index_needs_an_embedder_and_a_server_a_place_for_images(tmp_path):
     with pytest.raises(InputError, match="embedder="):
         PageIndex(tmp_path)

@@ -297,6 +297,9 @@ class AdapterContract:
         }
         adapter.embedding("llama-nemotron-embed-vl-1b-v2", dimensions=2048, **options)
         adapter.reranker("llama-nemotron-rerank-vl-1b-v2", **options)
+        instructed = {"max_image_tokens": 640, "instruction": "Find the page that answers."}
+        adapter.embedding("Qwen3-VL-Embedding-2B", **instructed)
+        adapter.reranker("Qwen3-VL-Reranker-2B", **instructed)
 
     def test_vectors_are_those_of_the_model_alone(self, adapter):
         embedding = adapter.embedding(FakeEmbedder())

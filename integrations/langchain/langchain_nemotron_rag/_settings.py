@@ -63,6 +63,8 @@ class Component(BaseModel):
     max_input_tiles: Unchecked[int | None] = None
     use_thumbnail: Unchecked[bool | None] = None
     max_length: Unchecked[int | dict[str, int] | None] = None
+    max_image_tokens: Unchecked[int | None] = None
+    instruction: Unchecked[str | None] = None
     compile: Unchecked[bool | None] = None
 
     _opened: _Opened = PrivateAttr(default_factory=_Opened)

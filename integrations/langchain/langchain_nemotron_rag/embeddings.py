@@ -35,7 +35,8 @@ class NemotronEmbeddings(ModelFields, Embeddings):
     Args:
         model: catalog id, hub repository, local folder, or a loaded `nemotron_rag.Embedder`.
         dimensions: shorter vectors (Matryoshka), for models trained for it; None for all.
-        device, dtype, revision, max_input_tiles, use_thumbnail, max_length, compile: see `nemotron_rag.LoadOptions`.
+        device, dtype, revision, max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction, compile: see
+            `nemotron_rag.LoadOptions`.
         image_key: where in the metadata of documents the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from.

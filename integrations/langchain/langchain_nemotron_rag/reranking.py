@@ -48,7 +48,8 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
             "skip" the document, or "raise".
         on_unscored: a document has neither text nor image, or its score is not finite: put it "last", without a
             score, "skip" it, or "raise". With `score_threshold`, "last" leaves it out.
-        device, dtype, revision, max_input_tiles, use_thumbnail, max_length, compile: see `nemotron_rag.LoadOptions`.
+        device, dtype, revision, max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction, compile: see
+            `nemotron_rag.LoadOptions`.
         image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from because a document names them.

@@ -44,6 +44,8 @@ class ModelFields(Component):
     max_input_tiles: int | None = Field(default=None, frozen=True)
     use_thumbnail: bool | None = Field(default=None, frozen=True)
     max_length: int | dict[str, int] | None = Field(default=None, frozen=True)
+    max_image_tokens: int | None = Field(default=None, frozen=True)
+    instruction: str | None = Field(default=None, frozen=True)
     compile: bool | None = Field(default=None, frozen=True)
     identity: dict[str, Any] | None = Field(default=None, frozen=True)
     _model: LazyModel[Any] = PrivateAttr()

@@ -31,6 +31,7 @@ __all__ = [
     "ImageText",
     "encode_image",
     "load_image",
+    "on_white",
     "pixel_hash",
     "read_image_bytes",
     "to_data_uri",
@@ -130,6 +131,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
             return _to_8_bit(image).convert("RGB")
         except ValueError as error:
             raise ImageError(f"expected an image that converts to RGB, got mode {image.mode!r}: {error}") from error
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Convert an image to 8-bit RGB, an RGBA image laid on white; other modes as `to_rgb` does.
+
+    Raises:
+        ImageError: Pillow cannot convert this mode to RGB.
+    """
+    if image.mode != "RGBA":
+        return to_rgb(image)
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, mask=image.getchannel("A"))
+    return page
 
 
 def encode_image(image: Image.Image, image_format: ImageFormat) -> bytes:

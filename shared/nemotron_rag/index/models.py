@@ -21,7 +21,7 @@ Rerank: TypeAlias = bool | ModelName | Reranker
 
 _EMBEDDERS: tuple[Kind, ...] = ("embedder", "multivector_embedder")
 # Options of the embedder that a named reranker follows too, if it has a use for them.
-_COMMON = ("device", "dtype", "max_input_tiles", "use_thumbnail", "compile")
+_COMMON = ("device", "dtype", "max_input_tiles", "use_thumbnail", "max_image_tokens", "compile")
 
 
 class IndexModels:
@@ -170,5 +170,5 @@ class IndexModels:
 
     def _options_of_reranker(self, name: str) -> LoadOptions:
         common: Mapping[str, Any] = self._options
-        shared = {key: common[key] for key in _COMMON if key in common and takes(name, key)}
+        shared = {key: common[key] for key in _COMMON if key in common and takes(name, key, "reranker")}
         return cast("LoadOptions", {**shared, **(self._reranker_options or {})})

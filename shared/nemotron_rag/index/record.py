@@ -18,7 +18,8 @@ __all__ = ["IndexRecord", "compare"]
 
 _FORMAT = 1
 _LENGTH = "max_length_"
-_COMPARED = ("revision", "dimensions", "max_input_tiles", "use_thumbnail")
+_COMPARED = ("revision", "dimensions", "max_input_tiles", "use_thumbnail", "max_image_tokens")
+_OF_QUERIES = ("instruction",)  # what pages are embedded with does not depend on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ class IndexRecord:
     def load_options(self, name: str) -> dict[str, Any]:
         """What the embedder of this record must be loaded with besides `name`."""
         shorter = () if self.token_vectors else ("dimensions",)  # token vectors have one length
-        known = (*shorter, "max_input_tiles", "use_thumbnail")
+        known = (*shorter, "max_input_tiles", "use_thumbnail", "max_image_tokens", *_OF_QUERIES)
         options: dict[str, Any] = {key: self.identity[key] for key in known if key in self.identity}
         lengths = {k.removeprefix(_LENGTH): v for k, v in self.identity.items() if k.startswith(_LENGTH)}
         if lengths:
@@ -159,12 +160,12 @@ class IndexRecord:
             compare(where, has={"revision": self.identity.get("revision")}, given={"revision": wanted})
 
     def check_embedder(self, where: str, embedder: AnyEmbedder) -> None:
-        """Compare everything.
+        """Compare everything that decides the vectors of pages.
 
         Raises:
             IndexMismatchError: the embedder does not compute what the index holds.
         """
-        compare(where, has=self.identity, given=embedder.identity)
+        compare(where, has=_of_pages(self.identity), given=_of_pages(embedder.identity))
 
 
 def compare(where: str, *, has: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -181,6 +182,10 @@ def compare(where: str, *, has: Mapping[str, Any], given: Mapping[str, Any]) -> 
             f"{where} was written with {theirs}, but {ours} was given; "
             "open it with the model and settings that wrote it, or use another collection"
         )
+
+
+def _of_pages(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key not in _OF_QUERIES}
 
 
 def _catalog_row(name: str) -> ModelSpec | None:

@@ -11,10 +11,10 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from nemotron_rag.documents.images import load_image, pixel_hash, to_rgb
+from nemotron_rag.documents.images import load_image, pixel_hash
 from nemotron_rag.errors import ImageError
-from nemotron_rag.protocols import Embedder
-from nemotron_rag.types import FloatArray, Kind, Passage
+from nemotron_rag.protocols import Embedder, ImageQueries
+from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query
 
 __all__ = ["CachedEmbedder", "VectorCache"]
 
@@ -40,7 +40,7 @@ class VectorCache(Protocol):
 class CachedEmbedder:
     """An `Embedder` that computes no vector a second time.
 
-    A query and an equal passage have different keys. An image is known by its RGB pixels, whatever it was read from.
+    A query and an equal passage have different keys. An image is known by its pixels, whatever it was read from.
 
     Args:
         embedder: computes what the cache does not hold. Closing this closes it.
@@ -76,9 +76,18 @@ class CachedEmbedder:
         """Length of every vector."""
         return self._embedder.dimensions
 
-    def embed_queries(self, queries: Sequence[str]) -> FloatArray:
-        """Embed queries: (n, dimensions) float32."""
-        return self._embed([Passage(query) for query in queries], "query")
+    @property
+    def query_modalities(self) -> tuple[Modality, ...]:
+        """Of the embedder."""
+        return self._embedder.query_modalities if isinstance(self._embedder, ImageQueries) else ("text",)
+
+    def embed_queries(self, queries: Sequence[Query]) -> FloatArray:
+        """Embed queries: (n, dimensions) float32.
+
+        Raises:
+            ImageError: an image cannot be read; the message names the query.
+        """
+        return self._embed(_decoded(_as_passages(queries), "query"), "query")
 
     def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """Embed texts, images, or both: (n, dimensions) float32.
@@ -86,15 +95,15 @@ class CachedEmbedder:
         Raises:
             ImageError: an image cannot be read; the message names the passage.
         """
-        return self._embed(_decoded(passages), "passage")
+        return self._embed(_decoded(passages, "passage"), "passage")
 
-    async def aembed_queries(self, queries: Sequence[str]) -> FloatArray:
+    async def aembed_queries(self, queries: Sequence[Query]) -> FloatArray:
         """`embed_queries` for event loops."""
-        return await self._aembed([Passage(query) for query in queries], "query")
+        return await self._aembed(await asyncio.to_thread(_decoded, _as_passages(queries), "query"), "query")
 
     async def aembed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """`embed_passages` for event loops."""
-        return await self._aembed(await asyncio.to_thread(_decoded, passages), "passage")
+        return await self._aembed(await asyncio.to_thread(_decoded, passages, "passage"), "passage")
 
     def close(self) -> None:
         """Close the embedder; the cache stays as it is."""
@@ -105,7 +114,7 @@ class CachedEmbedder:
         found = [self._cache.get(key) for key in keys]
         missing = [passage for passage, vector in zip(passages, found, strict=True) if vector is None]
         if role == "query":
-            computed = self._embedder.embed_queries([passage.text for passage in missing])
+            computed = self._embedder.embed_queries(_as_queries(missing))
         else:
             computed = self._embedder.embed_passages(missing)
         rows, added = _joined(keys, found, computed)
@@ -118,7 +127,7 @@ class CachedEmbedder:
         found = [await self._cache.aget(key) for key in keys]
         missing = [passage for passage, vector in zip(passages, found, strict=True) if vector is None]
         if role == "query":
-            computed = await self._embedder.aembed_queries([passage.text for passage in missing])
+            computed = await self._embedder.aembed_queries(_as_queries(missing))
         else:
             computed = await self._embedder.aembed_passages(missing)
         rows, added = _joined(keys, found, computed)
@@ -134,14 +143,23 @@ class CachedEmbedder:
         return [hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() for content in contents]
 
 
-def _decoded(passages: Sequence[Passage]) -> list[Passage]:
+def _as_passages(queries: Sequence[Query]) -> list[Passage]:
+    return [query if isinstance(query, Passage) else Passage(query) for query in queries]
+
+
+def _as_queries(passages: Sequence[Passage]) -> list[Query]:
+    """The queries that `_as_passages` made passages of."""
+    return [passage.text if passage.image is None else passage for passage in passages]
+
+
+def _decoded(passages: Sequence[Passage], role: _Role) -> list[Passage]:
     """The passages with their images decoded once."""
     decoded = []
     for index, passage in enumerate(passages):
         try:
-            image = None if passage.image is None else to_rgb(load_image(passage.image))
+            image = None if passage.image is None else load_image(passage.image)
         except ImageError as error:
-            raise type(error)(f"passage {index}: {error}") from error
+            raise type(error)(f"{role} {index}: {error}") from error
         decoded.append(replace(passage, image=image))
     return decoded
 

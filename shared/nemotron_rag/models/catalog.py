@@ -24,6 +24,12 @@ _MATRYOSHKA = (384, 512, 768, 1024, 2048)
 _STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
 _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
 
+# Revisions and sizes of the embedders are those that the benchmark mteb pins. The rerankers have the same networks, 8B
+# also an output layer.
+_QWEN_UNREAD = "Not confirmed, for want of the published files: that its tokenizer adds no token of its own"
+_QWEN_EMBED_NOTE = f"reads images as queries too. {_QWEN_UNREAD}; for which sizes besides the full one it was trained"
+_QWEN_RERANK_NOTE = f"no revision on the model hub is confirmed; reads images as queries too. {_QWEN_UNREAD}"
+
 CATALOG: tuple[ModelSpec, ...] = (
     ModelSpec(
         id="llama-nemotron-embed-vl-1b-v2",
@@ -172,6 +178,70 @@ CATALOG: tuple[ModelSpec, ...] = (
         note="made for page images; a text without one goes beyond the published processor",
     ),
     ModelSpec(
+        id="Qwen3-VL-Embedding-2B",
+        repo="Qwen/Qwen3-VL-Embedding-2B",
+        revision="9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda",
+        kind="embedder",
+        family="qwen3_vl_embed",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=2_127_532_032,
+        dimensions=(256, 512, 1024, 2048),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=dict.fromkeys(_VL, 8192),
+        verified=True,
+        note=_QWEN_EMBED_NOTE,
+    ),
+    ModelSpec(
+        id="Qwen3-VL-Embedding-8B",
+        repo="Qwen/Qwen3-VL-Embedding-8B",
+        revision="2c4565515e0f265c6511776e7193b22c0968ddc7",
+        kind="embedder",
+        family="qwen3_vl_embed",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=8_144_793_840,
+        dimensions=(256, 512, 1024, 2048, 4096),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=dict.fromkeys(_VL, 8192),
+        verified=True,
+        note=_QWEN_EMBED_NOTE,
+    ),
+    ModelSpec(
+        id="Qwen3-VL-Reranker-2B",
+        repo=None,
+        revision=None,
+        kind="reranker",
+        family="qwen3_vl_rerank",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=2_127_532_032,
+        dimensions=(),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=dict.fromkeys(_VL, 10240),
+        verified=True,
+        note=f"Qwen/Qwen3-VL-Reranker-2B: {_QWEN_RERANK_NOTE}",
+    ),
+    ModelSpec(
+        id="Qwen3-VL-Reranker-8B",
+        repo=None,
+        revision=None,
+        kind="reranker",
+        family="qwen3_vl_rerank",
+        licence="Apache-2.0",
+        commercial=True,
+        parameters=8_767_123_696,
+        dimensions=(),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=dict.fromkeys(_VL, 10240),
+        verified=True,
+        note=f"Qwen/Qwen3-VL-Reranker-8B: {_QWEN_RERANK_NOTE}",
+    ),
+    ModelSpec(
         id="jina-reranker-m0",
         repo="jinaai/jina-reranker-m0",
         revision="94bfe0aeb2d4dd7978362699cddd5893d4e0adc8",
@@ -185,7 +255,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=None,
         max_length={"image": 10240, "text": 10240},
         verified=True,
-        note="reads one modality: of a passage with image and text the image",
+        note="reads one modality: of a passage with image and text the image; reads images as queries too",
     ),
     ModelSpec(
         id="MonoQwen2-VL-v0.1",

@@ -32,6 +32,7 @@ class Family:
 
 
 _TILES = frozenset({"max_length", "max_input_tiles", "use_thumbnail", "compile"})
+_INSTRUCTED = frozenset({"max_length", "max_image_tokens", "instruction"})
 
 
 # The first match counts: the more specific family of a model_type comes first.
@@ -53,16 +54,20 @@ FAMILIES: tuple[Family, ...] = (
         {"architectures": ["LlamaBidirectionalForSequenceClassification"]},
     ),
     Family("nemotron_colembed_qwen3_vl", "multivector_embedder", "qwen3_vl_nemotron_embed"),
+    Family("qwen3_vl_embed", "embedder", "qwen3_vl", options=_INSTRUCTED | {"dimensions"}),
+    Family("qwen3_vl_rerank", "reranker", "qwen3_vl", options=_INSTRUCTED),
     Family("jina_reranker_m0", "reranker", "qwen2_vl", {"architectures": ["JinaVLForRanking"]}),
     Family("monoqwen2_vl", "reranker", "qwen2_vl", {"architectures": ["Qwen2VLForConditionalGeneration"]}),
 )
 
 
-def find_family(config: Mapping[str, Any]) -> Family:
+def find_family(config: Mapping[str, Any], *kinds: Kind) -> Family:
     """Find the family of a checkpoint.
 
     Args:
         config: contents of its config.json.
+        kinds: that are asked for. They decide between families whose config.json are alike, and only between those;
+            without them it is the first one.
 
     Raises:
         UnknownModelError: no family has that `model_type` and the fields that go with it.
@@ -70,7 +75,10 @@ def find_family(config: Mapping[str, Any]) -> Family:
     for family in FAMILIES:
         identifying = {"model_type": family.model_type, **family.fields}
         if all(config.get(key) == value for key, value in identifying.items()):
-            return family
+            alike = [
+                other for other in FAMILIES if (other.model_type, other.fields) == (family.model_type, family.fields)
+            ]
+            return next((other for other in alike if other.kind in kinds), family)
     known = list(dict.fromkeys(family.model_type for family in FAMILIES))
     model_type = config.get("model_type")
     other = f" with architectures {config.get('architectures')}" if model_type in known else ""

@@ -19,7 +19,7 @@ from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_mode
 from nemotron_rag.models._qwen.tokenizer import Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint, load_tensor
-from nemotron_rag.types import Passage
+from nemotron_rag.types import Modality, Passage
 
 __all__ = ["JinaRerankerM0", "jina_prompt", "load"]
 
@@ -35,7 +35,8 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
     """A `Reranker` over a jina-reranker-m0 checkpoint; `nemotron_rag.load_reranker` makes it.
 
     Its logit is the head's output minus 2.65, the offset of the published code, whose scores from 0 to 1 are the
-    logits' sigmoid. The model reads one modality of a passage: the image if there is one, else the text.
+    logits' sigmoid. The model reads one modality of a passage: the image if there is one, else the text. The same holds
+    for a query, which may be an image too.
 
     Args:
         model: the loaded weights; other objects may share them.
@@ -50,6 +51,8 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
         >>> reranker.score("tornado warning", [Passage("A tornado warning.")]).shape  # doctest: +SKIP
         (1,)
     """
+
+    query_modalities: tuple[Modality, ...] = ("text", "image")
 
     def __init__(
         self,
@@ -79,6 +82,12 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
         }
 
     def _prepare(self, model: QwenModel, query: str, passage: Passage, index: int) -> QwenInput:
+        return self._prepare_with(model, query, passage, index)
+
+    def _read_query(self, model: QwenModel, query: Passage) -> str | Image:
+        return model.image(query, index=None, what="query", pixels=self._pixels) or query.text
+
+    def _prepare_with(self, model: QwenModel, query: str | Image, passage: Passage, index: int) -> QwenInput:
         max_length = self._max_length["text" if passage.image is None else "image"]
         document: str | Image | None = model.image(passage, index=index, pixels=self._pixels)
         if document is None:
@@ -92,11 +101,9 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
         return (logits.squeeze(-1) - _LOGIT_BIAS).numpy()
 
 
-def jina_prompt(query: str, document: str | Image) -> list[Part]:
+def jina_prompt(query: str | Image, document: str | Image) -> list[Part]:
     """Build the published prompt, the document first."""
-    if isinstance(document, str):
-        return [f"**Document**:\n{document}\n**Query**:\n{query}"]
-    return ["**Document**:\n", document, f"\n**Query**:\n{query}"]
+    return ["**Document**:\n", document, "\n**Query**:\n", query]
 
 
 def load(

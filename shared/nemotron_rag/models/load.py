@@ -64,6 +64,10 @@ class LoadOptions(TypedDict, total=False):
         use_thumbnail: add the whole image as one small tile; None for the checkpoint's default.
         max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
             ``query``; None for the model's own. Text is cut; image tokens never are. Of a reranker it counts the query.
+        max_image_tokens: most tokens of an image, for Qwen3-VL-Embedding and -Reranker, which read it at its own aspect
+            ratio; larger ones are shrunk. None for the model's own. Fewer are faster and see less.
+        instruction: for models that take one: what a query is embedded for, or what a reranker judges by; None for the
+            published default. Passages are always embedded with that default.
         compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first images,
             and needs a C++ compiler or Triton. On CUDA, single queries are also replayed from CUDA graphs.
             On a CPU it brings nothing; on a GPU it has not been measured.
@@ -76,6 +80,8 @@ class LoadOptions(TypedDict, total=False):
     max_input_tiles: int | None
     use_thumbnail: bool | None
     max_length: int | Mapping[str, int] | None
+    max_image_tokens: int | None
+    instruction: str | None
     compile: bool | None
 
 
@@ -90,7 +96,7 @@ def load_embedder(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> 
     Args:
         name_or_folder: a catalog id, its hub repository, or a local folder with a ``config.json``.
         **options: see `LoadOptions`: ``device``, ``dtype``, ``revision``, ``dimensions``, ``max_input_tiles``,
-            ``use_thumbnail``, ``max_length``, ``compile``.
+            ``use_thumbnail``, ``max_length``, ``max_image_tokens``, ``instruction``, ``compile``.
 
     Raises:
         UnknownModelError: no such id or folder.
@@ -180,6 +186,8 @@ def load_row(
 def model_kind(name_or_folder: ModelName) -> Kind:
     """Return the kind of a model, without loading it.
 
+    A folder of Qwen3-VL can be an embedder or a reranker, its files are alike; it counts as an embedder here.
+
     Raises:
         UnknownModelError: no such id or folder.
         CheckpointError: the folder's config.json is missing, or of no supported family.
@@ -191,9 +199,9 @@ def model_kind(name_or_folder: ModelName) -> Kind:
     return _find(name_or_folder).family.kind
 
 
-def takes(name_or_folder: ModelName, option: str) -> bool:
-    """Whether an option of `LoadOptions` applies to a model; errors are those of `model_kind`."""
-    return option in ("device", "dtype") or option in _find(name_or_folder).family.options
+def takes(name_or_folder: ModelName, option: str, *kinds: Kind) -> bool:
+    """Whether an option of `LoadOptions` applies to a model of these kinds; errors are those of `model_kind`."""
+    return option in ("device", "dtype") or option in _find(name_or_folder, *kinds).family.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +213,19 @@ class _Found:
     spec: ModelSpec | None
 
 
-def _find(name_or_folder: ModelName) -> _Found:
+def _find(name_or_folder: ModelName, *kinds: Kind) -> _Found:
     name = os.fspath(name_or_folder)
     try:
         spec = catalog.find(name)
     except UnknownModelError:
         if not Path(name).is_dir():
             raise
-        return _Found(name, _family(Path(name)), None)
+        return _Found(name, _family(Path(name), *kinds), None)
     return _Found(spec.id, families.family_of(spec.family), spec)
 
 
 def _checked(name_or_folder: ModelName, kinds: tuple[Kind, ...], options: LoadOptions) -> _Found:
-    found = _find(name_or_folder)
+    found = _find(name_or_folder, *kinds)
     if found.family.kind not in kinds:
         kind, wanted = found.family.kind, " or ".join(kinds)
         raise InputError(f"{found.name} is of kind {kind}, wanted {wanted}; load it with load_{kind}")
@@ -248,7 +256,7 @@ def _check_options(found: _Found, options: LoadOptions) -> None:
 
 
 def _check_values(given: Mapping[str, Any]) -> None:
-    for name in ("dimensions", "max_input_tiles"):
+    for name in ("dimensions", "max_input_tiles", "max_image_tokens"):
         if name in given and not _is_positive(given[name]):
             raise InputError(f"{name} must be a positive integer, got {given[name]!r}")
     devices = given.get("device", "cpu")
@@ -257,6 +265,8 @@ def _check_values(given: Mapping[str, Any]) -> None:
     if given.get("dtype", "float32") not in _DTYPES:
         raise InputError(f"dtype must be one of {', '.join(_DTYPES[:3])}, got {given['dtype']!r}")
     _check_length(given.get("max_length", 1))
+    if not isinstance(given.get("instruction", ""), str):
+        raise InputError(f"instruction must be a str, got {given['instruction']!r}")
 
 
 def _check_length(length: object) -> None:
@@ -305,11 +315,11 @@ def _folder(name_or_folder: ModelName, spec: ModelSpec | None, revision: str | N
     )
 
 
-def _family(folder: Path) -> Family:
+def _family(folder: Path, *kinds: Kind) -> Family:
     """Detect the family of a local checkpoint by its config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return families.find_family(config)
+        return families.find_family(config, *kinds)
     except UnknownModelError as error:
         raise CheckpointError(f"folder {folder} holds {error}") from error
     except (OSError, ValueError, AttributeError) as error:

@@ -16,7 +16,7 @@ from nemotron_rag.models._base.reranker import CrossEncoder
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
 from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.runtime.checkpoint import find_tensor, fingerprint
+from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
 __all__ = ["MonoQwen2VL", "load", "monoqwen_prompt"]
@@ -100,20 +100,8 @@ def load(
     model = load_qwen_model(folder, generation=2, pooling="last", device=device, dtype=dtype)
     return MonoQwen2VL(
         model,
-        direction=_direction(folder, model),
+        direction=model.answer_direction("True", "False"),
         name=name,
         revision=revision or fingerprint(folder),
         max_length=resolve_lengths({"image": model.config.text.max_position_embeddings}, max_length),
     )
-
-
-def _direction(folder: Path, model: QwenModel) -> torch.Tensor:
-    """The output layer's row for ``True`` minus that for ``False``: (hidden,) float32.
-
-    The layer is the embedding table if config.json says so, or if the files have no other: files written by
-    transformers 4.57 do not say so.
-    """
-    words = [model.tokenizer.token_id(word) for word in ("False", "True")]
-    layer = None if model.config.tied else find_tensor(folder, "lm_head.weight")
-    rows = model.embedding_rows(words) if layer is None else layer[words]  # (2, hidden)
-    return rows[1] - rows[0]

@@ -199,29 +199,30 @@ def test_images_of_a_server_must_be_named():
         retriever.retrieve("apples")
 
 
-def test_every_option_of_an_index_reaches_its_embedder(place, monkeypatch):
+_ALWAYS = {"device": "cpu", "dtype": "float32", "revision": "abc", "dimensions": 2048, "max_length": {"text": 100}}
+_OPTIONS = {
+    "llama-nemotron-embed-vl-1b-v2": _ALWAYS | {"max_input_tiles": 2, "use_thumbnail": False, "compile": True},
+    "Qwen3-VL-Embedding-2B": _ALWAYS | {"max_image_tokens": 640, "instruction": "Find it."},
+}
+
+
+def test_options_of_these_models_are_all():
+    assert {name for options in _OPTIONS.values() for name in options} == set(LoadOptions.__annotations__)
+
+
+@pytest.mark.parametrize(("model", "options"), _OPTIONS.items())
+def test_every_option_of_an_index_reaches_its_embedder(place, monkeypatch, model, options):
     seen = []
     monkeypatch.setattr("nemotron_rag.models.lazy.load_model", lambda *_, **options: seen.append(options) or _Fake())
 
     class _Fake(FakeEmbedder):
-        name = "llama-nemotron-embed-vl-1b-v2"
+        name = model
 
-    options = {
-        "device": "cpu",
-        "dtype": "float32",
-        "revision": "abc",
-        "dimensions": 2048,
-        "max_input_tiles": 2,
-        "use_thumbnail": False,
-        "max_length": {"text": 100},
-        "compile": True,
-    }
-    assert set(options) == set(LoadOptions.__annotations__)
     monkeypatch.setattr("nemotron_rag.index.record.IndexRecord.check_name", lambda *_, **__: None)
     monkeypatch.setattr("nemotron_rag.index.record.IndexRecord.check_options", lambda *_: None)
     monkeypatch.setattr("nemotron_rag.index.record.IndexRecord.load_options", lambda *_: {})
     monkeypatch.setattr("nemotron_rag.index.record.IndexRecord.check_embedder", lambda *_: None)
-    with NemotronPageRetriever(place, embedder="llama-nemotron-embed-vl-1b-v2", **options) as retriever:
+    with NemotronPageRetriever(place, embedder=model, **options) as retriever:
         assert retriever.retrieve("red apples")
     assert seen == [options]
 

@@ -18,9 +18,9 @@ from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.late_interaction.maxsim import maxsim
 from nemotron_rag.models._base.packed import PackedModel
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.types import Kind, Passage
+from nemotron_rag.types import Kind, Modality, Passage, Query
 
-__all__ = ["MultiVectorModel", "SingleVectorModel", "check_passage"]
+__all__ = ["MultiVectorModel", "SingleVectorModel", "check_passage", "check_query"]
 
 M = TypeVar("M", bound=PackedModel[Any])
 R = TypeVar("R")
@@ -35,16 +35,21 @@ class _Embedder(ABC, Generic[M, R]):
         dimensions: length of the vectors.
     """
 
+    query_modalities: tuple[Modality, ...] = ("text",)
+
     def __init__(self, model: M, *, name: str, dimensions: int) -> None:
         self._model: M | None = model
         self.name = name
         self.dimensions = dimensions
 
-    def embed_queries(self, queries: Sequence[str]) -> R:
+    def embed_queries(self, queries: Sequence[Query]) -> R:
         """Embed queries, each vector of length 1.
 
         Raises:
-            InputError: an item is not a string.
+            InputError: an item is neither a string nor a passage, or has an image and this model's `query_modalities`
+                have none.
+            ImageError: an image cannot be read; the message names its index.
+            TokenLimitError: an image needs more tokens than max_length.
         """
         model = self._opened(queries)
         return self._finish(model.run(queries, self._checked_query))
@@ -60,7 +65,7 @@ class _Embedder(ABC, Generic[M, R]):
         model = self._opened(passages)
         return self._finish(model.run(passages, self._checked_passage))
 
-    async def aembed_queries(self, queries: Sequence[str]) -> R:
+    async def aembed_queries(self, queries: Sequence[Query]) -> R:
         """Async `embed_queries`."""
         model = self._opened(queries)
         return self._finish(await model.arun(queries, self._checked_query))
@@ -78,6 +83,10 @@ class _Embedder(ABC, Generic[M, R]):
     def _prepare_query(self, model: M, query: str, index: int) -> Any:
         """Build the token sequence of a query."""
 
+    def _prepare_image_query(self, model: M, query: Passage, index: int) -> Any:
+        """Build the token sequence of a query with an image; for models whose `query_modalities` have images."""
+        raise NotImplementedError
+
     @abstractmethod
     def _prepare_passage(self, model: M, passage: Passage, index: int) -> Any:
         """Build the token sequence of a passage."""
@@ -86,9 +95,11 @@ class _Embedder(ABC, Generic[M, R]):
     def _finish(self, rows: list[torch.Tensor]) -> R:
         """Convert the model's rows to the result."""
 
-    def _checked_query(self, query: str, index: int) -> Any:
-        _check_query(query, index)
-        return self._prepare_query(self._opened(), query, index)
+    def _checked_query(self, query: Query, index: int) -> Any:
+        checked = check_query(query, f"query {index}", reader=self.name, modalities=self.query_modalities)
+        if isinstance(checked, str):
+            return self._prepare_query(self._opened(), checked, index)
+        return self._prepare_image_query(self._opened(), checked, index)
 
     def _checked_passage(self, passage: Passage, index: int) -> Any:
         check_passage(passage, index)
@@ -165,7 +176,7 @@ class MultiVectorModel(_Embedder[M, list[FloatArray]]):
         """
         model = self._opened(queries)
         for index, query in enumerate(queries):
-            _check_query(query, index)
+            _check_words(query, f"query {index}")
         return [self._query_spans(model, query, index) for index, query in enumerate(queries)]
 
     def locate_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
@@ -195,9 +206,33 @@ class MultiVectorModel(_Embedder[M, list[FloatArray]]):
         return [row.numpy() for row in rows]
 
 
-def _check_query(query: object, index: int) -> None:
+def check_query(query: Query, what: str, *, reader: str, modalities: Sequence[Modality] = ("text",)) -> Query:
+    """Return a query as a text, if that is all it has.
+
+    Args:
+        query: a text, or a passage.
+        what: it is, for the error message.
+        reader: name of the model, for the error message.
+        modalities: that a query of the model may have.
+
+    Raises:
+        InputError: it is something else, or has an image and the model reads none there.
+    """
+    if not isinstance(query, Passage):
+        _check_words(query, what)
+        return query
+    if query.image is None:
+        return query.text
+    if "image" not in modalities:
+        raise InputError(
+            f"{what} has an image, and {reader} reads words alone as a query; give words, or embed it as a passage"
+        )
+    return query
+
+
+def _check_words(query: object, what: str) -> None:
     if not isinstance(query, str):
-        raise InputError(f"query {index} must be a str, got {type(query).__name__}")
+        raise InputError(f"{what} must be a str, got {type(query).__name__}")
 
 
 def check_passage(passage: Passage, index: int) -> None:

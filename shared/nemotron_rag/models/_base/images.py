@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,14 +21,22 @@ class PassageImage:
     Args:
         source: of a passage.
         keep_mode: keep the image's own mode instead of converting it to RGB.
+        convert: how it is converted to RGB.
 
     Raises:
         ImageError: the image cannot be read; raised by any method, unless the image was decoded before.
     """
 
-    def __init__(self, source: ImageSource, *, keep_mode: bool = False) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        keep_mode: bool = False,
+        convert: Callable[[Image.Image], Image.Image] = to_rgb,
+    ) -> None:
         self._source = source
         self._keep_mode = keep_mode
+        self._convert = convert
         self._image: Image.Image | None = None
         self._data: bytes | None = None
         known = (source.size, source.pixel_hash) if isinstance(source, ImageReference) else (None, None)
@@ -53,13 +63,13 @@ class PassageImage:
 
     def checked(self) -> PassageImage:
         """Return the same image, with size and hash of its pixels: no other image is stored under a wrong hash."""
-        return PassageImage(self.decoded(), keep_mode=self._keep_mode)
+        return PassageImage(self.decoded(), keep_mode=self._keep_mode, convert=self._convert)
 
     def decoded(self) -> Image.Image:
         """Return the image, decoded at the first call."""
         if self._image is None:
             image = load_image(self._source)
-            self._image = image if self._keep_mode else to_rgb(image)
+            self._image = image if self._keep_mode else self._convert(image)
         return self._image
 
     def _values(self) -> bytes:
@@ -69,8 +79,14 @@ class PassageImage:
         return self._data
 
 
-def at_index(error: ImageError, index: int) -> ImageError:
-    """Return the same error with the index of its passage."""
-    named = type(error)(f"passage {index}: {error}")
+def at_index(error: ImageError, index: int | None, *, what: str = "passage") -> ImageError:
+    """Return the same error with the index of its input.
+
+    Args:
+        error: of reading an image.
+        index: in the caller's list; None for the only one.
+        what: the input is.
+    """
+    named = type(error)(f"{what}: {error}" if index is None else f"{what} {index}: {error}")
     named.index = index
     return named

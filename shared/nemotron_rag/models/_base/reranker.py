@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 
 from nemotron_rag.errors import CheckpointError, ClosedError, InputError
-from nemotron_rag.models._base.embedder import check_passage
+from nemotron_rag.models._base.embedder import check_passage, check_query
 from nemotron_rag.models._base.packed import PackedModel
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import load_tensor
-from nemotron_rag.types import Kind, Passage, Ranked
+from nemotron_rag.types import Kind, Modality, Passage, Query, Ranked
 
 __all__ = ["CrossEncoder", "LinearCrossEncoder", "load_head"]
 
@@ -31,23 +32,25 @@ class CrossEncoder(ABC, Generic[M]):
     """
 
     kind: Kind = "reranker"
+    query_modalities: tuple[Modality, ...] = ("text",)
 
     def __init__(self, model: M, *, name: str) -> None:
         self._model: M | None = model
         self.name = name
 
-    def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Raw logits: (n,) float32; higher is more relevant.
 
         Raises:
-            InputError: an item is not a passage, or of a modality that this model does not read.
-            ImageError: an image cannot be read; the message names its index.
+            InputError: an item is not a passage, or of a modality that this model does not read; or the query is
+                neither a string nor a passage that it reads.
+            ImageError: an image cannot be read; the message names its index, or the query.
             TokenLimitError: an image needs more tokens than max_length.
         """
         model, prepare = self._checked(query)
         return self._logits(model.run(passages, prepare))
 
-    def rank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """Rank passages from best to worst, at most `top_n`; equal scores keep the caller's order.
 
         Raises:
@@ -56,12 +59,12 @@ class CrossEncoder(ABC, Generic[M]):
         _check_top_n(top_n)
         return _ranked(self.score(query, passages), passages, top_n)
 
-    async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Async `score`."""
         model, prepare = self._checked(query)
         return self._logits(await model.arun(passages, prepare))
 
-    async def arank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """Async `rank`."""
         _check_top_n(top_n)
         return _ranked(await self.ascore(query, passages), passages, top_n)
@@ -74,17 +77,27 @@ class CrossEncoder(ABC, Generic[M]):
     def _prepare(self, model: M, query: str, passage: Passage, index: int) -> Any:
         """Build the token sequence of a query and a passage."""
 
+    def _read_query(self, model: M, query: Passage) -> Any:
+        """Read a query with an image, once for all passages; for models whose `query_modalities` have images."""
+        raise NotImplementedError
+
+    def _prepare_with(self, model: M, query: Any, passage: Passage, index: int) -> Any:
+        """Build the token sequence of a passage and what `_read_query` gave."""
+        raise NotImplementedError
+
     @abstractmethod
     def _logits(self, rows: list[torch.Tensor]) -> FloatArray:
         """Convert the model's rows to (n,) float32 logits; n may be 0."""
 
-    def _checked(self, query: str) -> tuple[M, Callable[[Passage, int], Any]]:
-        if not isinstance(query, str):
-            raise InputError(f"query must be a str, got {type(query).__name__}")
+    def _checked(self, query: Query) -> tuple[M, Callable[[Passage, int], Any]]:
+        checked = check_query(query, "query", reader=self.name, modalities=self.query_modalities)
+        read = _Once(lambda: self._read_query(self._opened(), cast("Passage", checked)))
 
         def prepare(passage: Passage, index: int) -> Any:
             check_passage(passage, index)
-            return self._prepare(self._opened(), query, passage, index)
+            if isinstance(checked, str):
+                return self._prepare(self._opened(), checked, passage, index)
+            return self._prepare_with(self._opened(), read(), passage, index)
 
         return self._opened(), prepare
 
@@ -92,6 +105,21 @@ class CrossEncoder(ABC, Generic[M]):
         if self._model is None:
             raise ClosedError(f"{self.name} was closed; load it again")
         return self._model
+
+
+class _Once:
+    """The value of a function that threads ask for, computed by the first of them."""
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self._compute = compute
+        self._lock = threading.Lock()
+        self._values: list[Any] = []
+
+    def __call__(self) -> Any:
+        with self._lock:
+            if not self._values:
+                self._values.append(self._compute())
+            return self._values[0]
 
 
 class LinearCrossEncoder(CrossEncoder[M]):

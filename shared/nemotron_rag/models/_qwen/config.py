@@ -59,7 +59,6 @@ class QwenConfig:
         rope_theta: base of the rotary frequencies.
         mrope_section: number of frequencies for time, rows and columns.
         image_token_id: token id of an image token.
-        tied: whether the output layer is the embedding table.
         pixels: how images are prepared.
         processor: all fields of the processor's files.
     """
@@ -70,7 +69,6 @@ class QwenConfig:
     rope_theta: float
     mrope_section: tuple[int, int, int]
     image_token_id: int
-    tied: bool
     pixels: PixelSettings
     processor: Mapping[str, Any]
 
@@ -138,7 +136,6 @@ def _build(config: Mapping[str, Any], processor: Mapping[str, Any], generation: 
         rope_theta=theta,
         mrope_section=section,
         image_token_id=int(config.get("image_token_id", _IMAGE_TOKEN)),
-        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         pixels=read_pixel_settings(processor, vision.to_dict()),
         processor=processor,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -10,7 +10,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image as PILImage
 
+from nemotron_rag.documents.images import to_rgb
 from nemotron_rag.errors import ImageError
 from nemotron_rag.models._base.images import PassageImage, at_index
 from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
@@ -21,6 +23,7 @@ from nemotron_rag.models._qwen.network import load_qwen_stack, mrope_positions
 from nemotron_rag.models._qwen.pixels import PixelSettings, patchify, smart_size
 from nemotron_rag.models._qwen.tokenizer import Image, Part, QwenTokenizer
 from nemotron_rag.runtime.budget import tokens_at_once
+from nemotron_rag.runtime.checkpoint import find_tensor
 from nemotron_rag.runtime.device import staged
 from nemotron_rag.runtime.features import image_features, image_key, vision_features, weights_key
 from nemotron_rag.types import Passage
@@ -72,6 +75,7 @@ class QwenModel(PackedModel[QwenInput]):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
+        self._folder = folder
         self.config = read_qwen_config(folder, generation=generation, causal=pooling == "last")
         self.tokenizer = QwenTokenizer(folder, image_token_id=self.config.image_token_id)
         self._stack = load_qwen_stack(folder, self.config, device=device, dtype=dtype)
@@ -80,17 +84,35 @@ class QwenModel(PackedModel[QwenInput]):
         self._patches_at_once = tokens_at_once(device, token_bytes=self.config.patch_bytes(dtype))
         super().__init__(folder, device=device, token_bytes=token_bytes(self.config.text, dtype))
 
-    def embedding_rows(self, ids: Sequence[int]) -> torch.Tensor:
-        """Return rows of the embedding table: (ids, hidden) float32 on the CPU."""
-        return self._stack.language_model.embed_tokens.weight[list(ids)].float().cpu()
+    def answer_direction(self, yes: str, no: str) -> torch.Tensor:
+        """Return the output layer's row for one word minus that for another: (hidden,) float32 on the CPU.
 
-    def image(self, passage: Passage, *, index: int, pixels: PixelSettings | None = None) -> Image | None:
+        The layer is the embedding table if the files have no other. What config.json says of it does not count: some
+        files say that it is tied and have one of their own, which their publishers use, and others do not say it.
+        """
+        words = [self.tokenizer.token_id(word) for word in (yes, no)]
+        layer = find_tensor(self._folder, "lm_head.weight")
+        table = self._stack.language_model.embed_tokens.weight if layer is None else layer
+        rows: torch.Tensor = table[words].float().cpu()  # (2, hidden)
+        return rows[0] - rows[1]
+
+    def image(
+        self,
+        passage: Passage,
+        *,
+        index: int | None,
+        what: str = "passage",
+        pixels: PixelSettings | None = None,
+        convert: Callable[[PILImage], PILImage] = to_rgb,
+    ) -> Image | None:
         """Read and resize a passage's image; None if it has none.
 
         Args:
             passage: with or without an image.
-            index: of the passage in the caller's list, for error messages.
+            index: of the passage in the caller's list, for error messages; None for the only one.
+            what: it is, for error messages.
             pixels: how to resize it; None for the checkpoint's settings.
+            convert: how it becomes RGB.
 
         Raises:
             ImageError: the image cannot be read or used.
@@ -99,9 +121,9 @@ class QwenModel(PackedModel[QwenInput]):
             return None
         settings = pixels or self.config.pixels
         try:
-            return self._prepare_image(PassageImage(passage.image), settings)
+            return self._prepare_image(PassageImage(passage.image, convert=convert), settings)
         except ImageError as error:
-            raise at_index(error, index) from error
+            raise at_index(error, index, what=what) from error
 
     def _prepare_image(self, image: PassageImage, settings: PixelSettings) -> Image:
         width, height = smart_size(*image.size, settings)
@@ -117,9 +139,25 @@ class QwenModel(PackedModel[QwenInput]):
         sent = torch.from_numpy(image.pixels() if on_device else np.array(resize_image(decoded, (width, height))))
         return Image(grid, key, pixels=staged(sent, self._device))
 
-    def prepare(self, parts: Sequence[Part], *, ending: Sequence[Part] = (), max_length: int, index: int) -> QwenInput:
+    def prepare(
+        self,
+        parts: Sequence[Part],
+        *,
+        ending: Sequence[Part] = (),
+        max_length: int,
+        index: int,
+        what: str = "passage",
+    ) -> QwenInput:
         """Tokenize a prompt and compute its positions; see `QwenTokenizer.encode`."""
-        ids = self.tokenizer.encode(parts, ending=ending, max_length=max_length, index=index)
+        return self._input(
+            self.tokenizer.encode(parts, ending=ending, max_length=max_length, index=index, what=what), parts
+        )
+
+    def prepare_keeping(self, parts: Sequence[Part], *, last: int, max_length: int, index: int) -> QwenInput:
+        """The same for `QwenTokenizer.encode_keeping`."""
+        return self._input(self.tokenizer.encode_keeping(parts, last=last, max_length=max_length, index=index), parts)
+
+    def _input(self, ids: list[int], parts: Sequence[Part]) -> QwenInput:
         images = tuple(part for part in parts if isinstance(part, Image))
         grids = [image.grid for image in images]
         positions = mrope_positions(ids, image_token_id=self.config.image_token_id, grids=grids)

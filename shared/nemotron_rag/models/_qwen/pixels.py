@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from nemotron_rag.errors import ImageError
 
-__all__ = ["PixelSettings", "patchify", "read_pixel_settings", "smart_size"]
+__all__ = ["MAX_IMAGE_TOKENS", "PixelSettings", "patchify", "read_pixel_settings", "smart_size", "within_tokens"]
+
+MAX_IMAGE_TOKENS = 1800
+"""Most tokens of an image in the published code of Qwen3-VL-Embedding and -Reranker."""
+
+_MIN_IMAGE_TOKENS = 4  # the same
 
 _MAX_ASPECT = 200  # the published processors refuse longer images
 
@@ -31,6 +36,7 @@ class PixelSettings:
         max_pixels: larger images are shrunk.
         mean: of the three channels, in units of 0..1.
         std: of the three channels, in units of 0..1.
+        least_side: pixels that a side has before the budget is looked at; 0 as in the published image processors.
     """
 
     patch_size: int
@@ -40,6 +46,7 @@ class PixelSettings:
     max_pixels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    least_side: int = field(default=0, repr=False)  # features of an image of a given size do not depend on it
 
     @property
     def token_side(self) -> int:
@@ -67,6 +74,13 @@ def read_pixel_settings(processor: Mapping[str, Any], vision: Mapping[str, Any])
     )
 
 
+def within_tokens(settings: PixelSettings, most: int) -> PixelSettings:
+    """Return settings with a budget of image tokens, as qwen-vl-utils has it, whatever the checkpoint's files say."""
+    token = settings.token_side**2  # pixels
+    least = min(_MIN_IMAGE_TOKENS, most)
+    return replace(settings, min_pixels=least * token, max_pixels=most * token, least_side=settings.token_side)
+
+
 def smart_size(width: int, height: int, settings: PixelSettings) -> tuple[int, int]:
     """Compute the size that an image is resized to: whole image tokens, its aspect ratio, within the pixel budget.
 
@@ -83,7 +97,7 @@ def smart_size(width: int, height: int, settings: PixelSettings) -> tuple[int, i
             f"expected an image at most {_MAX_ASPECT} times as long as wide, got {width}x{height}; crop it"
         )
     side = settings.token_side
-    sizes = [round(length / side) * side for length in (width, height)]
+    sizes = [max(settings.least_side, round(length / side) * side) for length in (width, height)]
     if sizes[0] * sizes[1] > settings.max_pixels:
         shrink = math.sqrt(height * width / settings.max_pixels)
         sizes = [max(side, math.floor(length / shrink / side) * side) for length in (width, height)]

@@ -1,12 +1,14 @@
 """Tokenize the prompts of Qwen-VL models.
 
 Text from users or documents is plain text: a literal ``<|image_pad|>`` or ``<|im_end|>`` in it is split into
-ordinary tokens. (The published processors read such text as control tokens.)
+ordinary tokens. (The published processors read such text as control tokens.) `QwenTokenizer.as_published` is for a
+query that is embedded alone: it can change nobody's vector but its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -79,6 +81,10 @@ class QwenTokenizer:
             raise CheckpointError(f"cannot read tokenizer.json of checkpoint {folder}: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {
+            token.content: i for i, token in added.items() if token.special and not _of_images(token.content)
+        }
         self._controls = {name: self.token_id(name) for name in _CONTROLS}
         if self._controls[_IMAGE[1]] != image_token_id:
             raise CheckpointError(
@@ -107,14 +113,24 @@ class QwenTokenizer:
         found = self._encode(text)
         return text if len(found) <= max_tokens else _valid(text)[: found.offsets[max_tokens - 1][1]]
 
-    def encode(self, parts: Sequence[Part], *, ending: Sequence[Part], max_length: int, index: int) -> list[int]:
+    def as_published(self, text: str) -> list[Part]:
+        """Split a text as the published tokenizer does: control tokens are control tokens, save those of images."""
+        if not self._special:
+            return [text]
+        pieces = re.split("(" + "|".join(map(re.escape, self._special)) + ")", text)
+        return [self._special.get(piece, piece) for piece in pieces if piece]
+
+    def encode(
+        self, parts: Sequence[Part], *, ending: Sequence[Part], max_length: int, index: int, what: str = "passage"
+    ) -> list[int]:
         """Tokenize a prompt, and cut it on the right to `max_length`.
 
         Args:
             parts: of the prompt.
             ending: last parts, which are never cut.
             max_length: most tokens, images and ending included.
-            index: of the passage in the caller's list, for the error message.
+            index: of the input in the caller's list, for the error message.
+            what: the input is, for the error message.
 
         Raises:
             TokenLimitError: an image does not fit; image tokens are never cut.
@@ -123,15 +139,37 @@ class QwenTokenizer:
         room = max_length - len(last)
         ids: list[int] = []
         needed = 0
-        for part in parts:
+        for part in _joined(parts):
             ids += self._ids(part)
             needed = len(ids) if isinstance(part, Image) else needed
         if needed > room or room < 1:
-            raise TokenLimitError(
-                f"passage {index} needs at least {max(needed, 1) + len(last)} tokens, max_length leaves it "
-                f"{max_length}; raise max_length or give a smaller image"
-            )
+            raise _too_long(f"{what} {index}", max(needed, 1) + len(last), max_length)
         return ids[:room] + last
+
+    def encode_keeping(self, parts: Sequence[Part], *, last: int, max_length: int, index: int) -> list[int]:
+        """Tokenize a prompt, and cut its texts so that `max_length` tokens stand before the last ones.
+
+        Args:
+            parts: of the prompt. Control and image tokens are never cut; of the texts, the last tokens are cut first.
+            last: how many tokens at the end are never cut either.
+            max_length: most tokens before these.
+            index: of the passage in the caller's list, for the error message.
+
+        Raises:
+            TokenLimitError: tokens that are never left out are too many.
+        """
+        ids: list[int] = []
+        is_text: list[bool] = []
+        for part in _joined(parts):
+            found = self._ids(part)
+            ids += found
+            is_text += [isinstance(part, str)] * len(found)
+        left = max_length - is_text[:-last].count(False)  # room for texts
+        if left < 1:
+            raise _too_long(f"passage {index}", max_length - left + 1, max_length)
+        is_text[-last:] = [False] * last
+        rank = np.cumsum(is_text)
+        return [i for i, text, place in zip(ids, is_text, rank.tolist(), strict=True) if not text or place <= left]
 
     def spans(self, parts: Sequence[Part], text: str, *, holder: int, max_length: int) -> NDArray[np.int64]:
         """Return the span of a text that each token of `encode` stands for, in a prompt without an ending.
@@ -164,6 +202,28 @@ class QwenTokenizer:
 
     def _encode(self, text: str) -> Encoding:
         return self._tokenizer.encode(_valid(text), add_special_tokens=False)
+
+
+def _joined(parts: Iterable[Part]) -> list[Part]:
+    """The parts with neighbouring texts put together: they are one for the tokenizer."""
+    joined: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
+
+
+def _of_images(token: str) -> bool:
+    return token.startswith(("<|vision_", "<|image_", "<|video_"))
+
+
+def _too_long(what: str, needed: int, max_length: int) -> TokenLimitError:
+    return TokenLimitError(
+        f"{what} needs at least {needed} tokens, max_length leaves it {max_length}; "
+        "raise max_length or give a smaller image"
+    )
 
 
 def _valid(text: str) -> str:
