@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.types import Kind
 
 T = TypeVar("T")
+_log = logging.getLogger("nemotron_rag")
 
 
 def _own(value: Any) -> Any:
@@ -27,6 +29,28 @@ def _own(value: Any) -> Any:
 
 def _paths(names: Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(Path(name) for name in names)
+
+
+_HOSTED = {
+    "base_url": "the model runs in this process, no server is asked",
+    "api_key": "the model runs in this process, no key is needed",
+    "nvidia_api_key": "the model runs in this process, no key is needed",
+    "default_headers": "the model runs in this process, nothing is sent",
+    "extra_headers": "the model runs in this process, nothing is sent",
+    "usage_telemetry_enabled": "nothing is reported to anybody",
+    "max_batch_size": "batches are cut to what the device has room for",
+    "truncate": "texts are cut at their end; max_length= says where",
+    "model_type": "queries and passages have methods of their own",
+}
+"""Arguments of NVIDIA's hosted classes that mean nothing here, and why."""
+
+
+def without_hosted(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a component without the arguments of NVIDIA's hosted classes, which are named in a log line."""
+    for hosted in _HOSTED.keys() & fields.keys():
+        if (hosted, fields[hosted]) != ("truncate", "END"):  # which is what is done
+            _log.warning("%s has no use for %s: %s; leave it out", name, hosted, _HOSTED[hosted])
+    return {key: value for key, value in fields.items() if key not in _HOSTED}
 
 
 Unchecked = Annotated[T, PlainValidator(_own)]
@@ -134,7 +158,8 @@ class ModelFields(Component):
     """The settings of a component over one model, and that model, loaded at first use.
 
     Components of equal settings share one set of weights. Copies and pickles carry the settings and load again; a model
-    object that was given is shared with copies, and pickled if it can be.
+    object that was given is shared with copies, and pickled if it can be. Arguments of NVIDIA's hosted classes that
+    mean nothing here (``api_key``, ``base_url``, ``max_batch_size``, ...) are left out, with a warning.
     """
 
     model: Any
@@ -144,6 +169,9 @@ class ModelFields(Component):
 
     _kind: ClassVar[Kind]
     _shared = ("model",)
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**without_hosted(type(self).__name__, fields))
 
     def _check(self) -> None:
         LazyModel(self.model, self._kind, **self._load_options())

@@ -96,7 +96,11 @@ class DocumentImages:
         if form == "path" and images is not None and "://" in images.root:
             raise InputError(f"image_form='path' needs images in a local folder, got {images.root!r}; give images=")
         self.image_key, self.images = image_key, images
-        self._access, self._form = access, form
+        self._access, self.form = access, form
+
+    def giving(self, form: ImageForm) -> DocumentImages:
+        """The same, with another form."""
+        return DocumentImages(self.images, access=self._access, image_key=self.image_key, form=form)
 
     def of_documents(self, documents: Sequence[Document]) -> list[NamedImage]:
         """The images of documents, not opened, with what to call them in messages."""
@@ -132,7 +136,7 @@ class DocumentImages:
     def show(self, documents: Sequence[Document], points: Sequence[Point]) -> list[Document]:
         """New documents with the images of their points, in the form that was chosen."""
         stored = [None if self.images is None else self.images.of(from_payload(point.payload)) for point in points]
-        return with_images(list(zip(documents, stored, strict=True)), form=self._form, image_key=self.image_key)
+        return with_images(list(zip(documents, stored, strict=True)), form=self.form, image_key=self.image_key)
 
     def _open(self, name: str, image: ImageSource) -> Image.Image:
         self._place()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -109,28 +109,46 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         return self._results(documents, await self._arank(documents, query, callbacks))
 
     def rerank(
-        self, documents: Sequence[str | Passage | Document], query: str, *, callbacks: Callbacks | None = None
+        self,
+        documents: Sequence[str | Passage | Document | Mapping[str, Any]],
+        query: str,
+        *,
+        top_n: int | None = None,
+        rank_fields: Sequence[str] | None = None,
+        callbacks: Callbacks | None = None,
     ) -> list[dict[str, Any]]:
         """Where the documents stand, without copying them: ``[{"index": 2, "relevance_score": 3.1}, ...]``.
 
         Args:
-            documents: texts, passages (a text, an image, or both) or documents.
+            documents: texts, passages (a text, an image, or both), documents, or dicts.
             query: the query.
+            top_n: instead of the component's.
+            rank_fields: of dicts, whose values are read as one text, line by line; None for ``text``. The image of a
+                dict is under `image_key`.
             callbacks: of the parent run.
 
         Returns:
             From best to worst, at most `top_n`; the score of a document without one is None (see `on_unscored`).
 
         Raises:
-            InputError, ImageError: as `compress_documents`.
+            InputError: as `compress_documents`; or a dict has none of the fields.
+            ImageError: as `compress_documents`.
         """
-        return _entries(self._rank(documents, query, callbacks))
+        ranker = self if top_n is None else self.with_top_n(top_n)
+        return _entries(ranker._rank(self._read(documents, rank_fields), query, callbacks))
 
     async def arerank(
-        self, documents: Sequence[str | Passage | Document], query: str, *, callbacks: Callbacks | None = None
+        self,
+        documents: Sequence[str | Passage | Document | Mapping[str, Any]],
+        query: str,
+        *,
+        top_n: int | None = None,
+        rank_fields: Sequence[str] | None = None,
+        callbacks: Callbacks | None = None,
     ) -> list[dict[str, Any]]:
         """`rerank` for event loops."""
-        return _entries(await self._arank(documents, query, callbacks))
+        ranker = self if top_n is None else self.with_top_n(top_n)
+        return _entries(await ranker._arank(self._read(documents, rank_fields), query, callbacks))
 
     def as_runnable(self) -> Runnable[dict[str, Any], list[Document]]:
         """A step for chains: takes ``{"documents": [...], "query": "..."}``, returns the ranked documents.
@@ -153,6 +171,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
 
     def with_top_n(self, top_n: int | None) -> Self:
         """A copy with another `top_n` that shares the model, and so is closed with this one."""
+        RankingPolicy(top_n=top_n)  # checks it
         copy = self.model_copy(update={"top_n": top_n})
         copy._opened = self._opened
         return copy
@@ -176,6 +195,14 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
             raise InputError(f"query must be a str, got {type(query).__name__}; {self.model_name} ranks by texts")
         if query[:11].lower() == "data:image/":
             raise InputError(f"query must be a text, got the data URI of an image; {self.model_name} ranks by texts")
+
+    def _read(self, items: Sequence[Any], rank_fields: Sequence[str] | None) -> list[Any]:
+        """The same items, with documents in place of dicts."""
+        fields = ["text"] if rank_fields is None else list(rank_fields)
+        return [
+            _document(item, fields, self.image_key, index) if isinstance(item, Mapping) else item
+            for index, item in enumerate(items)
+        ]
 
     def _passage(self, item: object, index: int) -> Passage:
         if isinstance(item, str):
@@ -265,6 +292,14 @@ class _Ranking:
             "skipped": skipped,
             "returned": len(self.places),
         }
+
+
+def _document(item: Mapping[str, Any], fields: Sequence[str], image_key: str, index: int) -> Document:
+    texts = [str(item[field]) for field in fields if item.get(field) is not None]
+    image = item.get(image_key)
+    if not texts and image is None:
+        raise InputError(f"document {index} has none of the fields {', '.join(fields)}; give rank_fields=")
+    return Document("\n".join(texts), metadata={} if image is None else {image_key: image})
 
 
 def _entries(places: Sequence[Place]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -21,6 +21,7 @@ from langchain_nemotron_rag._documents import IMAGE_KEY, FoundMetadata, document
 from langchain_nemotron_rag._settings import Component, Unchecked
 from langchain_nemotron_rag._stored import page_filter, with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
+from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
 from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, PageIndex, Reranker
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat
@@ -54,7 +55,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
     Searches an index made by `nemotron_rag.PageIndex` or ``nemotron-rag index``, with the hits and scores of
     `PageIndex.search`; or any LangChain vector store. Documents have the page's id and text; in their metadata,
     ``source``, ``page`` (from 0), ``page_number`` (from 1), the image as a data URI, ``relevance_score`` (what they are
-    ordered by; not there if the reranker could not score the page) and ``retrieval_score`` (of the vectors). A page
+    ordered by; not there if the reranker could not score the page) and ``retrieval_score`` (of the vectors; of a store
+    that gives distances, its own relevance, so that the largest is the best). A page
     that two queries find gives equal documents, whatever its scores, so that LangChain's retrievers over several
     queries return it once.
 
@@ -75,7 +77,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             `qdrant_client.models.Filter`, or what the vector store takes.
         include_images: False leaves images out of the documents; the reranker sees them all the same.
         image_form: how documents of an index carry images: "data_uri", "path", "reference" or "none"; see
-            `NemotronPageVectorStore`.
+            `NemotronPageVectorStore`, whose own form counts unless one is given here.
         image_format: of data URIs; None for the stored file as it is, which is not decoded.
         image_key: where in the metadata images are.
         embedder: of an index by location; None for the one that wrote it.
@@ -165,14 +167,20 @@ class NemotronPageRetriever(Component, BaseRetriever):
         return await self._arun(await run_in_executor(None, self._by_text, query, **options), run_manager.get_child())
 
     def _run(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
-        found = getattr(search.place, search.method)(search.query, **search.options)
+        try:
+            found = getattr(search.place, search.method)(search.query, **search.options)
+        except NotImplementedError:
+            found = _without_scores(search.scoreless().similarity_search(search.query, **search.options))
         documents: Sequence[Document] = self._documents(found, search.compressor)
         if search.compressor is not None and documents:
             documents = search.compressor.compress_documents(documents, search.query, callbacks)
         return self._shown(documents, self._form, search.returned)
 
     async def _arun(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
-        found = await getattr(search.place, f"a{search.method}")(search.query, **search.options)
+        try:
+            found = await getattr(search.place, f"a{search.method}")(search.query, **search.options)
+        except NotImplementedError:
+            found = _without_scores(await search.scoreless().asimilarity_search(search.query, **search.options))
         documents: Sequence[Document] = await run_in_executor(None, self._documents, found, search.compressor)
         if search.compressor is not None and documents:
             documents = await search.compressor.acompress_documents(documents, search.query, callbacks)
@@ -211,23 +219,32 @@ class NemotronPageRetriever(Component, BaseRetriever):
         return _Search(self._open(), "search_image", image_source(image), options, None, count)
 
     def _of_store(self, method: str, query: Any, k: int, filter: Filter | None, *ranking: Any) -> _Search:
-        if not (hasattr(self.index, method) and hasattr(self.index, f"a{method}")):
-            raise InputError(f"{type(self.index).__name__} has no {method}; use NemotronPageVectorStore or an index")
+        store = cast("VectorStore", self.index)
+        if isinstance(store, NemotronPageVectorStore):  # its own images need no leave to be opened
+            store = store.giving("reference")
+        if not (hasattr(store, method) and hasattr(store, f"a{method}")):
+            raise _cannot(store, method)
         options = {"k": k} if filter is None else {"k": k, "filter": filter}
-        return _Search(cast("VectorStore", self.index), method, query, options, *ranking)
+        return _Search(store, method, query, options, *ranking)
 
     def _documents(
         self, found: Sequence[Hit] | Sequence[tuple[Document, float]], compressor: BaseDocumentCompressor | None
     ) -> list[Document]:
         """What was found as documents, which a compressor can read."""
         if isinstance(self.index, VectorStore):
-            scored = cast("Sequence[tuple[Document, float]]", found)
-            documents = [_with_scores(document, float(score), float(score)) for document, score in scored]
+            documents = self._of_scored(cast("Sequence[tuple[Document, float]]", found))
         else:
             documents = self._of_hits(cast("Sequence[Hit]", found))
         if compressor is None or isinstance(compressor, NemotronRerank):  # which alone reads references
             return documents
         return self._shown(documents, "data_uri", len(documents))
+
+    def _of_scored(self, found: Sequence[tuple[Document, float]]) -> list[Document]:
+        """What a vector store found; distances become similarities, of which the largest is the best."""
+        if not found:
+            return []
+        scores = _similarities(cast("VectorStore", self.index), [float(score) for _, score in found])
+        return [_with_scores(document, score, score) for (document, _), score in zip(found, scores, strict=True)]
 
     def _of_hits(self, hits: Sequence[Hit]) -> list[Document]:
         """Hits as documents; their images are references."""
@@ -241,7 +258,11 @@ class NemotronPageRetriever(Component, BaseRetriever):
 
     @property
     def _form(self) -> ImageForm:
-        return self.image_form if self.include_images else "none"
+        if not self.include_images:
+            return "none"
+        if isinstance(self.index, NemotronPageVectorStore) and "image_form" not in self.model_fields_set:
+            return self.index.image_form
+        return self.image_form
 
     def _shown(self, documents: Sequence[Document], form: ImageForm, returned: int) -> list[Document]:
         """New documents with images in a form; images that a vector store gave as text stay as they are."""
@@ -398,6 +419,24 @@ class _Search(NamedTuple):
     compressor: BaseDocumentCompressor | None
     returned: int
 
+    def scoreless(self) -> VectorStore:
+        """The vector store, whose search for texts has no scores.
+
+        Raises:
+            InputError: it is no search for texts.
+        """
+        if self.method != "similarity_search_with_score" or not isinstance(self.place, VectorStore):
+            raise _cannot(self.place, self.method)
+        return self.place
+
+
+def _cannot(store: object, method: str) -> InputError:
+    return InputError(f"{type(store).__name__} has no {method}; use NemotronPageVectorStore or an index")
+
+
+def _without_scores(documents: Sequence[Document]) -> list[tuple[Document, float]]:
+    return [(document, math.nan) for document in documents]
+
 
 def _with_scores(document: Document, score: float, retrieval_score: float) -> Document:
     """A copy with scores in its metadata; minus infinity stands for none."""
@@ -405,6 +444,24 @@ def _with_scores(document: Document, score: float, retrieval_score: float) -> Do
     metadata = {key: value for key, value in document.metadata.items() if key not in scores}
     known = {key: value for key, value in scores.items() if math.isfinite(value)}
     return document.model_copy(update={"metadata": FoundMetadata({**metadata, **known}, scores)})
+
+
+def _similarities(store: VectorStore, scores: Sequence[float]) -> list[float]:
+    """The scores of what a store found, best first, so that the largest is the best: of distances the relevance."""
+    relevance = _relevance_of(store)
+    if scores[0] > scores[-1]:
+        return list(scores)
+    if scores[0] == scores[-1] and not (relevance is not None and relevance(1.0) < relevance(0.0)):
+        return list(scores)
+    turned = [] if relevance is None else [relevance(score) for score in scores]
+    return turned if turned and turned == sorted(turned, reverse=True) else [1 - score for score in scores]
+
+
+def _relevance_of(store: VectorStore) -> Callable[[float], float] | None:
+    try:
+        return store._select_relevance_score_fn()
+    except (NotImplementedError, ValueError):  # it has none, or none for its measure
+        return None
 
 
 def _name_of(model: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias, Unpack
 
@@ -139,6 +140,17 @@ class NemotronPageVectorStore(VectorStore):
         if images is True and stored is not None and self._qdrant.in_memory:
             weakref.finalize(self._qdrant, stored.clear)
 
+    def giving(self, image_form: ImageForm) -> Self:
+        """The same store, whose documents carry images in another form; the two share the connection."""
+        other = copy.copy(self)
+        other._images = self._images.giving(image_form)
+        return other
+
+    @property
+    def image_form(self) -> ImageForm:
+        """How found documents carry images."""
+        return self._images.form
+
     def __repr__(self) -> str:
         """``NemotronPageVectorStore(collection 'documents' at ./store, embedding='starter-embed-vl')``."""
         embedding = self._embedding
@@ -175,9 +187,8 @@ class NemotronPageVectorStore(VectorStore):
         store = cls(embedding, collection_name=collection_name, **options)
         try:
             if store._collection.shape() is None:
-                raise InputError(
-                    f"there is no {store._collection}; check its name and location, or make it by adding to it"
-                )
+                missing = store._collection.missing()
+                raise InputError(f"there is no {missing}; check its name and location, or make it by adding to it")
         except BaseException:
             store.close()
             raise
@@ -264,13 +275,15 @@ class NemotronPageVectorStore(VectorStore):
             True: they are gone.
 
         Raises:
-            InputError: both `ids` and `filter` were given.
+            InputError: both `ids` and `filter` were given, or a filter that is empty.
             StoreError: a write was not acknowledged.
         """
         if isinstance(ids, str):
             raise InputError("delete wants ids as a list, got a single str; put it into a list")
         if ids is not None and filter is not None:
             raise InputError("delete wants ids or filter=, got both")
+        if isinstance(filter, Mapping) and not filter:
+            raise InputError("delete got an empty filter, which all documents match; to remove all, call delete()")
         points = self._collection.ids_matching(filter) if ids is None else [point_id(id) for id in ids]
         self._collection.delete(points)
         self._images.delete(points)

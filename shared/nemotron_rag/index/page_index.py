@@ -123,8 +123,10 @@ class PageIndex:
             models = IndexModels(str(opened), embedder, reranker, options=options, reranker_options=reranker_options)
             stored_images = images_of(images, opened)
             if not create and not opened.exists():
+                named = opened.missing() if hasattr(opened, "missing") else opened
                 raise InputError(
-                    f"there is no index: {opened}; make one with PageIndex(...).add or `nemotron-rag index`"
+                    f"there is no index: {named}; make one with PageIndex(...).add or `nemotron-rag index`, or give "
+                    "another collection; what a framework's vector store wrote is searched through that store"
                 )
             self._state = IndexState(
                 opened, stored_images, models, dpi=dpi, max_pixels=max_pixels, tokens=token_vectors

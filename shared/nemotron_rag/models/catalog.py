@@ -5,10 +5,13 @@ Sources: the model cards and configuration files of the named repositories at th
 
 from __future__ import annotations
 
-from nemotron_rag.errors import UnknownModelError
-from nemotron_rag.types import Modality, ModelSpec
+import difflib
+from collections.abc import Mapping, Sequence
 
-__all__ = ["CATALOG", "find"]
+from nemotron_rag.errors import UnknownModelError
+from nemotron_rag.types import Kind, Modality, ModelSpec
+
+__all__ = ["CATALOG", "OLDER_NAMES", "SUCCESSORS", "find"]
 
 _VL: tuple[Modality, ...] = ("text", "image", "image_text")
 # The card's settings for llama-nemotron-embed-vl-1b-v2 and llama-nemotron-rerank-vl-1b-v2.
@@ -123,7 +126,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=None,
         max_length=_TEXT_LENGTHS,
         verified=True,
-        note="llama-3.2-nv-rerankqa-1b-v2 is its earlier name; a local folder of that loads too",
+        note="llama-3.2-nv-rerankqa-1b-v2 is its earlier name, and loads it too",
     ),
     ModelSpec(
         id="llama-nemotron-colembed-vl-3b-v2",
@@ -328,17 +331,56 @@ CATALOG: tuple[ModelSpec, ...] = (
 )
 
 
-def find(name: str) -> ModelSpec:
-    """Look a model up by its exact catalog id or hub repository.
+OLDER_NAMES: Mapping[str, str] = {
+    "llama-3.2-nv-rerankqa-1b-v2": "llama-nemotron-rerank-1b-v2",
+}
+"""Names under which the same weights were known before -> their rows."""
+
+SUCCESSORS: Mapping[str, str] = {
+    "NV-Embed-QA": "llama-nemotron-embed-1b-v2",
+    "nv-embedqa-e5-v5": "llama-nemotron-embed-1b-v2",
+    "nv-embedqa-mistral-7b-v2": "llama-nemotron-embed-1b-v2",
+    "nv-embed-v1": "llama-nemotron-embed-1b-v2",
+    "llama-3.2-nv-embedqa-1b-v1": "llama-nemotron-embed-1b-v2",
+    "llama-3.2-nemoretriever-300m-embed-v1": "llama-nemotron-embed-1b-v2",
+    "llama-3.2-nemoretriever-300m-embed-v2": "llama-nemotron-embed-1b-v2",
+    "nv-rerank-qa-mistral-4b:1": "llama-nemotron-rerank-1b-v2",
+    "nv-rerankqa-mistral-4b-v3": "llama-nemotron-rerank-1b-v2",
+    "llama-3.2-nv-rerankqa-1b-v1": "llama-nemotron-rerank-1b-v2",
+    "llama-3.2-nemoretriever-500m-rerank-v2": "llama-nemotron-rerank-1b-v2",
+    "llama-nemoretriever-colembed-1b-v1": "llama-nemotron-colembed-vl-3b-v2",
+    "llama-nemoretriever-colembed-3b-v1": "llama-nemotron-colembed-vl-3b-v2",
+}
+"""Models of NVIDIA's services and hub that are not supported -> the row that takes their place, with other weights."""
+
+_OWNER = "nvidia/"
+
+
+def find(name: str, *kinds: Kind) -> ModelSpec:
+    """Look a model up by its exact catalog id, hub repository, or an older name of the same weights.
 
     Args:
-        name: for example ``llama-nemotron-embed-vl-1b-v2`` or ``nvidia/llama-nemotron-embed-vl-1b-v2``.
+        name: for example ``llama-nemotron-embed-vl-1b-v2`` or ``nvidia/llama-nemotron-embed-vl-1b-v2``, as NVIDIA's
+            services call it too.
+        kinds: what the message of the error may offer; all if none is given.
 
     Raises:
-        UnknownModelError: no row has that name; the message lists the known ones.
+        UnknownModelError: no row has that name; the message names what takes its place, or the nearest ones.
     """
+    short = name.removeprefix(_OWNER)
     for spec in CATALOG:
-        if name in (spec.id, spec.repo):
+        if name in (spec.id, spec.repo) or (OLDER_NAMES.get(short, short) == spec.id and not spec.starter):
             return spec
-    known = ", ".join(spec.id for spec in CATALOG)
-    raise UnknownModelError(f"no model named {name!r}; give a local folder with a config.json, or one of: {known}")
+    raise UnknownModelError(f"no model named {name!r}; {_advice(short, kinds)}")
+
+
+def _advice(short: str, kinds: Sequence[Kind]) -> str:
+    """What to give instead of a name that is not known."""
+    successor = SUCCESSORS.get(short)
+    if successor is not None:
+        return f"it is not supported, {successor} takes its place; vectors of the two cannot be compared"
+    offered = [spec.id for spec in CATALOG if not kinds or spec.kind in kinds]
+    near = difflib.get_close_matches(short.lower(), offered, n=3, cutoff=0.5)
+    if near:
+        return f"the nearest: {', '.join(near)}; or give a local folder with a config.json"
+    return f"give a local folder with a config.json, or one of: {', '.join(offered)}"

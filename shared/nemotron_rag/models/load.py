@@ -216,7 +216,7 @@ class _Found:
 def _find(name_or_folder: ModelName, *kinds: Kind) -> _Found:
     name = os.fspath(name_or_folder)
     try:
-        spec = catalog.find(name)
+        spec = catalog.find(name, *kinds)
     except UnknownModelError:
         if not Path(name).is_dir():
             raise
@@ -228,7 +228,10 @@ def _checked(name_or_folder: ModelName, kinds: tuple[Kind, ...], options: LoadOp
     found = _find(name_or_folder, *kinds)
     if found.family.kind not in kinds:
         kind, wanted = found.family.kind, " or ".join(kinds)
-        raise InputError(f"{found.name} is of kind {kind}, wanted {wanted}; load it with load_{kind}")
+        instead = f"load it with load_{kind}"
+        if kind == "multivector_embedder":
+            instead += f", or make an index with PageIndex(embedder={found.name!r}), which the retrievers search"
+        raise InputError(f"{found.name} is of kind {kind}, wanted {wanted}; {instead}")
     _check_options(found, options)
     if found.spec and found.spec.starter:
         _import_starters()

@@ -59,7 +59,10 @@ class Collection:
         if record is None and not (self._shape() is not None and self._is_empty()):
             record = self._stored_record()  # another thread or process may have written it, and pages, just now
             if record is None:
-                raise StoreError(f"{self} has no record of nemotron-rag and is not touched; give another collection")
+                raise StoreError(
+                    f"{self} has no record of nemotron-rag as an index of pages and is not touched; give another "
+                    "collection, or search it through what wrote it: a vector store, or a NodeCollection of LlamaIndex"
+                )
         return record  # None for an empty one: ours, interrupted between its making and that of its record
 
     def create(self, *, dimensions: int, record: Mapping[str, Any], token_storage: TokenStorage | None) -> None:

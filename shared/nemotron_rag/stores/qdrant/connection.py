@@ -24,7 +24,7 @@ from nemotron_rag.stores.qdrant.failures import FAILURES, advice, is_transient, 
 from nemotron_rag.stores.qdrant.opening import holds_qdrant, open_client
 from nemotron_rag.stores.server import KEY_VARIABLE, Connection, ConnectionOptions, Secrets, shown_url
 
-__all__ = ["Call", "Calls", "Qdrant"]
+__all__ = ["Call", "Calls", "Qdrant", "held_collections"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ _READS = {
     "collection_exists": "look for a collection",
     "count": "count",
     "get_collection": "describe a collection",
+    "get_collections": "list collections",
     "query_points": "search",
     "retrieve": "read points",
     "scroll": "list points",
@@ -59,6 +60,16 @@ class Call:
 
 Calls: TypeAlias = Generator[Call, Any, T]
 """Logic that yields calls, is sent their results (or thrown their errors), and returns a `T`; see `Qdrant.run`."""
+
+
+def held_collections() -> Calls[str]:
+    """What a place holds, for messages about a collection that it does not: ``, which holds 'a', 'b'``; or nothing."""
+    try:
+        found = (yield Call("get_collections", {})).collections
+    except StoreError:  # nothing was written there, or the key may not list them
+        return ""
+    names = ", ".join(sorted(repr(each.name) for each in found))
+    return f", which holds {names}" if names else ""
 
 
 class Qdrant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from qdrant_client import models
 
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.ranking import check_count
-from nemotron_rag.stores.qdrant.connection import Call, Calls, Qdrant
+from nemotron_rag.stores.qdrant.connection import Call, Calls, Qdrant, held_collections
 from nemotron_rag.stores.qdrant.filters import PAGE_PAYLOAD, compile_filter
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, batches, read_record
 from nemotron_rag.stores.qdrant.vectors import VECTOR
@@ -22,6 +23,7 @@ __all__ = ["PAGE_LAYOUT", "ForeignCollection", "Identity", "Layout", "Shape", "p
 Identity: TypeAlias = Mapping[str, str | int | bool | None]
 """`Embedder.identity` of the embedder that wrote a collection."""
 
+_log = logging.getLogger("nemotron_rag")
 _IDENTITY_KEY = "nemotron_rag_embedder"  # in the collection's own metadata
 _LISTED = 1000  # points per request of a listing or a deletion
 _DIGITS = 20  # of the largest id that is a whole number
@@ -129,10 +131,19 @@ class ForeignCollection:
         self.qdrant, self.name, self.layout = qdrant, name, layout
         self._distance, self._must_exist = distance, must_exist
         self._shape: Shape | None = None
+        self._said = False
 
     def __str__(self) -> str:
         """``collection 'docs' at ./store``."""
         return f"collection {self.name!r} at {self.qdrant.name}"
+
+    def missing(self) -> str:
+        """What to call it in messages where it is not there: what else is.
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        return f"{self}{self.qdrant.run(held_collections())}"
 
     def shape(self) -> Shape | None:
         """What its vectors are; None if there is no collection yet. Read once, when it exists.
@@ -271,7 +282,8 @@ class ForeignCollection:
             identity = (config.metadata or {}).get(_IDENTITY_KEY) if record is None else record.get("identity")
             self._shape = Shape(name, params.size, params.distance, identity, is_index=record is not None)
         if self._shape is None and self._must_exist:
-            raise StoreError(f"there is no {self}; check its name, or write it first")
+            held = yield from held_collections()
+            raise StoreError(f"there is no {self}{held}; check its name, or write it first")
         return self._shape
 
     def _index_record(self, config: models.CollectionConfig) -> Calls[Mapping[str, Any] | None]:
@@ -333,6 +345,7 @@ class ForeignCollection:
         shape = yield from self._read_shape()
         conditions = self.layout.filter(filter)
         if shape is None:
+            yield from self._say_that_it_is_missing()
             return []
         self._check(shape, len(vector), identity)
         answer = yield self._call(
@@ -347,6 +360,12 @@ class ForeignCollection:
             for point in answer.points:
                 point.score = min(1.0, max(-1.0, point.score))  # Qdrant's may lie a rounding error beyond
         return list(answer.points)
+
+    def _say_that_it_is_missing(self) -> Calls[None]:
+        held = yield from held_collections()
+        if not self._said:
+            self._said = True
+            _log.warning("nothing is found: there is no %s%s; check its name and place, or add to it", self, held)
 
     def _options(
         self, with_vectors: bool, score_threshold: float | None, offset: int, search_params: models.SearchParams | None

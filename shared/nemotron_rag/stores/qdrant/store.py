@@ -16,7 +16,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.projection import project
 from nemotron_rag.stores.qdrant.basis import ProjectionBasis
 from nemotron_rag.stores.qdrant.collection import Collection
-from nemotron_rag.stores.qdrant.connection import Qdrant
+from nemotron_rag.stores.qdrant.connection import Qdrant, held_collections
 from nemotron_rag.stores.qdrant.filters import compile_filter
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, MAX_POINTS, RECORD_ID, batches, from_payload, to_payload
 from nemotron_rag.stores.qdrant.search import Search
@@ -100,6 +100,14 @@ class QdrantStore:
             StoreError: the server could not be reached.
         """
         return self._collection.exists()
+
+    def missing(self) -> str:
+        """What to call the collection where it is not there: what else is.
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        return f"{self}{self._qdrant.run(held_collections())}"
 
     def read_record(self) -> dict[str, Any] | None:
         """The record given to `create`; None if there is no collection yet.

@@ -1,0 +1,128 @@
+"""Mistakes that were answered with nothing, or with a riddle."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from langchain_core.documents import Document
+
+from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore, NemotronRerank
+from nemotron_rag import PageIndex
+from nemotron_rag.errors import InputError, StoreError, UnknownModelError
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.adapters import PAGES
+
+
+def embeddings() -> NemotronEmbeddings:
+    return NemotronEmbeddings(model=FakeEmbedder())
+
+
+@pytest.fixture
+def index(tmp_path):
+    with PageIndex(tmp_path / "index", embedder=FakeEmbedder()) as index:
+        index.add(PAGES, progress=False)
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def documents(tmp_path):
+    with_text = NemotronPageVectorStore(embeddings(), location=tmp_path / "documents")
+    with_text.add_documents([Document("red apples")])
+    with_text.close()
+    return tmp_path / "documents"
+
+
+def test_a_wrong_collection_name_says_which_there_are(index, caplog):
+    store = NemotronPageVectorStore(embeddings(), location=index)
+    for _ in range(2):
+        assert store.similarity_search("red apples") == []
+    assert caplog.text.count("there is no collection 'documents'") == 1
+    assert "which holds 'pages'" in caplog.text
+    store.close()
+    with pytest.raises(InputError, match="there is no collection 'typo' at .*, which holds 'pages'"):
+        NemotronPageVectorStore.from_existing_collection("typo", embeddings(), location=index)
+
+
+def test_a_wrong_place_is_said_and_not_made(tmp_path, caplog):
+    assert NemotronPageVectorStore(embeddings(), location=tmp_path / "typo").similarity_search("red apples") == []
+    assert "nothing is found: there is no collection 'documents'" in caplog.text
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_retriever_over_the_folder_of_a_store_says_what_is_there(documents):
+    for options in ({}, {"embedder": FakeEmbedder()}):
+        with pytest.raises(InputError, match=r"no index: .*which holds 'documents'; .*through that store"):
+            NemotronPageRetriever(index=str(documents), **options).invoke("red apples")
+        with pytest.raises(StoreError, match="through what wrote it"):
+            NemotronPageRetriever(index=str(documents), collection="documents", **options).invoke("red apples")
+
+
+def test_an_empty_filter_deletes_nothing(documents):
+    store = NemotronPageVectorStore(embeddings(), location=documents)
+    with pytest.raises(InputError, match="empty filter"):
+        store.delete(filter={})
+    assert len(store.similarity_search("red apples")) == 1
+    assert store.delete()
+    assert store.similarity_search("red apples") == []
+    store.close()
+
+
+def test_a_server_needs_a_place_for_images_when_it_is_named():
+    with pytest.raises(InputError, match="give images="):
+        NemotronPageVectorStore(embeddings(), location="http://localhost:1")
+
+
+def test_a_path_that_may_not_be_opened_names_the_option(tmp_path):
+    page = Document("a", metadata={"image": str(tmp_path / "page.png")})
+    with pytest.raises(InputError, match=r"give image_roots=\[its folder\]"):
+        embeddings().embed_pages([page])
+
+
+def test_names_of_models():
+    for name in ("nvidia/llama-3.2-nv-rerankqa-1b-v2", "llama-3.2-nv-rerankqa-1b-v2"):
+        assert NemotronRerank(model=name).model_name == name
+    with pytest.raises(UnknownModelError, match=r"llama-nemotron-embed-1b-v2 takes its place") as raised:
+        NemotronEmbeddings(model="nvidia/nv-embedqa-e5-v5")
+    assert "rerank" not in str(raised.value)
+    with pytest.raises(UnknownModelError, match=r"the nearest: llama-nemotron-rerank-vl-1b-v2") as raised:
+        NemotronRerank(model="nvidia/llama-nemotron-rerank-vl-1b")
+    assert "embed" not in str(raised.value)
+    with pytest.raises(InputError, match=r"PageIndex\(embedder='starter-colembed'\), which the retrievers search"):
+        NemotronEmbeddings(model="starter-colembed")
+
+
+def test_arguments_of_the_hosted_classes_are_understood(caplog):
+    with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+        rerank = NemotronRerank(
+            model=FakeReranker(), top_n=1, truncate="END", max_batch_size=8, base_url="http://nim", api_key="nvapi-1"
+        )
+        embed = NemotronEmbeddings(model=FakeEmbedder(), truncate="NONE", nvidia_api_key="nvapi-2")
+    assert [document.page_content for document in rerank.compress_documents([Document("a"), Document("b")], "b")] == [
+        "b"
+    ]
+    assert len(embed.embed_query("a")) == 64
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert [message.split(":")[0] for message in said] == [
+        "NemotronEmbeddings has no use for nvidia_api_key",
+        "NemotronEmbeddings has no use for truncate",
+        "NemotronRerank has no use for api_key",
+        "NemotronRerank has no use for base_url",
+        "NemotronRerank has no use for max_batch_size",
+    ]
+    assert "nvapi" not in caplog.text
+    with pytest.raises(ValueError, match="max_batch"):
+        NemotronRerank(model=FakeReranker(), max_batch=8)
+
+
+async def test_rerank_takes_what_other_clients_take():
+    rerank = NemotronRerank(model=FakeReranker())
+    given = [{"text": "blue whales"}, {"title": "red", "text": "apples"}]
+    for entries in (rerank.rerank(given, "red apples", top_n=1), await rerank.arerank(given, "red apples", top_n=1)):
+        assert [entry["index"] for entry in entries] == [1]
+    (best, _) = rerank.rerank(given, "red apples", rank_fields=["title", "text"])
+    assert best == {"index": 1, "relevance_score": 5.0}
+    with pytest.raises(InputError, match="document 1 has none of the fields body"):
+        rerank.rerank([{"body": "a"}, {"text": "b"}], "q", rank_fields=["body"])
+    with pytest.raises(InputError, match="top_n"):
+        rerank.rerank(["a"], "q", top_n=-1)
