@@ -142,7 +142,7 @@ def all_cases() -> list[Case]:
 
 
 def _is_plain(call: dict[str, Any]) -> bool:
-    other_settings = any(key in call for key in ("processor_overrides", "instruction", "kwargs"))
+    other_settings = any(key in call for key in ("processor_overrides", "instruction", "kwargs", "max_length", "edge"))
     return not other_settings and call["name"] != "trunc" and call.get("kind") != "texts_raw"
 
 

@@ -16,6 +16,7 @@ from benchmarks.gpu_day.cases import Case, all_cases
 from benchmarks.gpu_day.part import Context, Failed
 from nemotron_rag.models._llama import model as _vl_model
 from nemotron_rag.models._llama import text_model as _text_model
+from nemotron_rag.models._mistral import model as _mistral_model
 from nemotron_rag.models._qwen import model as _qwen_model
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime import attention
@@ -177,7 +178,7 @@ def _switched(variant: Variant, device: str, kernel: _Seen, resized: _Seen) -> I
             stack.enter_context(patch.object(attention, way, kernel.counting(getattr(attention, way))))
         if variant.compile and dry:
             stack.enter_context(stand_ins.uncompiled())
-        for module in (_vl_model, _qwen_model):
+        for module in (_vl_model, _mistral_model, _qwen_model):
             stack.enter_context(_resizing(module, variant, resized, dry=dry))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=variant.tf32))
         yield

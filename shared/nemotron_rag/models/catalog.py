@@ -24,6 +24,13 @@ _TOKENS_PER_TILE = 256
 # Mean over the pages of ViDoRe V3, from the paper of Nemotron ColEmbed V2 (arXiv 2602.03992).
 _QWEN_PAGE_VECTORS = 773
 _MATRYOSHKA = (384, 512, 768, 1024, 2048)
+# The cards of Nemotron 3 and 3.5: up to 32,768 tokens.
+_NEMOTRON3_LENGTHS: dict[Modality, int] = {"text": 32_768, "image": 32_768, "image_text": 32_768}
+_NEMOTRON35_LICENCE = "terms of NVIDIA whose name is not confirmed; the card allows commercial use"
+_UNREAD = (
+    "not confirmed by a released checkpoint, and read from its files: start token, image size, prompts, rotary "
+    "numbers, activation of the tower, weight names"
+)
 _STARTER = "ours, tiny, for trying things out; not a model of NVIDIA's"
 _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
 
@@ -127,6 +134,86 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_length=_TEXT_LENGTHS,
         verified=True,
         note="llama-3.2-nv-rerankqa-1b-v2 is its earlier name, and loads it too",
+    ),
+    ModelSpec(
+        id="nemotron-3.5-embed-1b",
+        repo="nvidia/Nemotron-3.5-Embed-1B-BF16",
+        revision="e24ca1e346bcc53572bd7bdc02b3e8ebf66c197c",
+        kind="embedder",
+        family="nemotron35_embed",
+        licence=_NEMOTRON35_LICENCE,
+        commercial=True,
+        parameters=1_554_710_528,
+        dimensions=(512, 1024, 2048),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_NEMOTRON3_LENGTHS,
+        verified=True,
+        note=f"{_UNREAD}, smallest length of a vector",
+    ),
+    ModelSpec(
+        id="nemotron-3.5-embed-8b",
+        repo="nvidia/Nemotron-3.5-Embed-8B-BF16",
+        revision="781e779ee4ca9c2d2a4f38321993556baeab49a1",
+        kind="embedder",
+        family="nemotron35_embed",
+        licence=_NEMOTRON35_LICENCE,
+        commercial=True,
+        parameters=8_381_155_328,
+        dimensions=(512, 1024, 2048, 4096),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_NEMOTRON3_LENGTHS,
+        verified=True,
+        note=f"{_UNREAD}, smallest length of a vector",
+    ),
+    ModelSpec(
+        id="nemotron-3.5-rerank-8b",
+        repo="nvidia/Nemotron-3.5-Rerank-8B-BF16",
+        revision="708e844c3da0bbaa923e9dc310b07da4ffb6a6b5",
+        kind="reranker",
+        family="nemotron35_rerank",
+        licence=_NEMOTRON35_LICENCE,
+        commercial=True,
+        parameters=8_381_159_424,
+        dimensions=(),
+        modalities=_VL,
+        max_input_tiles=None,
+        max_length=_NEMOTRON3_LENGTHS,
+        verified=True,
+        note=f"{_UNREAD}, temperature of the score",
+    ),
+    ModelSpec(
+        id="nemotron-3-embed-1b",
+        repo="nvidia/Nemotron-3-Embed-1B-BF16",
+        revision="9e0b24858b1195815ecb1188ffa1b73bcea7b30a",
+        kind="embedder",
+        family="nemotron3_embed",
+        licence="OpenMDW-1.1",
+        commercial=True,
+        parameters=1_140_918_272,
+        dimensions=(2048,),
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length={"text": 32_768},
+        verified=True,
+        note="not confirmed by a released checkpoint, and read from its files: start token, prompts, rotary numbers",
+    ),
+    ModelSpec(
+        id="nemotron-3-embed-8b",
+        repo="nvidia/Nemotron-3-Embed-8B-BF16",
+        revision="2b29550c4ab0646bb6bb47032dda54ea11f6dfe2",
+        kind="embedder",
+        family="nemotron3_embed",
+        licence="OpenMDW-1.1",
+        commercial=True,
+        parameters=7_952_683_008,
+        dimensions=(4096,),
+        modalities=("text",),
+        max_input_tiles=None,
+        max_length={"text": 32_768},
+        verified=True,
+        note="not confirmed by a released checkpoint, and read from its files: start token, prompts, rotary numbers",
     ),
     ModelSpec(
         id="llama-nemotron-colembed-vl-3b-v2",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from nemotron_rag.documents.images import load_image, pixel_hash, to_rgb
 from nemotron_rag.errors import ImageError
 from nemotron_rag.types import ImageReference, ImageSource
 
-__all__ = ["PassageImage", "at_index"]
+__all__ = ["PassageImage", "at_index", "grouped"]
 
 
 class PassageImage:
@@ -90,3 +91,23 @@ def at_index(error: ImageError, index: int | None, *, what: str = "passage") -> 
     named = type(error)(f"{what}: {error}" if index is None else f"{what} {index}: {error}")
     named.index = index
     return named
+
+
+class _Counted(Protocol):
+    @property
+    def tokens(self) -> int: ...
+
+
+C = TypeVar("C", bound=_Counted)
+
+
+def grouped(images: Sequence[C], budget: int) -> Iterator[list[C]]:
+    """Cut images into groups of at most `budget` image tokens; a larger image is a group of its own."""
+    group: list[C] = []
+    for image in images:
+        if group and sum(other.tokens for other in group) + image.tokens > budget:
+            yield group
+            group = []
+        group.append(image)
+    if group:
+        yield group

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from nemotron_rag.errors import CheckpointError, InputError
+from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import mean_pool
 from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
@@ -17,9 +17,8 @@ from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
 from nemotron_rag.runtime.attention import Packing, has_kernel, pack
 from nemotron_rag.runtime.checkpoint import load_weights, read_json
 from nemotron_rag.runtime.graphs import Replay
-from nemotron_rag.types import Passage
 
-__all__ = ["MAX_LENGTH", "TextInput", "TextModel", "load_text_model", "text_of"]
+__all__ = ["MAX_LENGTH", "TextInput", "TextModel", "load_text_model"]
 
 MAX_LENGTH = 8192
 """Most tokens of an input, by the model cards."""
@@ -95,28 +94,6 @@ def _forward(llama: BidirectionalLlama, ids: torch.Tensor, packing: Packing) -> 
 def load_text_model(folder: Path, *, device: str | None, dtype: str | None) -> TextModel:
     """Load a checkpoint or share it; see `load_packed`."""
     return load_packed(TextModel, folder, device=device, dtype=dtype)
-
-
-def text_of(passage: Passage, *, index: int, reader: str) -> str:
-    """Return the text of a passage, for a model that reads text only.
-
-    The image of a passage with text is ignored. An image alone is an error, since all such passages would be embedded
-    as the same empty text.
-
-    Args:
-        passage: with text.
-        index: of the passage in the caller's list, for the error message.
-        reader: name of the model, for the error message.
-
-    Raises:
-        InputError: the passage is an image without text.
-    """
-    if passage.image is not None and not passage.text.strip():
-        raise InputError(
-            f"passage {index} is an image without text, and {reader} reads text only; "
-            f"give its text (OCR finds it), or use a model that reads images"
-        )
-    return passage.text
 
 
 def _rename_weight(name: str) -> str | None:
