@@ -13,6 +13,7 @@
   * NonFiniteError             the model computed NaN or infinity
   * ItemTooLargeError          one item alone does not fit into device memory
   * ClosedError                the model or index was closed
+    * ForkError                the model was on a GPU, and does not survive a fork
   * StoreError                 the vector store refused or could not be reached
     * IndexMismatchError       an index was written with other settings than those asked for
 
@@ -26,6 +27,7 @@ from typing import Self
 __all__ = [
     "CheckpointError",
     "ClosedError",
+    "ForkError",
     "ImageBudgetError",
     "ImageError",
     "IndexMismatchError",
@@ -109,6 +111,10 @@ class ItemTooLargeError(NemotronRagError):
 
 class ClosedError(NemotronRagError):
     """The model or index was closed and cannot be used any more."""
+
+
+class ForkError(ClosedError):
+    """The process was forked from one that uses the device of a model, which does not survive that."""
 
 
 class StoreError(NemotronRagError):

@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import re
-import threading
 import urllib.parse
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nemotron_rag._forking import Lock
 from nemotron_rag.documents.files import TooManyBytesError, is_data_uri, name_of, one_line, read_file, read_stream
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
 from nemotron_rag.types import ImageReference, ImageSource
@@ -362,7 +362,7 @@ def _reason(error: BaseException) -> str:
     return one_line(message) or type(error).__name__
 
 
-_quiet_lock = threading.Lock()
+_quiet_lock = Lock()
 _quiet_users = 0
 _quiet_filters: warnings.catch_warnings[Any] | None = None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from typing import Unpack, cast
 
+from nemotron_rag._forking import Lock
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.models import IndexModels, Rerank
 from nemotron_rag.index.page_index import PageIndex
@@ -64,7 +64,7 @@ class LazyIndex:
         rest = {name: value for name, value in options.items() if name not in ConnectionOptions.__annotations__}
         self._given, self._options = index, cast("IndexOptions", rest)
         self._opened: PageIndex | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self) -> PageIndex:
         """The index, opened by the first call; concurrent calls open it once.

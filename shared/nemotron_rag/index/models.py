@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from nemotron_rag._forking import Lock
 from nemotron_rag.errors import IndexMismatchError, InputError
 from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.models.lazy import LazyModel
@@ -51,7 +51,7 @@ class IndexModels:
         self._where = where
         self._options = cast("LoadOptions", {name: value for name, value in options.items() if value is not None})
         self._reranker_options = reranker_options
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._rerankers: dict[str, LazyModel[Reranker]] = {}
         self._name: str | None = None
         self._embedder: LazyModel[AnyEmbedder] | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from nemotron_rag._forking import Lock
 from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.index.models import IndexModels
@@ -54,7 +54,7 @@ class IndexState:
         self._store, self.images, self.models = store, images, models
         self._given = {"dpi": dpi, "max_pixels": max_pixels}
         self._given_tokens = tokens
-        self._preparing = threading.Lock()
+        self._preparing = Lock()
         self._closed = False
         self._record = self._read_record()
         if self._record is None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, Unpack, cast
 
+from nemotron_rag._forking import Lock
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.load import LoadOptions, ModelName, check_model, load_model
 from nemotron_rag.protocols import AnyEmbedder, Embedder, Reranker
@@ -57,7 +57,7 @@ class LazyModel(Generic[M]):
     ) -> None:
         self._kinds = kinds
         self._options = cast("LoadOptions", {name: value for name, value in options.items() if value is not None})
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._given: M | None = None
         self._loaded: M | None = None
         self.identity = identity

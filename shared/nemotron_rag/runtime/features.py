@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
 
+from nemotron_rag._forking import Lock, Threads, renewed_in_child
 from nemotron_rag.runtime.feature_folder import FeatureFolder
 from nemotron_rag.runtime.vision_cache import DEFAULT_BYTES, DEFAULT_FOLDER_BYTES, FOLDER_VARIABLE, VisionCacheInfo
 
@@ -59,9 +59,10 @@ class FeatureCache:
         self._folder = folder
         self._hits = self._folder_hits = self._misses = self._bytes = 0
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._lock = threading.Lock()
-        self._writer: ThreadPoolExecutor | None = None
+        self._lock = Lock()
+        self._writer = Threads(1, "nemotron-rag features")
         self._writing: deque[Future[None]] = deque()
+        renewed_in_child(self)
 
     def configure(self, *, max_bytes: int, folder: FeatureFolder | None) -> None:
         """Change both settings and evict what is above the limit; pending writes to the old folder finish first."""
@@ -166,12 +167,16 @@ class FeatureCache:
     def _write(self, write: Callable[[], None]) -> None:
         """Write in a background thread, which the interpreter joins at exit."""
         with self._lock:
-            if self._writer is None:
-                self._writer = ThreadPoolExecutor(1, thread_name_prefix="nemotron-rag features")
             self._writing.append(self._writer.submit(write))
             waiting = self._writing.popleft() if len(self._writing) > _UNWRITTEN else None
         if waiting is not None:
             waiting.result()
+
+    def _after_fork(self) -> None:
+        self._writing.clear()
+        for key in [key for key, entry in self._entries.items() if entry.ready is not None]:  # were on a GPU
+            del self._entries[key]
+        self._bytes = sum(entry.features.nbytes for entry in self._entries.values())
 
 
 class TowerInput(Protocol):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 from weakref import WeakValueDictionary
+
+from nemotron_rag._forking import Lock
 
 __all__ = ["shared"]
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
+_lock = Lock()
 _loaded: WeakValueDictionary[Hashable, object] = WeakValueDictionary()
 
 

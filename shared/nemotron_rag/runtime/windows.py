@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 import torch
 
+from nemotron_rag._forking import Threads
 from nemotron_rag.errors import NonFiniteError
 from nemotron_rag.runtime.batching import Sized
 from nemotron_rag.runtime.timing import timer
@@ -28,7 +29,7 @@ _IMAGE = 16  # short texts that an image counts as
 _SHORT = 1000  # characters of a text; longer ones count as several
 
 # Pillow releases the GIL while it resizes, 80 ms a page; tokenizing gains nothing from threads.
-_threads = ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 1)), thread_name_prefix="nemotron-rag prepare")
+_threads = Threads(max(2, min(16, os.cpu_count() or 1)), "nemotron-rag prepare")
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Sized)
@@ -70,7 +71,9 @@ async def arun_windows(inputs: Sequence[T], *, prepare: Callable[[T, int], S], w
     try:
         for window in _windows(inputs):
             items = await asyncio.to_thread(_prepare, inputs, window, prepare)
-            running.append(asyncio.wrap_future(await asyncio.to_thread(worker.submit, items)))
+            submitted: Future[list[torch.Tensor]] = Future()
+            running.append(asyncio.wrap_future(submitted))  # cancelled with this call, also while it waits for room
+            await asyncio.to_thread(worker.submit, items, submitted)
             if len(running) > 1:
                 rows += await running[0]
                 del running[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -112,8 +113,12 @@ class _Process:
                 pipe.close()
 
     def renounce(self) -> None:
-        """In a forked child: release the parent's worker without killing it."""
-        self.disown()
+        """In a forked child: release the parent's worker without killing it.
+
+        Buffers are passed over: a thread of the parent may hold their locks.
+        """
+        for pipe in (self._requests, self._replies):
+            cast("io.BufferedRandom", pipe).raw.close()
         self._process.returncode = 0  # not a child of this process: never wait for it or kill it
 
     def _death_error(self) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -10,9 +11,11 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from nemotron_rag._forking import Lock, renewed_in_child
 from nemotron_rag.runtime.batching import Compute, Sized
 from nemotron_rag.runtime.budget import layer_bytes, tokens_at_once
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype, split_devices
+from nemotron_rag.runtime.processes.forked import check_device, lost, settle_torch
 from nemotron_rag.runtime.processes.replica import Replica
 from nemotron_rag.runtime.sharing import shared
 from nemotron_rag.runtime.windows import arun_windows, run_windows
@@ -28,6 +31,8 @@ M = TypeVar("M", bound="PackedModel[Any]")
 class PackedModel(ABC, Generic[S]):
     """The weights of one checkpoint on one device, shared by all objects that use it.
 
+    A forked child goes on with the weights of its parent, which it shares until one of them writes there.
+
     Args:
         folder: the checkpoint.
         device: where it runs.
@@ -36,6 +41,10 @@ class PackedModel(ABC, Generic[S]):
 
     def __init__(self, folder: Path, *, device: torch.device, token_bytes: int) -> None:
         self._device = device
+        self._name = folder.name
+        self._replicas: Sequence[Replica[S]] = ()
+        self._renewing, self._is_inherited = Lock(), False
+        renewed_in_child(self)
         self._worker: Worker[S] = Worker(
             folder.name, self._compute, budget=tokens_at_once(device, token_bytes=token_bytes)
         )
@@ -49,11 +58,18 @@ class PackedModel(ABC, Generic[S]):
 
         Returns:
             One float32 tensor for each input, on the CPU.
+
+        Raises:
+            ForkError: the model was loaded on a GPU, and this process was forked since then.
         """
+        self._renew()
         return run_windows(inputs, prepare=prepare, worker=self._worker) if len(inputs) else []
 
     async def arun(self, inputs: Sequence[T], prepare: Callable[[T, int], S]) -> list[torch.Tensor]:
         """Async `run`."""
+        if self._is_inherited:
+            await asyncio.to_thread(self._renew)
+        self._renew()
         return await arun_windows(inputs, prepare=prepare, worker=self._worker) if len(inputs) else []
 
     def join(self, replicas: Sequence[Replica[S]]) -> None:
@@ -67,6 +83,20 @@ class PackedModel(ABC, Generic[S]):
         self._replicas = replicas
         for replica in replicas:
             self._worker.add(replica.compute)
+
+    def _renew(self) -> None:
+        """In a forked child: see that the model works there, with processes of its own for other devices."""
+        settle_torch()
+        if self._is_inherited:
+            if self._device.type != "cpu":
+                raise lost(self._name, str(self._device))
+            with self._renewing:
+                if self._is_inherited:
+                    self.join([replica.again() for replica in self._replicas])
+                    self._is_inherited = False
+
+    def _after_fork(self) -> None:
+        self._is_inherited = True
 
     @abstractmethod
     def _compute(self, batch: Sequence[S]) -> list[torch.Tensor]:
@@ -87,9 +117,12 @@ def load_packed(
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
+        ForkError: this process was forked from one that uses the device.
         InputError: a device is not available, or the dtype is not known.
     """
+    settle_torch()
     first, *others = split_devices(device)
+    check_device(folder.name, first)
     place = resolve_device(first)
     number_format = resolve_dtype(dtype, place)
 

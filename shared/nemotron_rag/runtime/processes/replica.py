@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nemotron_rag._forking import renewed_in_child
 from nemotron_rag.errors import ClosedError, NemotronRagError
 from nemotron_rag.runtime.batching import Compute, Sized
 from nemotron_rag.runtime.features import vision_features
@@ -44,7 +45,7 @@ class Replica(Generic[S]):
     """
 
     def __init__(self, make: Callable[[], Compute[S]], *, device: str) -> None:
-        self._device = device
+        self._make, self._device = make, device
         try:
             self._process = _start()
         except OSError as error:
@@ -52,7 +53,12 @@ class Replica(Generic[S]):
         self._end = weakref.finalize(self, _stop, self._process)
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._replies = cast("IO[bytes]", self._process.stdout)
+        renewed_in_child(self)
         self._send((make, vision_features.settings))
+
+    def again(self) -> Replica[S]:
+        """Another process like this one; for a forked child, in which this object is dead."""
+        return Replica(self._make, device=self._device)
 
     def wait(self) -> None:
         """Wait until the model is loaded.
@@ -77,6 +83,13 @@ class Replica(Generic[S]):
     def close(self) -> None:
         """End the process."""
         self._end()
+
+    def _after_fork(self) -> None:
+        """Leave the process to the parent. Buffers are passed over: a thread of the parent may hold their locks."""
+        self._end.detach()
+        self._process.returncode = 0  # not a child of this process: never wait for it or kill it
+        for pipe in (self._process.stdin, self._process.stdout):
+            cast("io.BufferedRandom", pipe).raw.close()
 
     def _send(self, message: object) -> None:
         with contextlib.suppress(OSError, ValueError):  # a dead process is noticed when its answer is read

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar, Unpack
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from nemotron_rag._forking import Lock, renewed_in_child
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.stores.qdrant.failures import FAILURES, advice, is_transient, reason
 from nemotron_rag.stores.qdrant.opening import holds_qdrant, open_client
@@ -77,7 +77,8 @@ class Qdrant:
 
     In one process, all objects for a folder share one client, which is closed with the last of them. Memory is never
     shared. Nothing is written to a folder before the first write. Copies share the connection; a pickle holds the place
-    and connects again, so what is in memory cannot be pickled. Any thread may call.
+    and connects again, so what is in memory cannot be pickled. Any thread may call. A forked child connects to a server
+    anew, by REST; of what is in memory, or in a folder that was open, it has a copy that it can read.
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a server.
@@ -114,10 +115,12 @@ class Qdrant:
         self._given, self._async_given, self._prefer_grpc = client, async_client, prefer_grpc
         self._opened: _Opened | None = None
         self._closed = False
-        self._opening = threading.Lock()
-        self._release: Callable[[], object] = lambda: None
+        self._opening = Lock()
+        self._release: Callable[[], object] = _nothing
+        self._is_inherited = self._is_given_to_parent = False
         self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncQdrantClient]
         self._async_clients = weakref.WeakKeyDictionary()
+        renewed_in_child(self)
 
     @property
     def in_memory(self) -> bool:
@@ -163,7 +166,12 @@ class Qdrant:
 
     @property
     def writing(self) -> AbstractContextManager[object]:
-        """A lock to hold from reading a point to writing it back; all who share the client share it."""
+        """A lock to hold from reading a point to writing it back; all who share the client share it.
+
+        Raises:
+            StoreError: the place belongs to the process that this one was forked from.
+        """
+        self._check_own("write")
         return self._open().writing
 
     def call(self, method: str, **arguments: Any) -> Any:
@@ -180,6 +188,8 @@ class Qdrant:
             ClosedError: this was closed.
         """
         doing = _DOING.get(method, method)
+        if method not in _READS:
+            self._check_own(doing)
         if method in _READS and self._is_unwritten():
             if method == "collection_exists":
                 return False
@@ -271,6 +281,9 @@ class Qdrant:
             self.check_open()
             if self._opened is None:
                 if self._given is not None:
+                    if self._is_given_to_parent:
+                        own = {"prefer_grpc": False, "check_compatibility": False}
+                        self._given, self._is_given_to_parent = QdrantClient(**self._given.init_options | own), False
                     self._opened = _Opened.of(self._given)
                 else:
                     self._opened = _acquire(self._location, self.folder, self._prefer_grpc, self._connection)
@@ -310,6 +323,32 @@ class Qdrant:
             return False
         return not holds_qdrant(self.folder)
 
+    def _check_own(self, doing: str) -> None:
+        if self._is_inherited:
+            raise StoreError(
+                f"could not {doing} in {self.name}: it was opened before this process was forked, and belongs to the "
+                "other one; open it after the fork only, or run a Qdrant server and give its url"
+            )
+
+    def _after_fork(self) -> None:
+        """Leave folders to the parent, and keep away from its sockets."""
+        _inherited.append(
+            (self._opened, self._given, self._async_given, dict(self._async_clients))
+        )  # never closed here
+        self._async_clients.clear()
+        if isinstance(self._release, weakref.finalize):
+            self._release.detach()
+        self._release = _nothing
+        if self.embedded:
+            if self._opened is not None and self.folder is not None:
+                self._is_inherited = True
+                _folders.clear()
+                _keep_locked(self._opened.client)
+            return
+        self._opened = self._async_given = None
+        self._prefer_grpc = False  # its threads do not survive a fork either
+        self._is_given_to_parent = self._given is not None
+
     async def _async_client(self) -> AsyncQdrantClient:
         self.check_open()
         if self._async_given is not None:
@@ -345,6 +384,17 @@ def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "api_key"}
 
 
+def _nothing() -> None:
+    """Release what was not acquired."""
+
+
+def _keep_locked(client: QdrantClient) -> None:
+    """Close this process's copy of a folder's lock file; closing the client would unlock it for the parent too."""
+    lock = getattr(getattr(client, "_client", None), "_flock_file", None)
+    if lock is not None:
+        lock.close()
+
+
 def _reconnect(options: dict[str, Any]) -> Qdrant:
     return Qdrant(client=QdrantClient(**options, api_key=os.environ.get(KEY_VARIABLE)))
 
@@ -374,11 +424,12 @@ class _Opened:
         options = client.init_options
         embedded = options.get("location") == ":memory:" or options.get("path") is not None
         with _guard:
-            calling, writing = _locks.setdefault(client, (threading.RLock(), threading.RLock()))
+            calling, writing = _locks.setdefault(client, (Lock(reentrant=True), Lock(reentrant=True)))
         return cls(client, calling if embedded else nullcontext(), writing, place)
 
 
-_guard = threading.RLock()  # reentrant: garbage collection may let go of a client while another one is acquired
+_inherited: list[Any] = []  # what a forked child must not close, not even by collecting it
+_guard = Lock(reentrant=True)  # reentrant: garbage collection may let go of a client while another one is acquired
 _locks: weakref.WeakKeyDictionary[QdrantClient, tuple[Any, Any]] = weakref.WeakKeyDictionary()
 _folders: dict[Path, _Opened] = {}
 
