@@ -69,8 +69,7 @@ class LoadOptions(TypedDict, total=False):
         instruction: for models that take one: what a query is embedded for, or what a reranker judges by; None for the
             published default. Passages are always embedded with that default.
         compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first images,
-            and needs a C++ compiler or Triton. On CUDA, single queries are also replayed from CUDA graphs.
-            On a CPU it brings nothing; on a GPU it has not been measured.
+            and needs a C++ compiler or Triton. On a CPU it brings nothing; on a GPU it has not been measured.
     """
 
     device: str | None

@@ -30,7 +30,7 @@ PACKED_CAUSAL_ATTENTION = "nemotron_rag_packed_causal"
 # heads unasked, those after it take them if told so.
 _VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn is not None else frozenset()
 _HAS_KERNEL = {"scale", "window_size"} <= _VARLEN_OPTIONS
-_FEWER_KEY_HEADS = {"enable_gqa": True} if "enable_gqa" in _VARLEN_OPTIONS else {}
+_FEWER_KEY_HEADS: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in _VARLEN_OPTIONS else {}
 _MAX_HEAD_DIM = 256  # of FlashAttention
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ __all__ = ["VisionTower", "tower_patch_bytes"]
 
 _TANH_GELU = ("gelu_pytorch_tanh", "gelu_new")
 # A matrix product with bias and tanh-GELU in one kernel. On CUDA only: elsewhere it computes another GELU.
-_LINEAR_GELU: Callable[..., torch.Tensor] | None = getattr(torch, "_addmm_activation", None)
+_LINEAR_GELU: Callable[..., Any] | None = getattr(torch, "_addmm_activation", None)
 
 
 class VisionTower(nn.Module):
@@ -131,7 +132,7 @@ def _linear_gelu(hidden: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
     wide: torch.Tensor = _LINEAR_GELU(
         layer.bias, hidden.flatten(0, 1), layer.weight.t(), use_gelu=True
     )  # (tiles * patches, out)
-    return wide.unflatten(0, hidden.shape[:2])
+    return wide.view(*hidden.shape[:2], -1)  # (tiles, patches, out)
 
 
 def tower_patch_bytes(vision: SiglipVisionConfig, dtype: torch.dtype) -> int:
