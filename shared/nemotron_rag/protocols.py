@@ -191,7 +191,8 @@ class PageStore(Protocol):
 
         Args:
             dimensions: length of the vectors.
-            record: plain JSON, given back by `read_record`.
+            record: plain JSON, given back by `read_record`. Under ``words`` it says how the words of texts are found,
+                see `nemotron_rag.documents.words`; without it as in analysis 1.
             token_storage: number format of token vectors; None for one vector a page.
         """
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemotron_rag.documents.images import load_image
+from nemotron_rag.documents.words import passage_bag, query_words
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.late_interaction.maxsim import maxsim
 from nemotron_rag.late_interaction.projection import mean_vector
@@ -366,8 +367,8 @@ class FakePageStore:
         scores = _similarities(vectors, [rows for _, rows in found])
         nearest = np.argsort(-scores, kind="stable").tolist()
         order = [(i, float(scores[i])) for i in nearest]
-        if _words(words):
-            shared = [len(set(_words(words)) & set(_words(stored.page.text))) for stored, _ in found]
+        if wanted := set(query_words(words)):
+            shared = [len(wanted & passage_bag(stored.page.text).counts.keys()) for stored, _ in found]
             by_words = sorted((i for i, count in enumerate(shared) if count), key=lambda i: -shared[i])
             order = fuse([nearest, by_words])
         return [(found[i][0], score) for i, score in order[:k]]

@@ -478,7 +478,7 @@ def test_a_record_of_a_later_version_is_refused(tmp_path):
     client = QdrantClient(":memory:")
     with PageIndex(client=client, images=None, embedder=FakeEmbedder()) as index:
         fill(index)
-        client.set_payload("pages", {"nemotron_rag_index": {"format": 2}}, points=[RECORD_ID])
+        client.set_payload("pages", {"nemotron_rag_index": {"format": 3}}, points=[RECORD_ID])
     with pytest.raises(StoreError, match="update nemotron-rag"):
         PageIndex(client=client, images=None)
     with pytest.raises(StoreError, match="damaged"):

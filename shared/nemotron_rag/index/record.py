@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotron_rag.documents.words import ANALYSES, CURRENT_ANALYSIS
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.catalog import CATALOG
@@ -16,7 +17,8 @@ from nemotron_rag.types import ModelSpec
 
 __all__ = ["IndexRecord", "compare"]
 
-_FORMAT = 1
+_FORMAT = 2
+_FORMATS = (1, 2)  # the first had no `words`
 _LENGTH = "max_length_"
 _COMPARED = ("revision", "dimensions", "max_input_tiles", "use_thumbnail", "max_image_tokens")
 _OF_QUERIES = ("instruction",)  # what pages are embedded with does not depend on it
@@ -32,6 +34,7 @@ class IndexRecord:
         dpi: resolution at which PDF pages were rendered; None for scaling all to `max_pixels`.
         max_pixels: most pixels of a rendered page.
         token_vectors: `TokenVectors.to_json` of a resolved one; None for one vector a page.
+        words: how the words of texts were found; see `nemotron_rag.documents.words`. The store reads it too.
     """
 
     name: str
@@ -39,6 +42,7 @@ class IndexRecord:
     dpi: float | None
     max_pixels: int
     token_vectors: Mapping[str, Any] | None = None
+    words: int = ANALYSES[0]
 
     @classmethod
     def of(
@@ -54,7 +58,12 @@ class IndexRecord:
         name = str(Path(embedder.name).absolute()) if is_folder else embedder.name
         token_vectors = None if tokens is None else tokens.to_json()
         return cls(
-            name=name, identity=dict(embedder.identity), dpi=dpi, max_pixels=max_pixels, token_vectors=token_vectors
+            name=name,
+            identity=dict(embedder.identity),
+            dpi=dpi,
+            max_pixels=max_pixels,
+            token_vectors=token_vectors,
+            words=CURRENT_ANALYSIS,
         )
 
     @classmethod
@@ -66,8 +75,10 @@ class IndexRecord:
         """
         fields = dict(record)
         form = fields.pop("format", None)
-        if form != _FORMAT:
-            raise StoreError(f"{where} has format {form}, this version reads format {_FORMAT}; update nemotron-rag")
+        if form not in _FORMATS or fields.get("words", ANALYSES[0]) not in ANALYSES:
+            raise StoreError(
+                f"{where} has format {form}, this version reads format {_FORMAT} and before; update nemotron-rag"
+            )
         try:
             found = cls(**fields)
             _ = found.tokens

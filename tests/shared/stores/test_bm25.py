@@ -17,7 +17,8 @@ def _weights(vector):
 def test_case_and_accents_are_folded_and_scripts_kept():
     assert query_terms("KLÄRANLAGE Straße") == query_terms("klaranlage STRASSE")
     assert query_terms("größe, größe!") == query_terms("Größe")
-    assert len(query_terms("日本語 テキスト").indices) == 2
+    assert len(query_terms("日本語 テキスト", 1).indices) == 2
+    assert len(query_terms("日本語 テキスト").indices) == 2 + 3
     assert query_terms("?! ...").indices == []
     assert query_terms("\ud800a").indices  # a lone surrogate is no reason to fail
 

@@ -2,43 +2,50 @@
 
 Score of a page: the sum over the query's words of idf(word) * tf * (k + 1) / (tf + k * (1 - b + b * length / usual))
 (Robertson and Zaragoza 2009); the idf is Qdrant's (modifier IDF), so that it is right for the collection at any time.
-Words are folded (case, accents), not stemmed.
+What a word is, in every language, says `nemotron_rag.documents.words`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
-from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from qdrant_client import models
 
-__all__ = ["passage_terms", "query_terms"]
+from nemotron_rag.documents.words import ANALYSES, CURRENT_ANALYSIS, passage_bag, query_words
+from nemotron_rag.errors import StoreError
+
+__all__ = ["analysis_of", "passage_terms", "query_terms"]
 
 # The values that Qdrant's own BM25 takes.
 _K = 1.2
 _B = 0.75
 _USUAL_LENGTH = 256  # words
 
-_WORD = re.compile(r"\w+")
+
+def analysis_of(record: Mapping[str, Any]) -> int:
+    """How the words of an index were found, by its record: under ``words``; an index from before has none.
+
+    Raises:
+        StoreError: a later version of this package wrote it.
+    """
+    analysis = record.get("words", ANALYSES[0])
+    if analysis not in ANALYSES:
+        raise StoreError(f"the words of this index were found in a way {analysis!r} of later; update nemotron-rag")
+    return int(analysis)
 
 
-def passage_terms(text: str) -> models.SparseVector:
-    """The weights of a passage's words, idf left out."""
-    words = _words(text)
-    floor = _K * (1 - _B + _B * len(words) / _USUAL_LENGTH)
-    return _sparse({word: count * (_K + 1) / (count + floor) for word, count in Counter(words).items()})
+def passage_terms(text: str, analysis: int = CURRENT_ANALYSIS) -> models.SparseVector:
+    """The weights of a passage's words, idf left out; see `nemotron_rag.documents.words` for `analysis`."""
+    counts, length = passage_bag(text, analysis)
+    floor = _K * (1 - _B + _B * length / _USUAL_LENGTH)
+    return _sparse({word: count * (_K + 1) / (count + floor) for word, count in counts.items()})
 
 
-def query_terms(query: str) -> models.SparseVector:
+def query_terms(query: str, analysis: int = CURRENT_ANALYSIS) -> models.SparseVector:
     """A query's words, each counted once."""
-    return _sparse(dict.fromkeys(_words(query), 1.0))
-
-
-def _words(text: str) -> list[str]:
-    apart = unicodedata.normalize("NFKD", text.casefold())
-    return _WORD.findall("".join(letter for letter in apart if not unicodedata.combining(letter)))
+    return _sparse(dict.fromkeys(query_words(query, analysis), 1.0))
 
 
 def _sparse(weights: dict[str, float]) -> models.SparseVector:

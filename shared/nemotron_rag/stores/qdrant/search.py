@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
+from nemotron_rag.documents.words import CURRENT_ANALYSIS
 from nemotron_rag.stores.qdrant.bm25 import query_terms
 from nemotron_rag.stores.qdrant.vectors import PROJECTED, TERMS, TOKENS, VECTOR, short_lists
 from nemotron_rag.types import FloatArray, PageVectors
@@ -29,6 +30,7 @@ class Search:
         projected: (tokens, projected dimensions); None for one vector.
         prefetch: pages whose token vectors are compared exactly.
         words: also looked for in the pages' texts; empty for none.
+        analysis: of these texts; see `nemotron_rag.documents.words`.
         conditions: which pages count.
         arrays: vectors as float32 arrays, which an embedded Qdrant compares as they are: lists it reads as float64, and
             then makes every stored vector as long. False for lists, which a server can be sent.
@@ -40,6 +42,7 @@ class Search:
     prefetch: int
     arrays: bool
     words: str = ""
+    analysis: int = CURRENT_ANALYSIS
     conditions: models.Filter | None = None
 
     @property
@@ -55,7 +58,7 @@ class Search:
     @property
     def terms(self) -> models.SparseVector | None:
         """Of the words; None if there are none."""
-        terms = query_terms(self.words)
+        terms = query_terms(self.words, self.analysis)
         return terms if terms.indices else None
 
     @property

@@ -12,9 +12,11 @@ from typing import Any, Unpack
 
 from qdrant_client import QdrantClient, models
 
+from nemotron_rag.documents.words import CURRENT_ANALYSIS
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.projection import project
 from nemotron_rag.stores.qdrant.basis import ProjectionBasis
+from nemotron_rag.stores.qdrant.bm25 import analysis_of
 from nemotron_rag.stores.qdrant.collection import Collection
 from nemotron_rag.stores.qdrant.connection import Qdrant, held_collections
 from nemotron_rag.stores.qdrant.filters import compile_filter
@@ -76,6 +78,7 @@ class QdrantStore:
         self._qdrant = Qdrant(location, client=client, prefer_grpc=True, **options)
         self._collection = Collection(self._qdrant, collection)
         self._basis = ProjectionBasis(self._collection)
+        self._known_analysis: int | None = None
         in_memory = client is None and self._qdrant.in_memory
         self._memory = f"memory://nemotron-rag-{uuid.uuid4().hex}" if in_memory else None
 
@@ -115,7 +118,10 @@ class QdrantStore:
         Raises:
             StoreError: the collection was not written by this package, or the server could not be reached.
         """
-        return self._collection.read_record()
+        record = self._collection.read_record()
+        if record is not None:
+            self._known_analysis = analysis_of(record)
+        return record
 
     def create(self, *, dimensions: int, record: Mapping[str, Any], token_storage: TokenStorage | None = None) -> None:
         """Make the collection, its payload indexes, and the record; whatever of these is there already stays.
@@ -136,6 +142,7 @@ class QdrantStore:
             )
         with self._qdrant.writing:
             self._collection.create(dimensions=dimensions, record=record, token_storage=token_storage)
+        self.read_record()
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
         """Make filters on a metadata key fast on a server; embedded collections have no such index and need none.
@@ -311,6 +318,7 @@ class QdrantStore:
             prefetch=DEFAULT_PREFETCH if prefetch is None else prefetch,
             arrays=self._qdrant.embedded,
             words=words,
+            analysis=self._analysis() if words else CURRENT_ANALYSIS,
             conditions=conditions,
         )
         found = [(from_payload(point.payload), float(point.score)) for point in self._points(search)]
@@ -337,12 +345,20 @@ class QdrantStore:
                 # not validated: a page may have a million numbers, and embedded ones come as arrays
                 models.PointStruct.model_construct(
                     id=page_uuid(stored.page.id),
-                    vector=named_vectors(stored.page, rows, basis, arrays=self._qdrant.embedded),
+                    vector=named_vectors(
+                        stored.page, rows, basis, arrays=self._qdrant.embedded, analysis=self._analysis()
+                    ),
                     payload=payload,
                 )
                 for stored, rows, payload in zip(pages[part], vectors[part], payloads[part], strict=True)
             ]
             self._collection.call("upsert", points=points, wait=True)
+
+    def _analysis(self) -> int:
+        """How the words of this collection are found."""
+        if self._known_analysis is None:
+            self.read_record()
+        return self._known_analysis or analysis_of({})
 
     def _update(self, stored: StoredPage) -> None:
         """Write sources and metadata; the other fields of a stored page never change."""

@@ -100,7 +100,9 @@ def number_count(vectors: PageVectors) -> int:
     return rows * (dimensions + projected_dimensions(dimensions)) + dimensions
 
 
-def named_vectors(page: Page, vectors: PageVectors, basis: FloatArray | None, *, arrays: bool) -> dict[str, Any]:
+def named_vectors(
+    page: Page, vectors: PageVectors, basis: FloatArray | None, *, arrays: bool, analysis: int
+) -> dict[str, Any]:
     """What a page's point holds.
 
     Args:
@@ -109,8 +111,9 @@ def named_vectors(page: Page, vectors: PageVectors, basis: FloatArray | None, *,
         basis: of the projection, for token vectors.
         arrays: token vectors as arrays of their own number format, which an embedded Qdrant keeps as they are, at a
             fraction of the bytes of lists; False for lists, which are what a server can be sent.
+        analysis: of the text; see `nemotron_rag.documents.words`.
     """
-    terms = {TERMS: passage_terms(page.text)}
+    terms = {TERMS: passage_terms(page.text, analysis)}
     if basis is None:
         return {VECTOR: vectors.tolist(), **terms}
     rows_by_name: dict[str, Any] = {TOKENS: vectors, PROJECTED: project(vectors, basis)}
