@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError, NonFiniteError
-from nemotron_rag.protocols import Reranker
-from nemotron_rag.types import FloatArray, Passage
+from nemotron_rag.protocols import Reranker, reads_image_queries
+from nemotron_rag.types import FloatArray, Passage, Query
 
 __all__ = [
     "DEFAULT_CANDIDATES",
@@ -117,7 +117,7 @@ class Place:
 
 def rank(
     reranker: Reranker,
-    query: str,
+    query: Query,
     passages: Sequence[Passage],
     *,
     policy: RankingPolicy,
@@ -137,7 +137,8 @@ def rank(
 
     Raises:
         ImageError: an image cannot be read, and the policy is "raise"; the message names the passage.
-        InputError: the query is not a str; or a passage is empty, and the policy is "raise".
+        InputError: the query is neither a str nor a passage, or has an image and the reranker reads none there; or a
+            passage is empty, and the policy is "raise".
         NonFiniteError: a logit is NaN or infinite, and the policy is "raise".
         NemotronRagError: the model failed.
 
@@ -147,7 +148,8 @@ def rank(
         >>> rank(FakeReranker(), "red apples", passages, policy=RankingPolicy())[0]
         Place(index=2, score=5.0, image_lost=False)
     """
-    batch = _Batch.of(query, passages, policy, describe)
+    _check_query(query, reranker)
+    batch = _Batch.of(passages, policy, describe)
     while batch.indices:
         try:
             return batch.places(reranker.score(query, batch.passages))
@@ -158,14 +160,15 @@ def rank(
 
 async def arank(
     reranker: Reranker,
-    query: str,
+    query: Query,
     passages: Sequence[Passage],
     *,
     policy: RankingPolicy,
     describe: Callable[[int], str] = "passage {}".format,
 ) -> list[Place]:
     """`rank` for event loops, which it does not block."""
-    batch = _Batch.of(query, passages, policy, describe)
+    _check_query(query, reranker)
+    batch = _Batch.of(passages, policy, describe)
     while batch.indices:
         try:
             return batch.places(await reranker.ascore(query, batch.passages))
@@ -226,11 +229,7 @@ class _Batch:
     lost: frozenset[int] = field(default_factory=frozenset)
 
     @classmethod
-    def of(
-        cls, query: object, passages: Sequence[Passage], policy: RankingPolicy, describe: Callable[[int], str]
-    ) -> _Batch:
-        if not isinstance(query, str):
-            raise InputError(f"query must be a str, got {type(query).__name__}")
+    def of(cls, passages: Sequence[Passage], policy: RankingPolicy, describe: Callable[[int], str]) -> _Batch:
         empty = [i for i, passage in enumerate(passages) if _is_empty(passage)]
         indices = [i for i in range(len(passages)) if i not in set(empty)]
         batch = cls(
@@ -298,6 +297,13 @@ class _Batch:
         if self.policy.on_unscored == "last" and threshold is None:
             kept += [Place(index, None, index in self.lost) for index in sorted([*self.empty, *unscored])]
         return kept[: self.policy.top_n]
+
+
+def _check_query(query: object, reranker: Reranker) -> None:
+    if not isinstance(query, str | Passage):
+        raise InputError(f"query must be a str, got {type(query).__name__}")
+    if isinstance(query, Passage) and query.image is not None and not reads_image_queries(reranker):
+        raise InputError(f"{reranker.name} reads queries as words alone; give words, or do not rerank (rerank=False)")
 
 
 def _is_empty(passage: Passage) -> bool:

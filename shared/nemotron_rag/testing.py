@@ -28,8 +28,10 @@ from nemotron_rag.types import (
     FloatArray,
     IndexedType,
     Kind,
+    Modality,
     PageVectors,
     Passage,
+    Query,
     Ranked,
     StoredPage,
     TokenStorage,
@@ -58,6 +60,7 @@ class FakeEmbedder:
     """
 
     kind: Kind = "embedder"
+    query_modalities: tuple[Modality, ...] = ("text", "image", "image_text")
 
     def __init__(self, *, dimensions: int = 64, name: str = "fake-embedder") -> None:
         self.dimensions = dimensions
@@ -69,15 +72,15 @@ class FakeEmbedder:
         """Name and size: all that decides what this fake computes."""
         return {"model": self.name, "dimensions": self.dimensions}
 
-    def embed_queries(self, queries: Sequence[str]) -> FloatArray:
+    def embed_queries(self, queries: Sequence[Query]) -> FloatArray:
         """Embed queries: (n, dimensions) float32."""
-        return self._rows([_words(query) for query in queries])
+        return self._rows([_query_words(query) for query in queries])
 
     def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """Embed passages: (n, dimensions) float32."""
         return self._rows([_passage_words(passage) for passage in passages])
 
-    async def aembed_queries(self, queries: Sequence[str]) -> FloatArray:
+    async def aembed_queries(self, queries: Sequence[Query]) -> FloatArray:
         """Same as `embed_queries`."""
         return self.embed_queries(queries)
 
@@ -118,6 +121,7 @@ class FakeMultiVectorEmbedder:
     """
 
     kind: Kind = "multivector_embedder"
+    query_modalities: tuple[Modality, ...] = ("text", "image", "image_text")
 
     def __init__(self, *, dimensions: int = 64, name: str = "fake-multivector-embedder") -> None:
         self.dimensions = dimensions
@@ -129,9 +133,9 @@ class FakeMultiVectorEmbedder:
         """Name and size: all that decides what this fake computes."""
         return {"model": self.name, "dimensions": self.dimensions}
 
-    def embed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
+    def embed_queries(self, queries: Sequence[Query]) -> list[FloatArray]:
         """Embed queries: one (words, dimensions) float32 array each."""
-        return self._rows([_words(query) for query in queries])
+        return self._rows([_query_words(query) for query in queries])
 
     def embed_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
         """Embed passages: one (words, dimensions) float32 array each."""
@@ -154,7 +158,7 @@ class FakeMultiVectorEmbedder:
                 boxes[-1] = 0, 0, 1, 1
         return rows
 
-    async def aembed_queries(self, queries: Sequence[str]) -> list[FloatArray]:
+    async def aembed_queries(self, queries: Sequence[Query]) -> list[FloatArray]:
         """Same as `embed_queries`."""
         return self.embed_queries(queries)
 
@@ -182,6 +186,7 @@ class FakeReranker:
     """
 
     kind: Kind = "reranker"
+    query_modalities: tuple[Modality, ...] = ("text", "image", "image_text")
     name = "fake-reranker"
 
     def __init__(self) -> None:
@@ -192,25 +197,25 @@ class FakeReranker:
         """The name: all that decides what this fake computes."""
         return {"model": self.name}
 
-    def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Raw logits: (n,) float32."""
         if self._closed:
             raise ClosedError(f"{self.name} was closed; load it again")
-        words = set(_words(query)) or {""}
+        words = set(_query_words(query)) or {""}
         shares = [len(words & set(_passage_words(passage))) / len(words) for passage in passages]
         return np.array(shares, dtype=np.float32) * 10 - 5
 
-    def rank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The passages from best to worst, at most `top_n`."""
         scores = self.score(query, passages)
         order = np.argsort(-scores, kind="stable")[:top_n]
         return [Ranked(index=int(i), score=float(scores[i]), passage=passages[int(i)]) for i in order]
 
-    async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Same as `score`."""
         return self.score(query, passages)
 
-    async def arank(self, query: str, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
+    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """Same as `rank`."""
         return self.rank(query, passages, top_n=top_n)
 
@@ -410,6 +415,10 @@ def _similarities(query: PageVectors, pages: Sequence[PageVectors]) -> FloatArra
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
+
+
+def _query_words(query: Query) -> list[str]:
+    return _passage_words(query if isinstance(query, Passage) else Passage(query))
 
 
 def _passage_words(passage: Passage) -> list[str]:

@@ -154,6 +154,20 @@ def test_search_shows_a_table(index, run):
     assert "\x1b" not in out
 
 
+def test_search_by_an_image(index, run, tmp_path):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (50, 50), "red").save(image)
+    code, out, _ = run("search", index, "--image", image, "--json", "-k", "2", "--html", tmp_path / "hits.html")
+    found = json.loads(out)
+    assert (code, found["query"], len(found["hits"])) == (0, f"image {image}", 2)
+    both = json.loads(run("search", index, "Where do blue whales sing?", "--image", image, "--json")[1])
+    assert both["hits"][0]["source"].endswith("sea.pdf")
+    assert both["hits"] != json.loads(run("search", index, "Where do blue whales sing?", "--json")[1])["hits"]
+    assert run("search", index, "--image", image, "--rerank")[0] == 0
+    fails(run("search", index), 2, "give a QUERY, an --image, or both")
+    fails(run("search", index, "--image", tmp_path / "none.png"), 1, "none.png")
+
+
 def test_search_json_has_the_documented_keys(index, run):
     code, out, err = run(
         "search", index, "Where do blue whales sing?", "--json", "-k", "1", "--rerank", "--candidates", "2"
@@ -319,7 +333,7 @@ def test_delete_of_a_copy_leaves_the_pages_of_the_other(tmp_path, pdfs, run):
     ("arguments", "message"),
     [
         (["serch"], "No such command 'serch'"),
-        (["search", "i"], "Missing argument 'QUERY'"),
+        (["search", "i"], "give a QUERY, an --image, or both"),
         (["search", "i", "q", "-k", "0"], "Invalid value for '-k'"),
         (["search", "i", "q", "--top", "1"], "--top"),
         (["search", "i", "q", "--filter", "year"], "--filter takes KEY=VALUE; got 'year'"),

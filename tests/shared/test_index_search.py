@@ -31,7 +31,7 @@ from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.stores.qdrant.layout import RECORD_ID
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
-from nemotron_rag.types import page_uuid
+from nemotron_rag.types import Page, Passage, page_uuid
 from support.event_loop import stays_free
 from support.pages import CountingEmbedder, add, text_page
 from support.qdrant_server import Server
@@ -444,6 +444,42 @@ def test_a_real_checkpoint_is_opened_again_from_the_record_alone(tmp_path, monke
         index.search("red apples")
     with pytest.raises(IndexMismatchError, match="max_input_tiles=2"):
         PageIndex(tmp_path, embedder=reference / "embed_vl_open_1", max_input_tiles=6)
+
+
+class WordsOnly(FakeEmbedder):
+    query_modalities = ("text",)
+
+
+class WordsOnlyReranker(FakeReranker):
+    query_modalities = ("text",)
+
+
+@pytest.mark.parametrize("use_async", [False, True])
+def test_a_query_may_be_an_image(tmp_path, use_async):
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    pages = [Page("apples", red, id="r", number=1), Page("whales", blue, id="b", number=2)]
+    lonely = [replace(page, text="") for page in pages]
+
+    def search(index, query, **options):
+        return asyncio.run(index.asearch(query, **options)) if use_async else index.search(query, **options)
+
+    with PageIndex(tmp_path / "a", embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+        index.add(pages, progress=False)
+        assert search(index, Passage(image=blue), k=1)[0].page.number == 2
+        (both,) = search(index, Passage("apples", red), k=1, rerank=False)
+        assert both.retrieval_score == pytest.approx(1.0, abs=1e-3)
+        assert search(index, "apples", k=1, rerank=False)[0].retrieval_score < 0.9
+        assert search(index, Passage("apples"), k=1) == search(index, "apples", k=1)
+        assert search(index, Passage("whales", red), mode="hybrid", rerank=False)[0].page.number == 2
+        with pytest.raises(InputError, match="fake-reranker reads queries as words alone; .*rerank=False"):
+            search(index, Passage(image=red), rerank=WordsOnlyReranker())
+        with pytest.raises(InputError, match="query must be a str, got bytes; for an image use search_image"):
+            search(index, b"red")
+    with PageIndex(tmp_path / "b", embedder=WordsOnly()) as index:
+        index.add(lonely, progress=False)
+        with pytest.raises(InputError, match="fake-embedder reads queries as words alone; .* search_image"):
+            search(index, Passage(image=red))
+        assert index.search_image(red, k=1)[0].page.number == 1  # embedded as a passage
 
 
 def test_pages_do_not_depend_on_the_instruction_of_queries(tmp_path, reference):

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.late_interaction.maxsim import maxsim
-from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker
+from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker, reads_image_queries
 from nemotron_rag.stores.filters import matches, parse_filter
 from nemotron_rag.types import Page, Passage, StoredPage
 
@@ -62,6 +62,20 @@ class EmbedderContract:
         np.testing.assert_allclose(together, alone, atol=self.tolerance)
         backwards = embedder.embed_passages(self.passages[::-1])[::-1]
         np.testing.assert_allclose(together, backwards, atol=self.tolerance)
+
+    def test_a_query_may_be_a_passage(self, embedder):
+        plain, passage = embedder.embed_queries(["a b", Passage("a b")])
+        np.testing.assert_allclose(plain, passage, atol=self.tolerance)
+        picture = Passage("a b", make_image())
+        if reads_image_queries(embedder):
+            found = embedder.embed_queries(["a b", picture])
+            np.testing.assert_allclose(found[0], plain, atol=self.tolerance)
+            assert abs(found[1] - plain).max() > 1e-4
+        else:
+            with pytest.raises(
+                InputError, match="query 1 has an image, and .* reads queries as words alone; give words"
+            ):
+                embedder.embed_queries(["a b", picture])
 
     def test_nothing_in_nothing_out(self, embedder):
         assert embedder.embed_passages([]).shape == (0, embedder.dimensions)
@@ -121,6 +135,15 @@ class MultiVectorEmbedderContract:
         together = embedder.embed_passages(self.passages)
         self.assert_equal(together, [embedder.embed_passages([passage])[0] for passage in self.passages])
         self.assert_equal(together, embedder.embed_passages(self.passages[::-1])[::-1])
+
+    def test_a_query_may_be_a_passage(self, embedder):
+        plain, passage = embedder.embed_queries(["a b", Passage("a b")])
+        self.assert_equal([plain], [passage])
+        if not reads_image_queries(embedder):
+            with pytest.raises(
+                InputError, match="query 0 has an image, and .* reads queries as words alone; give words"
+            ):
+                embedder.embed_queries([Passage("a b", make_image())])
 
     def test_score_is_the_sum_of_best_similarities(self, embedder):
         queries, passages = embedder.embed_queries(TEXTS), embedder.embed_passages(self.passages)
@@ -185,6 +208,17 @@ class RerankerContract:
         assert all(hit.passage is passages[hit.index] for hit in ranked)
         assert reranker.rank(self.query, passages, top_n=3) == ranked[:3]
         assert reranker.rank(self.query, passages, top_n=0) == []
+
+    def test_a_query_may_be_a_passage(self, reranker):
+        plain = reranker.score(self.query, self.passages)
+        np.testing.assert_allclose(reranker.score(Passage(self.query), self.passages), plain, atol=self.tolerance)
+        picture = Passage(image=make_image())
+        if reads_image_queries(reranker):
+            assert reranker.score(picture, self.passages).shape == plain.shape
+            assert abs(reranker.score(picture, self.passages) - plain).max() > 1e-4
+        else:
+            with pytest.raises(InputError, match="query has an image, and .* reads queries as words alone; give words"):
+                reranker.score(picture, self.passages)
 
     def test_equal_scores_keep_the_order(self, reranker):
         passages = [Passage("same")] * 4

@@ -24,7 +24,7 @@ from nemotron_rag.cli import _output as output
 from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.models.catalog import CATALOG
-from nemotron_rag.types import Hit
+from nemotron_rag.types import Hit, Passage
 
 if TYPE_CHECKING:
     from nemotron_rag.report import HeatmapOf
@@ -64,6 +64,7 @@ def index(
     max_tiles: options.MaxTiles = None,
     thumbnail: options.Thumbnail = None,
     max_length: options.MaxLength = None,
+    max_image_tokens: options.MaxImageTokens = None,
     compile: options.Compile = None,
     token_pooling: options.TokenPooling = None,
     max_rows: options.MaxRows = None,
@@ -98,6 +99,7 @@ def index(
         max_input_tiles=max_tiles,
         use_thumbnail=thumbnail,
         max_length=max_length,
+        max_image_tokens=max_image_tokens,
         compile=compile,
     )
     with target:
@@ -114,7 +116,8 @@ def index(
 @app.command()
 def search(
     location: options.Index,
-    query: options.Query,
+    query: options.QueryWords = None,
+    image: options.QueryImage = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Pages to return.")] = 10,
     candidates: options.Candidates = None,
     rerank: Annotated[
@@ -123,6 +126,7 @@ def search(
     reranker: Annotated[str | None, typer.Option(help="Rerank with this model: catalog id or local folder.")] = None,
     mode: options.SearchMode = None,
     prefetch: options.Prefetch = None,
+    instruction: options.Instruction = None,
     where: options.Where = None,
     collection: options.Collection = "pages",
     api_key: options.ApiKey = None,
@@ -134,8 +138,10 @@ def search(
     as_json: options.Json = False,
     html: options.Html = None,
 ) -> int:
-    """Find the pages that answer a query."""
+    """Find the pages that answer a query, or look like an image."""
     options.check_html(html)
+    if query is None and image is None:
+        raise typer.BadParameter("give a QUERY, an --image, or both")
     conditions = options.parse_filter(where or [])
     from nemotron_rag.cli import _index
 
@@ -144,24 +150,22 @@ def search(
     if rerank and reranker is None:
         name = _index.record_of_existing(location, collection, **connection)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
-    with _index.open_existing(location, collection, images, connection, device=device, dtype=dtype) as source:
-        hits = source.search(
-            query,
-            k=k,
-            candidates=candidates,
-            rerank=reranker or False,
-            filter=conditions,
-            mode=mode,
-            prefetch=prefetch,
-        )
+    asked = {"candidates": candidates, "rerank": reranker or False, "mode": mode, "prefetch": prefetch}
+    settings = {"device": device, "dtype": dtype, "instruction": instruction}
+    with _index.open_existing(location, collection, images, connection, **settings) as source:
+        if query is None and not any(asked.values()):
+            hits = source.search_image(cast("str", image), k=k, filter=conditions)
+        else:
+            wanted = Passage(query or "", image)
+            hits = source.search(wanted, k=k, filter=conditions, **cast("Any", asked))
         # The report reads images, and computes heatmaps, from the open index.
         return _answer(
-            query,
+            query or f"image {image}",
             hits,
             seconds=time.perf_counter() - start,
             as_json=as_json,
             html=html,
-            heatmap=source.heatmap if source.is_multivector else None,
+            heatmap=source.heatmap if source.is_multivector and query else None,
         )
 
 
@@ -176,6 +180,8 @@ def rerank(
     device: options.Device = None,
     dtype: options.Dtype = None,
     max_tiles: options.MaxTiles = None,
+    max_image_tokens: options.MaxImageTokens = None,
+    instruction: options.Instruction = None,
     as_json: options.Json = False,
     html: options.Html = None,
 ) -> int:
@@ -186,7 +192,14 @@ def rerank(
     from nemotron_rag.models.load import load_reranker
 
     start = time.perf_counter()
-    loaded = load_reranker(model, device=device, dtype=dtype, max_input_tiles=max_tiles)
+    loaded = load_reranker(
+        model,
+        device=device,
+        dtype=dtype,
+        max_input_tiles=max_tiles,
+        max_image_tokens=max_image_tokens,
+        instruction=instruction,
+    )
     hits, failures = rank_files(query, files, reranker=loaded, top_n=top_n, pages=pages, password=password)
     seconds = time.perf_counter() - start
     for failure in failures:

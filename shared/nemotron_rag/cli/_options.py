@@ -32,7 +32,9 @@ __all__ = [
     "Html",
     "Images",
     "Index",
+    "Instruction",
     "Json",
+    "MaxImageTokens",
     "MaxLength",
     "MaxRows",
     "MaxTiles",
@@ -41,6 +43,8 @@ __all__ = [
     "Password",
     "Prefetch",
     "Query",
+    "QueryImage",
+    "QueryWords",
     "Revision",
     "SearchMode",
     "Thumbnail",
@@ -64,6 +68,14 @@ RERANKER_FOR = {"starter-embed-vl": "starter-rerank-vl"}  # the model of --reran
 
 Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index, or URL of a Qdrant server.")]
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="The query.")]
+QueryWords = Annotated[str | None, typer.Argument(metavar="QUERY", help="The query; an --image may take its place.")]
+QueryImage = Annotated[
+    str | None,
+    typer.Option("--image", metavar="FILE", help="Find pages by an image; with a query, by both (Qwen3-VL models)."),
+]
+Instruction = Annotated[
+    str | None, typer.Option(help="What the query is for, for models that take it; by default theirs.")
+]
 Collection = Annotated[str, typer.Option(help="Name of the collection in the index.")]
 ApiKey = Annotated[
     str | None,
@@ -84,6 +96,9 @@ Embedder = Annotated[str | None, typer.Option(help="Catalog id or local folder; 
 Revision = Annotated[str | None, typer.Option(help="Of the model's hub repository, instead of the pinned one.")]
 Dimensions = Annotated[int | None, typer.Option(min=1, help="Shorter vectors (Matryoshka), for models trained for it.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default the model's.")]
+MaxImageTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens of a page image, for Qwen3-VL models; by default the model's.")
+]
 Thumbnail = Annotated[
     bool | None, typer.Option("--thumbnail/--no-thumbnail", help="Add the whole image as one small tile.")
 ]

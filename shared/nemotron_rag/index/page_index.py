@@ -22,7 +22,7 @@ from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions, ModelName
-from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker
+from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker, reads_image_queries
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
 from nemotron_rag.stores.filters import parse_filter
 from nemotron_rag.stores.filters.nowhere import KeyCheck
@@ -36,6 +36,7 @@ from nemotron_rag.types import (
     Page,
     PageVectors,
     Passage,
+    Query,
     StoredPage,
 )
 
@@ -228,7 +229,7 @@ class PageIndex:
 
     def search(
         self,
-        query: str,
+        query: Query,
         *,
         k: int = 10,
         candidates: int | None = None,
@@ -244,7 +245,8 @@ class PageIndex:
         """Find the pages that answer a query.
 
         Args:
-            query: in words.
+            query: in words; or a `Passage` with an image, with or without words, where embedder and reranker read such
+                queries (Qwen3-VL-Embedding and -Reranker, jina-reranker-m0).
             k: pages returned.
             candidates: pages fetched for the reranker, which reads image and text of all of them; None for 20, or k
                 if that is more.
@@ -287,8 +289,9 @@ class PageIndex:
         )
         if not self._can_search(query):
             return []
-        rows = self._state.embedder().embed_queries([query])
-        hits = self._nearest(rows[0], request, query=query)
+        embedder = self._state.embedder()
+        rows = embedder.embed_queries([_checked_query(query, embedder)])
+        hits = self._nearest(rows[0], request, query=_words(query))
         if reranker is None or not hits:
             return _above(hits, policy)
         pages = [hit.page for hit in hits]
@@ -296,7 +299,7 @@ class PageIndex:
 
     async def asearch(
         self,
-        query: str,
+        query: Query,
         *,
         k: int = 10,
         candidates: int | None = None,
@@ -323,8 +326,8 @@ class PageIndex:
         if not await asyncio.to_thread(self._can_search, query):
             return []
         embedder = await asyncio.to_thread(self._state.embedder)
-        rows = await embedder.aembed_queries([query])
-        hits = await asyncio.to_thread(self._nearest, rows[0], request, query=query)
+        rows = await embedder.aembed_queries([_checked_query(query, embedder)])
+        hits = await asyncio.to_thread(self._nearest, rows[0], request, query=_words(query))
         if reranker is None or not hits:
             return _above(hits, policy)
         pages = [hit.page for hit in hits]
@@ -333,13 +336,17 @@ class PageIndex:
     def search_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
         """Find the k pages that look most like an image, in any form that `load_image` reads; nothing is reranked.
 
+        The image is embedded as a query where the embedder reads such queries, else as a passage.
+
         Raises:
             ImageError: the image cannot be read; or as from `search`.
         """
         _, request = self._request(k, rerank=False, filter=filter)
         if not self._can_search(""):
             return []
-        rows = self._state.embedder().embed_passages([Passage(image=image)])
+        embedder, query = self._state.embedder(), Passage(image=image)
+        as_query = reads_image_queries(embedder)
+        rows = embedder.embed_queries([query]) if as_query else embedder.embed_passages([query])
         return self._nearest(rows[0], request)
 
     async def asearch_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
@@ -348,7 +355,8 @@ class PageIndex:
         if not await asyncio.to_thread(self._can_search, ""):
             return []
         embedder = await asyncio.to_thread(self._state.embedder)
-        rows = await embedder.aembed_passages([Passage(image=image)])
+        query, as_query = Passage(image=image), reads_image_queries(embedder)
+        rows = await (embedder.aembed_queries([query]) if as_query else embedder.aembed_passages([query]))
         return await asyncio.to_thread(self._nearest, rows[0], request)
 
     def heatmap(self, page: Passage, query: str) -> Heatmap:
@@ -499,7 +507,7 @@ class PageIndex:
         return reranker, request
 
     def _can_search(self, query: object) -> bool:
-        if not isinstance(query, str):
+        if not isinstance(query, str | Passage):
             raise InputError(f"query must be a str, got {type(query).__name__}; for an image use search_image")
         return self._state.exists()
 
@@ -541,12 +549,32 @@ class PageIndex:
             _log.warning("%s", self._keys.message(key, some))
 
 
-def _rank_pages(reranker: Reranker, query: str, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
+def _checked_query(query: Query, embedder: AnyEmbedder) -> Query:
+    """The query, as a text if it is one.
+
+    Raises:
+        InputError: it has an image, and the embedder reads none in queries.
+    """
+    if isinstance(query, str) or query.image is None:
+        return _words(query)
+    if not reads_image_queries(embedder):
+        raise InputError(
+            f"{embedder.name} reads queries as words alone; give words, or find pages that look like the image with "
+            "search_image"
+        )
+    return query
+
+
+def _words(query: Query) -> str:
+    return query if isinstance(query, str) else query.text
+
+
+def _rank_pages(reranker: Reranker, query: Query, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
     """`ranking.rank` for pages, which it calls by source and number."""
     return rank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
 
 
-async def _arank_pages(reranker: Reranker, query: str, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
+async def _arank_pages(reranker: Reranker, query: Query, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
     """`_rank_pages` for event loops, which it does not block."""
     return await arank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
 

@@ -56,6 +56,19 @@ def test_what_it_says_of_itself_is_what_the_embedder_says(model):
     assert (embedder.name, embedder.identity, embedder.dimensions) == (model.name, model.identity, 8)
 
 
+async def test_queries_may_have_images(model):
+    vectors = Memory()
+    embedder = CachedEmbedder(model, vectors)
+    queries = ["a", Passage("a"), Passage("a", make_image(1)), Passage(image=make_image(2))]
+    found = embedder.embed_queries(queries)
+    assert len(vectors) == 3
+    np.testing.assert_allclose(await embedder.aembed_queries(queries), found)
+    assert len(model.computed) == 4
+    np.testing.assert_allclose(found, model.embed_queries(queries))
+    with pytest.raises(ImageError, match="query 1"):
+        embedder.embed_queries(["a", Passage(image=b"none")])
+
+
 async def test_only_what_is_missing_is_computed_and_put_in_its_place(model):
     vectors = Memory()
     embedder = CachedEmbedder(model, vectors)

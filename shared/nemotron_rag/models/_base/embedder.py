@@ -225,7 +225,7 @@ def check_query(query: Query, what: str, *, reader: str, modalities: Sequence[Mo
         return query.text
     if "image" not in modalities:
         raise InputError(
-            f"{what} has an image, and {reader} reads words alone as a query; give words, or embed it as a passage"
+            f"{what} has an image, and {reader} reads queries as words alone; give words, or take another model"
         )
     return query
 
