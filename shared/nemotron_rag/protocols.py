@@ -260,5 +260,12 @@ class PageStore(Protocol):
     def index_metadata(self, key: str, kind: IndexedType) -> None:
         """Make filters on a metadata key fast, where the store knows such a thing."""
 
+    def optimize(self) -> bool:
+        """Bring to the disk what was written, and make searches fast; called once after many writes.
+
+        Returns:
+            Whether there was something to make faster.
+        """
+
     def close(self) -> None:
         """Let go of what was opened; closing twice is allowed."""

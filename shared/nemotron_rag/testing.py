@@ -383,6 +383,11 @@ class FakePageStore:
         self._check_created()
         check_key(key)
 
+    def optimize(self) -> bool:
+        """Nothing: a fake is as fast as it gets."""
+        self._check_open()
+        return False
+
     def close(self) -> None:
         """Make every later call raise `ClosedError`."""
         self._closed = True

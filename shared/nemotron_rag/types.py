@@ -271,15 +271,17 @@ class AddReport:
         unchanged: pages that were already there with the same content.
         removed: pages deleted because their document changed.
         failures: what could not be read and was skipped.
-        seconds: wall-clock time by stage (``render``, ``embed``, ``store``, ``total``), and of ``embed`` the part in
-            which images were decoded and cut (``preprocess``). Stages run side by side: they add up to more than
-            the total, and the one nearest to it is the narrow one.
+        optimized: whether the store put its files in order afterwards, for faster searches.
+        seconds: wall-clock time by stage (``render``, ``embed``, ``store``, ``optimize``, ``total``), and of ``embed``
+            the part in which images were decoded and cut (``preprocess``). Stages run side by side: they add up to more
+            than the total, and the one nearest to it is the narrow one.
     """
 
     added: int = 0
     unchanged: int = 0
     removed: int = 0
     failures: tuple[Failure, ...] = ()
+    optimized: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 

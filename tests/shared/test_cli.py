@@ -116,7 +116,7 @@ def test_index_json(tmp_path, pdfs, run):
     code, out, _ = run("index", pdfs, "--to", tmp_path / "i", "--json", "--pages", "2")
     assert code == 0
     report = json.loads(out)
-    assert set(report) == {"added", "unchanged", "removed", "failures", "seconds"}
+    assert set(report) == {"added", "unchanged", "removed", "optimized", "failures", "seconds"}
     assert (report["added"], report["failures"]) == (2, [])
     assert report["seconds"]["total"] > 0
 
@@ -308,7 +308,8 @@ def test_info(index, run):
     assert "5 pages of 2 documents" in out
     assert "llama-nemotron-embed-vl-1b-v2" in out
     facts = json.loads(run("info", index, "--json")[1])
-    assert set(facts) == {"pages", "sources", "record"}
+    assert set(facts) == {"pages", "sources", "record", "engine"}
+    assert (facts["engine"], facts["record"]["engine"]) == ("Qdrant Edge", "edge")
     assert facts["pages"] == 5
 
 

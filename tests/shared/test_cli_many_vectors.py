@@ -4,6 +4,7 @@ import json
 
 import pymupdf
 import pytest
+from qdrant_client import QdrantClient
 
 from nemotron_rag import cli
 from support.models import use_models
@@ -61,9 +62,10 @@ def test_how_vectors_are_stored_is_shown_and_kept(pdf, run, tmp_path):
 
 
 def test_settings_that_cannot_be_are_one_line(pdf, run, tmp_path):
+    QdrantClient(path=str(tmp_path / "i")).close()
     code, _, err = run("index", pdf, "--to", tmp_path / "i", "--embedder", MODEL, "--token-storage", "int8")
     assert (code, err.count("\n")) == (1, 1)
-    assert "an embedded Qdrant stores float16 or float32, not int8" in err
+    assert "Qdrant in memory or in its local mode stores float16 or float32, not int8" in err
     code, _, err = run("index", pdf, "--to", tmp_path / "j", "--embedder", "starter-embed-vl", "--max-rows", 5)
     assert (code, err.count("\n")) == (1, 1)
     assert "token_vectors= is for late-interaction models" in err

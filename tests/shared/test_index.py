@@ -41,7 +41,7 @@ def test_a_folder_is_added_and_found_with_images(folder):
     with PageIndex("store", embedder=FakeEmbedder()) as index:
         report = add(index, "docs")
         assert (report.added, report.unchanged, report.removed, report.failures) == (4, 0, 0, ())
-        assert set(report.seconds) == {"render", "preprocess", "embed", "store", "total"}
+        assert set(report.seconds) == {"render", "preprocess", "embed", "store", "optimize", "total"}
         assert all(seconds > 0 for stage, seconds in report.seconds.items() if stage != "preprocess")
         assert index.sources() == ["docs/fruit.pdf", "docs/sub/whale.pdf"]
         hit = index.search("pears green", k=1)[0]

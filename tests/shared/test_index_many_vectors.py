@@ -206,7 +206,7 @@ def test_a_page_that_may_not_be_pooled_costs_only_itself():
 def test_impossible_settings_stop_before_anything_is_written():
     for settings, message in (
         (TokenVectors(max_rows=20_000), "give max_rows=16383 or less"),
-        (TokenVectors(storage="binary"), "an embedded Qdrant stores float16 or float32"),
+        (TokenVectors(storage="binary"), "Qdrant in memory or in its local mode stores float16 or float32, not binary"),
     ):
         embedder = Many()
         with PageIndex(embedder=embedder, token_vectors=settings) as index:

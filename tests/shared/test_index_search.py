@@ -306,6 +306,7 @@ def test_images_may_be_kept_elsewhere_and_in_another_format(tmp_path):
 
 
 def test_two_collections_in_one_folder_do_not_share_images(tmp_path):
+    QdrantClient(path=str(tmp_path)).close()  # a folder of its local mode stays one
     for name in ("one", "two"):
         with PageIndex(tmp_path, collection=name, embedder=FakeEmbedder()) as index:
             fill(index)

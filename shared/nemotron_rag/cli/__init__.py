@@ -238,6 +238,7 @@ def info(
     record = _index.record_of_existing(location, collection, **connection)
     with _index.open_existing(location, collection, "none", connection) as source:
         facts = {"pages": source.count(), "sources": source.sources(), "record": record}
+    facts["engine"] = _index.engine(location)
     if as_json:
         output.show_json(facts)
     else:

@@ -10,7 +10,7 @@ from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.qdrant import QdrantStore
 from nemotron_rag.stores.server import ConnectionOptions
 
-__all__ = ["images_argument", "open_existing", "record", "record_of_existing"]
+__all__ = ["engine", "images_argument", "open_existing", "record", "record_of_existing"]
 
 
 def images_argument(images: str | None) -> str | Literal[True] | None:
@@ -35,6 +35,12 @@ def record(location: str, collection: str, **connection: Unpack[ConnectionOption
     """Read the record of an index; None if it does not exist."""
     with closing(QdrantStore(location, collection=collection, **connection)) as store:
         return store.read_record()
+
+
+def engine(location: str) -> str:
+    """What computes at a place: Qdrant Edge, qdrant-client's local mode, or a server."""
+    with closing(QdrantStore(location)) as store:
+        return {"edge": "Qdrant Edge", "local": "qdrant-client, local mode", "server": "a server"}[store.engine]
 
 
 def record_of_existing(location: str, collection: str, **connection: Unpack[ConnectionOptions]) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def added_lines(report: AddReport) -> list[str]:
     rate = f" in {seconds:.1f} s ({report.added / seconds:.1f} pages/s)" if seconds and report.added else ""
     counts = f"{count(report.added, 'page')} added{rate}, {report.unchanged} unchanged, {report.removed} removed"
     lines = [counts]
+    if report.optimized:
+        lines.append(f"put in order for faster searches in {report.seconds['optimize']:.1f} s")
     if report.failures:
         lines.append(f"skipped {len(report.failures)}:")
         lines += [f"  {failure}" for failure in report.failures[:_FAILURES_SHOWN]]
@@ -133,11 +135,12 @@ def added_lines(report: AddReport) -> list[str]:
 
 
 def added_json(report: AddReport) -> dict[str, Any]:
-    """Return the stable keys: added, unchanged, removed, failures (source, page_number, reason), seconds by stage."""
+    """Return the stable keys: added, unchanged, removed, optimized, failures (source, page_number, reason), seconds."""
     return {
         "added": report.added,
         "unchanged": report.unchanged,
         "removed": report.removed,
+        "optimized": report.optimized,
         "failures": [failure_json(failure) for failure in report.failures],
         "seconds": dict(report.seconds),
     }
@@ -156,6 +159,7 @@ def info_lines(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"{count(facts['pages'], 'page')} of {count(len(facts['sources']), 'document')}",
         f"written with {', '.join(settings)}",
+        f"engine {facts['engine']}",
         *(f"  {source}" for source in facts["sources"]),
     ]
 

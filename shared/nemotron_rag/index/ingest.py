@@ -79,7 +79,7 @@ class Ingest:
         self._index = index
         self._batch_size, self._batch_pixels = batch_size or BATCH, batch_pixels or BATCH_PIXELS
         self._progress = progress
-        self._timers = {stage: Timer() for stage in ("render", "preprocess", "embed", "store", "total")}
+        self._timers = {stage: Timer() for stage in ("render", "preprocess", "embed", "store", "optimize", "total")}
         self._added = self._unchanged = self._removed = 0
         self._failures: list[Failure] = []
         self._broken = False
@@ -101,13 +101,21 @@ class Ingest:
             task = bar.add_task("indexing", total=total)
             for done in settled:
                 bar.advance(task, done)
+            optimized = self._optimize()
         return AddReport(
             added=self._added,
             unchanged=self._unchanged,
             removed=self._removed,
             failures=tuple(self._failures),
+            optimized=optimized,
             seconds={stage: clock.seconds for stage, clock in self._timers.items()},
         )
+
+    def _optimize(self) -> bool:
+        if not self._added and not self._removed:
+            return False
+        with self._timers["optimize"]:
+            return self._index.store.optimize()
 
     def _timed(self, steps: Generator[Step, None, None]) -> Generator[Step, None, None]:
         with closing(steps):

@@ -35,6 +35,7 @@ class IndexRecord:
         max_pixels: most pixels of a rendered page.
         token_vectors: `TokenVectors.to_json` of a resolved one; None for one vector a page.
         words: how the words of texts were found; see `nemotron_rag.documents.words`. The store reads it too.
+        engine: of the store that wrote it, for people; None if it has no choice of them. Not compared.
     """
 
     name: str
@@ -43,6 +44,7 @@ class IndexRecord:
     max_pixels: int
     token_vectors: Mapping[str, Any] | None = None
     words: int = ANALYSES[0]
+    engine: str | None = None
 
     @classmethod
     def of(
@@ -52,6 +54,7 @@ class IndexRecord:
         dpi: float | None,
         max_pixels: int,
         tokens: TokenVectors | None = None,
+        engine: str | None = None,
     ) -> IndexRecord:
         """The record of a new index; a relative folder is noted as an absolute one, to be found from anywhere."""
         is_folder = _catalog_row(embedder.name) is None and Path(embedder.name).is_dir()
@@ -64,6 +67,7 @@ class IndexRecord:
             max_pixels=max_pixels,
             token_vectors=token_vectors,
             words=CURRENT_ANALYSIS,
+            engine=engine,
         )
 
     @classmethod

@@ -109,7 +109,8 @@ class IndexState:
         with self._preparing:
             if not self.exists():
                 tokens = self._new_tokens(embedder)
-                record = IndexRecord.of(embedder, tokens=tokens, **self.render_settings())
+                engine = getattr(self.store, "engine", None)
+                record = IndexRecord.of(embedder, tokens=tokens, engine=engine, **self.render_settings())
                 self.store.create(
                     dimensions=embedder.dimensions,
                     record=record.to_json(),

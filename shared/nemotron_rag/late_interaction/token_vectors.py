@@ -36,7 +36,7 @@ class TokenVectors:
         max_rows: most vectors of a page; by default as many as Qdrant takes: fewer than 1,048,576 / dimensions.
         storage: number format on a server. "float16", the default, or "float32". "int8" and "binary" compare copies
             of 8 bits or 1 bit per number, held in memory, and the best pages once more with the float16 originals on
-            disk. "turbo4" keeps 4 bits only (TurboQuant; Qdrant 1.19). An embedded Qdrant stores floats only.
+            disk. "turbo4" keeps 4 bits only (TurboQuant; Qdrant 1.19). Qdrant in memory stores floats only.
 
     Raises:
         InputError: a value is not one of these.

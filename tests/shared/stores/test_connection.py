@@ -44,8 +44,9 @@ def test_a_relative_folder_stays_where_it_was_when_the_working_folder_changes(tm
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert (qdrant.name, qdrant.folder) == ("q", tmp_path / "q")
     assert qdrant.call(**ASK) is False
-    qdrant.call("create_collection", collection_name="pages", vectors_config={})
-    assert (tmp_path / "q" / "meta.json").exists()
+    params = models.VectorParams(size=2, distance=models.Distance.COSINE)
+    qdrant.call("create_collection", collection_name="pages", vectors_config=params)
+    assert (tmp_path / "q" / "edge" / "pages" / "collection.json").exists()
     assert not list((tmp_path / "elsewhere").iterdir())
     again = pickle.loads(pickle.dumps(qdrant))
     assert again.client is qdrant.client

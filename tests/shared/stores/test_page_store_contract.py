@@ -27,13 +27,24 @@ class TestQdrantInMemory(PageStoreContract):
         return QdrantStore()
 
 
-@pytest.mark.slow
-class TestQdrantInAFolder(PageStoreContract):
-    many = 260  # each is synchronised to the disk
-
+class TestQdrantEdge(PageStoreContract):
     @pytest.fixture
     def store(self, tmp_path):
         opened = QdrantStore(tmp_path / "index")
+        assert opened.engine == "edge"
+        yield opened
+        opened.close()
+
+
+@pytest.mark.slow
+class TestQdrantLocalMode(PageStoreContract):
+    many = 260  # each is synchronised to the disk
+
+    @pytest.fixture
+    def store(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(opening, "EdgeClient", None)  # as where there is no wheel of it
+        opened = QdrantStore(tmp_path / "index")
+        assert opened.engine == "local"
         yield opened
         opened.close()
 

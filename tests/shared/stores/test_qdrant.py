@@ -360,9 +360,14 @@ def test_damaged_folders_are_refused_and_a_first_moment_is_forgiven(tmp_path):
     store = QdrantStore(tmp_path)
     store.create(dimensions=4, record=RECORD)
     store.close()
-    (tmp_path / "meta.json").write_text("{ not json")
+    for file in tmp_path.glob("edge/pages/shard/segments/*/segment.json"):
+        file.write_text("{ not json")
+    with pytest.raises(StoreError, match="could not read points in .*segment"):
+        QdrantStore(tmp_path).read_record()
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "meta.json").write_text("{ not json")
     with pytest.raises(StoreError, match="could not open the index folder"):
-        QdrantStore(tmp_path).exists()
+        QdrantStore(tmp_path / "local").exists()
 
 
 def test_where_images_can_lie(tmp_path, server):

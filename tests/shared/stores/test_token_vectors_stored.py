@@ -9,7 +9,7 @@ from qdrant_client.local import local_collection
 
 from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.late_interaction.maxsim import maxsim
-from nemotron_rag.stores.qdrant import QdrantStore, two_stages
+from nemotron_rag.stores.qdrant import QdrantStore, opening, two_stages
 from nemotron_rag.stores.qdrant.layout import BASIS_ID
 from nemotron_rag.types import Page, StoredPage
 from support.qdrant_server import Server
@@ -108,7 +108,8 @@ def test_changed_and_removed_pages(store, corpus):
     assert store.count() == PAGES - 1
 
 
-def test_a_folder_keeps_arrays_and_finds_the_same_when_opened_again(tmp_path):
+def test_a_folder_of_local_mode_keeps_arrays_and_finds_the_same_when_opened_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "EdgeClient", None)
     vectors = [rows_of(n).astype(np.float16) for n in range(20)]
     store = QdrantStore(tmp_path)
     store.create(dimensions=DIMENSIONS, record={}, token_storage="float16")

@@ -94,8 +94,13 @@ class Collection:
         """
         self.qdrant.check_open()
         path = field_path(key)
-        if not self.qdrant.embedded:  # an embedded Qdrant has no such indexes, and warns
+        if self.qdrant.engine != "local":  # which has no such indexes, and warns
             self.call("create_payload_index", field_name=path, field_schema=models.PayloadSchemaType(kind), wait=True)
+
+    def optimize(self) -> bool:
+        """Merge and index what was written, in an engine that waits to be told so."""
+        self.qdrant.check_open()
+        return self.qdrant.engine == "edge" and bool(self.call("optimize"))
 
     def _make(self, dimensions: int, token_storage: TokenStorage | None) -> None:
         try:

@@ -21,7 +21,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from nemotron_rag._forking import Lock, renewed_in_child
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.stores.qdrant.failures import FAILURES, advice, is_transient, reason
-from nemotron_rag.stores.qdrant.opening import holds_qdrant, open_client
+from nemotron_rag.stores.qdrant.opening import Engine, check_readable, engine_of, holds_qdrant, is_edge, open_client
 from nemotron_rag.stores.server import KEY_VARIABLE, Connection, ConnectionOptions, Secrets, shown_url
 
 __all__ = ["Call", "Calls", "Qdrant", "held_collections"]
@@ -42,7 +42,12 @@ _READS = {
     "retrieve": "read points",
     "scroll": "list points",
 }
-_DOING = {**_READS, **dict.fromkeys(_WRITES, "write"), "create_collection": "make a collection"}
+_DOING = {
+    **_READS,
+    **dict.fromkeys(_WRITES, "write"),
+    "create_collection": "make a collection",
+    "optimize": "optimize a collection",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,20 @@ class Qdrant:
     def embedded(self) -> bool:
         """Whether it runs in this process, in memory or in a folder."""
         return self.in_memory or self.folder is not None
+
+    @property
+    def engine(self) -> Engine:
+        """What computes: "edge" (Qdrant Edge) or "local" (qdrant-client) in this process, or a "server".
+
+        Of a folder that nobody has written to: what it will be.
+        """
+        if not self.embedded:
+            return "server"
+        if self._given is not None or self.folder is None:
+            return "local"
+        if self._opened is not None:
+            return "edge" if is_edge(self._opened.client) else "local"
+        return engine_of(self.folder)
 
     @property
     def name(self) -> str:
@@ -284,6 +303,7 @@ class Qdrant:
                     if self._is_given_to_parent:
                         own = {"prefer_grpc": False, "check_compatibility": False}
                         self._given, self._is_given_to_parent = QdrantClient(**self._given.init_options | own), False
+                    check_readable(self._given)
                     self._opened = _Opened.of(self._given)
                 else:
                     self._opened = _acquire(self._location, self.folder, self._prefer_grpc, self._connection)

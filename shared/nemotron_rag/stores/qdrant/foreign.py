@@ -374,7 +374,7 @@ class ForeignCollection:
             "with_vectors": with_vectors,
             "score_threshold": score_threshold,
             "offset": offset,
-            "search_params": None if self.qdrant.embedded else search_params,
+            "search_params": None if self.qdrant.engine == "local" else search_params,
         }
 
     def _get(self, ids: Sequence[int | str]) -> Calls[list[models.Record]]:

@@ -1,4 +1,8 @@
-"""Opens Qdrant clients: in memory, in a folder that nobody else has open, or to a server, by gRPC where it answers."""
+"""Opens Qdrant clients: in memory, in a folder, or to a server, by gRPC where it answers.
+
+Folders are written by Qdrant Edge, or where it is not installed by qdrant-client's local mode; each folder stays with
+the engine that wrote it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import logging
 import math
 import queue
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import grpc
@@ -14,10 +18,28 @@ import portalocker
 from qdrant_client import QdrantClient
 
 from nemotron_rag.errors import InputError, StoreError
+from nemotron_rag.stores.qdrant.edge.place import holds_edge
 from nemotron_rag.stores.qdrant.failures import reason
 from nemotron_rag.stores.server import Connection, is_url, shown_url
 
-__all__ = ["GRPC_PORT", "answers_grpc", "holds_qdrant", "open_client"]
+try:
+    from nemotron_rag.stores.qdrant.edge.client import EdgeClient
+except ImportError:  # pragma: no cover - no wheel for this system; covered in a subprocess
+    EdgeClient = None  # type: ignore[assignment,misc]
+
+__all__ = [
+    "GRPC_PORT",
+    "Engine",
+    "answers_grpc",
+    "check_readable",
+    "engine_of",
+    "holds_qdrant",
+    "is_edge",
+    "open_client",
+]
+
+Engine: TypeAlias = Literal["edge", "local", "server"]
+"""What computes: Qdrant Edge, qdrant-client's local mode, or a server."""
 
 GRPC_PORT = 6334
 """Where Qdrant listens for gRPC unless it is configured otherwise."""
@@ -52,8 +74,33 @@ def open_client(location: str | None, *, prefer_grpc: bool, connection: Connecti
 
 def holds_qdrant(folder: Path) -> bool:
     """Whether a Qdrant has written to a folder; looks, and leaves nothing there."""
-    meta = folder / "meta.json"
-    return meta.is_file() and meta.stat().st_size > 0
+    return holds_edge(folder) or _holds_local(folder)
+
+
+def engine_of(folder: Path) -> Engine:
+    """Which engine a folder has, or would get."""
+    if holds_edge(folder):
+        return "edge"
+    return "local" if EdgeClient is None or _holds_local(folder) else "edge"
+
+
+def check_readable(client: QdrantClient) -> None:
+    """Refuse a client of the local mode for a folder that Qdrant Edge has written: it would find nothing there.
+
+    Raises:
+        StoreError: it is one.
+    """
+    path = client.init_options.get("path")
+    if path is not None and holds_edge(Path(path)) and not client.get_collections().collections:
+        raise StoreError(
+            f"the index folder {path} was written by Qdrant Edge, which this client does not read; "
+            "give the folder itself, not a client"
+        )
+
+
+def is_edge(client: object) -> bool:
+    """Whether a client is that of Qdrant Edge."""
+    return EdgeClient is not None and isinstance(client, EdgeClient)
 
 
 def answers_grpc(url: str, *, port: int = GRPC_PORT) -> bool:
@@ -96,7 +143,27 @@ def _connect(url: str, prefer_grpc: bool, connection: Connection) -> QdrantClien
     )
 
 
+def _holds_local(folder: Path) -> bool:
+    meta = folder / "meta.json"
+    return meta.is_file() and meta.stat().st_size > 0
+
+
 def _open_folder(folder: Path) -> QdrantClient:
+    return _open_edge(folder) if engine_of(folder) == "edge" else _open_local(folder)
+
+
+def _open_edge(folder: Path) -> QdrantClient:
+    if EdgeClient is None:
+        raise StoreError(
+            f"the index folder {folder} was written by Qdrant Edge; install it with: pip install qdrant-edge-py"
+        )
+    try:
+        return cast("QdrantClient", EdgeClient(folder))
+    except OSError as error:
+        raise StoreError(f"could not open the index folder {folder}: {reason(error)}; give another folder") from error
+
+
+def _open_local(folder: Path) -> QdrantClient:
     _refuse_if_locked(folder)
     meta = folder / "meta.json"
     if meta.is_file() and not holds_qdrant(folder):

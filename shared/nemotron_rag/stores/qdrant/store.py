@@ -21,6 +21,7 @@ from nemotron_rag.stores.qdrant.collection import Collection
 from nemotron_rag.stores.qdrant.connection import Qdrant, held_collections
 from nemotron_rag.stores.qdrant.filters import compile_filter
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, MAX_POINTS, RECORD_ID, batches, from_payload, to_payload
+from nemotron_rag.stores.qdrant.opening import Engine
 from nemotron_rag.stores.qdrant.search import Search
 from nemotron_rag.stores.qdrant.two_stages import search_in_stages
 from nemotron_rag.stores.qdrant.vectors import check_size, named_vectors, number_count
@@ -32,9 +33,9 @@ __all__ = ["DEFAULT_PREFETCH", "QdrantStore"]
 DEFAULT_PREFETCH = 200
 """Pages whose token vectors are compared exactly, unless the caller says otherwise."""
 
-_EMBEDDED_STORAGE = ("float16", "float32")
+_LOCAL_STORAGE = ("float16", "float32")
 _LISTED = 1000  # points per request of a listing
-_LISTED_EMBEDDED = 100_000  # an embedded Qdrant looks at all its points at every request
+_LISTED_LOCAL = 100_000  # qdrant-client's local mode looks at all its points at every request
 _NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
 
 
@@ -87,6 +88,11 @@ class QdrantStore:
         return str(self._collection)
 
     @property
+    def engine(self) -> Engine:
+        """What computes: Qdrant Edge or qdrant-client's local mode in this process, or a server."""
+        return self._qdrant.engine
+
+    @property
     def image_root(self) -> str | None:
         """Where page images can lie: in the folder beside the pages, or in memory; None with a server.
 
@@ -132,12 +138,12 @@ class QdrantStore:
             token_storage: number format of token vectors; None for one vector a page.
 
         Raises:
-            InputError: an embedded Qdrant has no such number format.
+            InputError: Qdrant's local mode has no such number format.
             StoreError: there is a collection with other vectors, or the server refused.
         """
-        if token_storage is not None and self._qdrant.embedded and token_storage not in _EMBEDDED_STORAGE:
+        if token_storage is not None and self._qdrant.engine == "local" and token_storage not in _LOCAL_STORAGE:
             raise InputError(
-                f"an embedded Qdrant stores {' or '.join(_EMBEDDED_STORAGE)}, not {token_storage}; "
+                f"Qdrant in memory or in its local mode stores {' or '.join(_LOCAL_STORAGE)}, not {token_storage}; "
                 "choose one of these, or run a Qdrant server and give its url"
             )
         with self._qdrant.writing:
@@ -145,7 +151,7 @@ class QdrantStore:
         self.read_record()
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
-        """Make filters on a metadata key fast on a server; embedded collections have no such index and need none.
+        """Make filters on a metadata key fast; qdrant-client's local mode has no such indexes.
 
         Raises:
             InputError: `key` cannot be a filter's key.
@@ -252,7 +258,7 @@ class QdrantStore:
             StoreError: the server could not be reached.
         """
         conditions = _only_pages(filter)
-        limit = _LISTED_EMBEDDED if self._qdrant.embedded else _LISTED
+        limit = _LISTED_LOCAL if self._qdrant.engine == "local" else _LISTED
         offset: Any = None
         while True:
             records, offset = self._collection.call(
@@ -326,12 +332,23 @@ class QdrantStore:
             return [(stored, min(1.0, max(-1.0, score))) for stored, score in found]
         return found
 
+    def optimize(self) -> bool:
+        """Bring all writes to the disk, and merge and index what Qdrant Edge has written; servers do so by themselves.
+
+        Returns:
+            Whether there was something to merge or index.
+
+        Raises:
+            StoreError: the disk is full, or another process may write.
+        """
+        return self._collection.optimize()
+
     def close(self) -> None:
         """Let go of the client; later calls raise `ClosedError`. A client that was handed in stays open."""
         self._qdrant.close()
 
     def _points(self, search: Search) -> list[models.ScoredPoint]:
-        if search.by_tokens and self._qdrant.embedded:
+        if search.by_tokens and self._qdrant.engine == "local":
             name = self._collection.name
             return self._qdrant.use("search", lambda client: search_in_stages(client, name, search))
         return list(self._collection.call("query_points", **search.request()).points)
