@@ -45,11 +45,11 @@ class Prompts:
 
     def query(self, query: str) -> str:
         """A query for an embedder."""
-        return self._embedded(self._prefixes.query, query, has_image=False)
+        return self._embedded(self._prefixes.query, query, has_image=False, task="query")
 
     def passage(self, text: str, *, has_image: bool) -> str:
         """A passage for an embedder."""
-        return self._embedded(self._prefixes.passage, text, has_image=has_image)
+        return self._embedded(self._prefixes.passage, text, has_image=has_image, task="document")
 
     def pair(self, query: str, text: str, *, has_image: bool) -> str:
         """A query and a passage for a reranker."""
@@ -59,13 +59,13 @@ class Prompts:
         ]
         return self._render(messages)
 
-    def _embedded(self, prefix: str, text: str, *, has_image: bool) -> str:
+    def _embedded(self, prefix: str, text: str, *, has_image: bool, task: str) -> str:
         if self._template is None:
             return prefix + text
         messages = [{"role": "user", "content": self._content(text, has_image=has_image)}]
         if prefix:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": prefix}]})
-        return self._render(messages)
+        return self._render(messages, task=task)  # which a template may ask for, as in sentence-transformers
 
     def _content(self, text: str, *, has_image: bool) -> list[Message]:
         """The blocks of a message; an image without a text has no block for it, which would add a space."""
@@ -84,10 +84,11 @@ class Prompts:
         except TemplateError as error:
             raise CheckpointError(f"the chat template of checkpoint {self._folder} is broken: {error}") from error
 
-    def _render(self, messages: list[Message]) -> str:
+    def _render(self, messages: list[Message], **names: str) -> str:
         assert self._template is not None  # a reranker has one
         try:
-            rendered: str = self._template.render(messages=messages, add_generation_prompt=False, **self._special)
+            given = self._special | names
+            rendered: str = self._template.render(messages=messages, add_generation_prompt=False, **given)
         except Exception as error:  # whatever its expressions raise
             raise CheckpointError(
                 f"the chat template of checkpoint {self._folder} does not take "
