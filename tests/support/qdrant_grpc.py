@@ -107,7 +107,7 @@ class _Points(PointsServicer):
         return _done(self.local.delete(request.collection_name, GrpcToRest.convert_points_selector(request.points)))
 
     def SetPayload(self, request, context):  # noqa: N802
-        points = GrpcToRest.convert_points_selector(request.points_selector).points
+        points = GrpcToRest.convert_points_selector(request.points_selector)
         payload = GrpcToRest.convert_payload(request.payload)
         return _done(self.local.set_payload(request.collection_name, payload, points=points))
 

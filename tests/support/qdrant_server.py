@@ -61,8 +61,10 @@ class Server:
             ("PUT", "index"): lambda name, body: DONE,
             ("PUT", "points"): self._upsert,
             ("POST", "points"): self._retrieve,
-            ("POST", "points/delete"): lambda name, body: local.delete(name, models.PointIdsList(**body)) and DONE,
-            ("POST", "points/payload"): lambda name, body: local.set_payload(name, **body) and DONE,
+            ("POST", "points/delete"): lambda name, body: local.delete(name, _selector(body)) and DONE,
+            ("POST", "points/payload"): lambda name, body: (
+                local.set_payload(name, body["payload"], _selector(body)) and DONE
+            ),
             ("POST", "points/count"): lambda name, body: local.count(name, _filter(body)),
             ("POST", "points/scroll"): self._scroll,
             ("POST", "points/query"): self._query,
@@ -108,6 +110,12 @@ def _points(body: dict):
     if "batch" in body:
         return models.Batch(**body["batch"])
     return [models.PointStruct(**point) for point in body["points"]]
+
+
+def _selector(body: dict) -> models.PointsSelector:
+    if body.get("filter"):
+        return models.FilterSelector(filter=models.Filter(**body["filter"]))
+    return models.PointIdsList(points=body["points"])
 
 
 def _filter(body: dict) -> models.Filter | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -36,11 +36,13 @@ class DocumentLayout:
         content_key: of the text, in the payload.
         metadata_key: of the metadata, in the payload.
         vector_name: empty for the unnamed vector.
+        point_id: the Qdrant id of a document.
     """
 
     content_key: str
     metadata_key: str
     vector_name: str
+    point_id: Callable[[str], int | str] = point_id
 
     @property
     def layout(self) -> Layout:
@@ -57,7 +59,7 @@ class DocumentLayout:
             size = None if image.size is None else list(image.size)
             payload |= {"image": image.key, "image_size": size, "image_hash": image.pixel_hash}
         row: Any = {self.vector_name: list(vector)} if self.vector_name else list(vector)
-        return models.PointStruct(id=point_id(id), vector=row, payload=payload)
+        return models.PointStruct(id=self.point_id(id), vector=row, payload=payload)
 
     def document(self, point: Point, *, of_index: bool) -> Document:
         """A point as a new document, without its image.
@@ -120,11 +122,11 @@ class DocumentImages:
         """
         return [None if image is None else self._open(name, image) for name, image in images]
 
-    def write(self, ids: Sequence[str], images: Sequence[Image.Image | None]) -> list[StoredImage | None]:
-        """Store the images of documents; None where there is none."""
+    def write(self, points: Sequence[int | str], images: Sequence[Image.Image | None]) -> list[StoredImage | None]:
+        """Store the images of points; None where there is none."""
         return [
-            None if image is None else self._place().write(page_uuid(str(point_id(id))), image)
-            for id, image in zip(ids, images, strict=True)
+            None if image is None else self._place().write(page_uuid(str(point)), image)
+            for point, image in zip(points, images, strict=True)
         ]
 
     def delete(self, points: Sequence[int | str]) -> None:

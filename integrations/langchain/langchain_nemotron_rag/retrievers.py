@@ -87,6 +87,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             it nor `headers` is in a repr, a dump, a trace or a pickle.
         headers: sent to such a server with every request.
         timeout: seconds that one request to such a server may take; None for 60.
+        tenant: of an index by location: whose pages are seen, such as ``("customer", "acme")``; see `PageIndex`.
         images: where the images of an index by location are stored; see `PageIndex`. With a server, name a folder or
             URL, or None to have none.
         reranker_options: for a reranker that is named, over those that follow; see `nemotron_rag.LoadOptions`.
@@ -129,6 +130,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     api_key: Annotated[SecretStr | None, PlainValidator(_hidden)] = Field(default=None, repr=False, exclude=True)
     headers: Unchecked[dict[str, str] | None] = Field(default=None, repr=False, exclude=True)
     timeout: Unchecked[float | None] = None
+    tenant: Unchecked[tuple[str, str] | None] = None
     images: Unchecked[Images] = True
     dimensions: Unchecked[int | None] = None
     reranker_options: Unchecked[dict[str, Any] | None] = None
@@ -281,12 +283,12 @@ class NemotronPageRetriever(Component, BaseRetriever):
 
     def _check(self) -> None:
         if isinstance(self.index, str | Path):
-            connection = self._connection.options
-            images_of(self.images, QdrantStore(self.index, collection=self.collection, **connection))  # opens nothing
+            place: dict[str, Any] = {"collection": self.collection, "tenant": self.tenant, **self._connection.options}
+            images_of(self.images, QdrantStore(self.index, **place))  # opens nothing
         else:
             placed = {"embedder": self.embedder is not None, "images": self.images is not True}
             placed["collection"] = self.collection != _COLLECTION
-            placed |= dict.fromkeys(self._connection.options, True)
+            placed |= {"tenant": self.tenant is not None, **dict.fromkeys(self._connection.options, True)}
             if names := ", ".join(name for name, is_set in placed.items() if is_set):
                 raise InputError(f"{names} belong to an index by location; set them where the index is opened")
         if self.mode is not None and isinstance(self.index, VectorStore):
@@ -367,7 +369,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if isinstance(self.index, PageIndex):
             return self.index
         assert isinstance(self.index, str | os.PathLike)
-        options: dict[str, Any] = {name: getattr(self, name) for name in ("collection", "images", "embedder")}
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("collection", "tenant", "images", "embedder")}
         # The reranker for its share of the options; it is loaded elsewhere.
         options["reranker"] = self.reranker if isinstance(self.reranker, str | os.PathLike) else None
         options.update(self._load_options())

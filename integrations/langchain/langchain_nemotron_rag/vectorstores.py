@@ -6,6 +6,7 @@ import copy
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias, Unpack
 
@@ -34,9 +35,11 @@ from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.ranking import check_count
+from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.page_images import ImageForm
-from nemotron_rag.stores.qdrant import Filter, ForeignCollection, Identity, Qdrant, QdrantStore, Shape, point_id
+from nemotron_rag.stores.qdrant import Filter, ForeignCollection, Identity, Qdrant, QdrantStore, Shape
 from nemotron_rag.stores.server import ConnectionOptions
+from nemotron_rag.stores.tenant import TenantKey
 
 __all__ = ["NemotronPageVectorStore"]
 
@@ -89,6 +92,11 @@ class NemotronPageVectorStore(VectorStore):
         image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from because a document names them.
+        tenant: a metadata key and its value, such as ``("customer", "acme")``: the collection is shared by many, and
+            this store sees, changes and deletes the documents of this one alone, whatever filters and ids it is given.
+            They have it in their metadata. Equal ids of two tenants are two documents.
+        collection_options: of a new collection: a `nemotron_rag.stores.collection_options.CollectionOptions`, or a
+            mapping of them.
         **connection: to a server that is given by its url: ``api_key`` (by default the environment variable
             ``QDRANT_API_KEY``), ``headers`` and ``timeout``; see `nemotron_rag.stores.server.ConnectionOptions`. No
             message, repr or pickle shows key or headers.
@@ -124,6 +132,8 @@ class NemotronPageVectorStore(VectorStore):
         image_key: str = IMAGE_KEY,
         image_roots: Sequence[str | os.PathLike[str]] = (),
         image_hosts: Sequence[str] = (),
+        tenant: TenantKey | None = None,
+        collection_options: CollectionOptions | Mapping[str, Any] | None = None,
         **connection: Unpack[ConnectionOptions],
     ) -> None:
         place = None if location in (None, ":memory:") else location
@@ -136,7 +146,15 @@ class NemotronPageVectorStore(VectorStore):
         self._qdrant = Qdrant(place, client=client, **connection)
         layout = self._layout.layout
         self._new_shape = Shape(vector_name, 0, distance)
-        self._collection = ForeignCollection(self._qdrant, collection_name, layout=layout, distance=distance)
+        self._collection = ForeignCollection(
+            self._qdrant,
+            collection_name,
+            layout=layout,
+            distance=distance,
+            tenant=tenant,
+            collection_options=collection_options,
+        )
+        self._layout = replace(self._layout, point_id=self._collection.point_id)
         if images is True and stored is not None and self._qdrant.in_memory:
             weakref.finalize(self._qdrant, stored.clear)
 
@@ -284,7 +302,7 @@ class NemotronPageVectorStore(VectorStore):
             raise InputError("delete wants ids or filter=, got both")
         if isinstance(filter, Mapping) and not filter:
             raise InputError("delete got an empty filter, which all documents match; to remove all, call delete()")
-        points = self._collection.ids_matching(filter) if ids is None else [point_id(id) for id in ids]
+        points = self._collection.ids_matching(filter) if ids is None else [self._collection.point_id(id) for id in ids]
         self._collection.delete(points)
         self._images.delete(points)
         return True
@@ -293,7 +311,7 @@ class NemotronPageVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The stored ones of these documents, in the order of their ids."""
-        return self._found(self._collection.get([point_id(id) for id in ids]))
+        return self._found(self._collection.get([self._collection.point_id(id) for id in ids]))
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
         """The k documents nearest to a query; see the class for the options."""
@@ -395,7 +413,8 @@ class NemotronPageVectorStore(VectorStore):
             images = self._images.open(named[start : start + batch_size])
             rows = self._vectors(part, images, start)
             self._collection.ensure(len(rows[0]), self._identity())
-            stored = self._images.write(names, images)  # before the points: they never name an image that is not there
+            # Before the points, which never name an image that is not there.
+            stored = self._images.write([self._collection.point_id(name) for name in names], images)
             self._collection.upsert(
                 [
                     self._layout.point(document, id=id, vector=row, image=image, image_key=self._images.image_key)

@@ -22,6 +22,7 @@ from nemotron_rag.models.load import ModelName
 from nemotron_rag.protocols import Embedder
 from nemotron_rag.stores.qdrant import ForeignCollection, Layout, Qdrant
 from nemotron_rag.stores.server import ConnectionOptions
+from nemotron_rag.stores.tenant import TenantKey
 from nemotron_rag.types import Passage
 
 __all__ = ["NodeCollection"]
@@ -42,6 +43,7 @@ class NodeCollection:
         collection: its name.
         embedder: a `NemotronEmbedding`, a catalog id, a local folder, or a loaded `Embedder`.
         vector_name: which vector, where a collection has several dense ones.
+        tenant: a metadata key and its value, such as ``("customer", "acme")``: nodes of others are never seen.
         **connection: to a server that is given by its url: ``api_key`` (by default the environment variable
             ``QDRANT_API_KEY``), ``headers`` and ``timeout``; see `nemotron_rag.stores.server.ConnectionOptions`.
 
@@ -72,6 +74,7 @@ class NodeCollection:
         client: QdrantClient | None = None,
         async_client: AsyncQdrantClient | None = None,
         vector_name: str | None = None,
+        tenant: TenantKey | None = None,
         **connection: Unpack[ConnectionOptions],
     ) -> None:
         if (location is None) == (client is None):
@@ -79,7 +82,7 @@ class NodeCollection:
         self._own = not isinstance(embedder, NemotronEmbedding)
         self._embedding = embedder if isinstance(embedder, NemotronEmbedding) else NemotronEmbedding(embedder)
         qdrant = Qdrant(location, client=client, async_client=async_client, **connection)
-        self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), must_exist=True)
+        self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), tenant=tenant, must_exist=True)
 
     def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """The k nodes nearest to a text or an image, best first.

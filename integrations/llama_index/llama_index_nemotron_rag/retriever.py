@@ -62,7 +62,7 @@ class NemotronPageRetriever(BaseRetriever):
         inline_images: images of an index always as base64, for an LLM that runs elsewhere; events then hold them too.
         callback_manager: for callbacks.
         **index_options: for an index by location: ``embedder``, ``collection``, ``images``, ``api_key``, ``headers``,
-            ``timeout``, ``device``, ``dtype`` and the others of `PageIndex`.
+            ``timeout``, ``tenant``, ``device``, ``dtype`` and the others of `PageIndex`.
 
     Raises:
         InputError: an argument cannot be used; from `retrieve`, a query with neither words nor image, or there is no

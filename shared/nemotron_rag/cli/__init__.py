@@ -53,6 +53,7 @@ def index(
     api_key: options.ApiKey = None,
     header: options.Headers = None,
     timeout: options.Timeout = None,
+    tenant: options.Tenant = None,
     pages: options.Pages = None,
     password: options.Password = None,
     ocr: options.OcrMode = "auto",
@@ -69,6 +70,13 @@ def index(
     token_pooling: options.TokenPooling = None,
     max_rows: options.MaxRows = None,
     token_storage: options.TokenStorage = None,
+    shards: options.Shards = None,
+    replicas: options.Replicas = None,
+    vectors_on_disk: options.VectorsOnDisk = False,
+    payload_on_disk: options.PayloadOnDisk = False,
+    quantization: options.Quantized = None,
+    metadata_index: options.MetadataIndexes = None,
+    strict: options.Strict = False,
     images: options.Images = None,
     on_error: options.ErrorMode = "skip",
     as_json: options.Json = False,
@@ -81,17 +89,26 @@ def index(
     from nemotron_rag.cli import _index
     from nemotron_rag.index import PageIndex
 
-    connection = options.connection(api_key, header, timeout)
-    if embedder is None and _index.record(to, collection, **connection) is None:
+    place = options.place(api_key, header, timeout, tenant)
+    if embedder is None and _index.record(to, collection, **place) is None:
         embedder = options.DEFAULT_EMBEDDER
     target = PageIndex(
         to,
         embedder=embedder,
         collection=collection,
-        **connection,
+        **place,
         images=_index.images_argument(images),
         dpi=dpi,
         token_vectors=options.token_vectors(token_pooling, max_rows, token_storage),
+        collection_options=options.collection_options(
+            shards=shards,
+            replicas=replicas,
+            vectors_on_disk=vectors_on_disk,
+            payload_on_disk=payload_on_disk,
+            quantization=quantization,
+            metadata_indexes=metadata_index,
+            strict=strict,
+        ),
         device=device,
         dtype=dtype,
         revision=revision,
@@ -132,6 +149,7 @@ def search(
     api_key: options.ApiKey = None,
     header: options.Headers = None,
     timeout: options.Timeout = None,
+    tenant: options.Tenant = None,
     images: options.Images = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -146,13 +164,13 @@ def search(
     from nemotron_rag.cli import _index
 
     start = time.perf_counter()
-    connection = options.connection(api_key, header, timeout)
+    place = options.place(api_key, header, timeout, tenant)
     if rerank and reranker is None:
-        name = _index.record_of_existing(location, collection, **connection)["name"]
+        name = _index.record_of_existing(location, collection, **place)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
     asked = {"candidates": candidates, "rerank": reranker or False, "mode": mode, "prefetch": prefetch}
     settings = {"device": device, "dtype": dtype, "instruction": instruction}
-    with _index.open_existing(location, collection, images, connection, **settings) as source:
+    with _index.open_existing(location, collection, images, place, **settings) as source:
         if query is None and not any(asked.values()):
             hits = source.search_image(cast("str", image), k=k, filter=conditions)
         else:
@@ -229,14 +247,15 @@ def info(
     api_key: options.ApiKey = None,
     header: options.Headers = None,
     timeout: options.Timeout = None,
+    tenant: options.Tenant = None,
     as_json: options.Json = False,
 ) -> int:
     """Show the contents of an index and the model that wrote it."""
     from nemotron_rag.cli import _index
 
-    connection = options.connection(api_key, header, timeout)
-    record = _index.record_of_existing(location, collection, **connection)
-    with _index.open_existing(location, collection, "none", connection) as source:
+    place = options.place(api_key, header, timeout, tenant)
+    record = _index.record_of_existing(location, collection, **place)
+    with _index.open_existing(location, collection, "none", place) as source:
         facts = {"pages": source.count(), "sources": source.sources(), "record": record}
     facts["engine"] = _index.engine(location)
     if as_json:
@@ -254,14 +273,15 @@ def delete(
     api_key: options.ApiKey = None,
     header: options.Headers = None,
     timeout: options.Timeout = None,
+    tenant: options.Tenant = None,
     images: options.Images = None,
     as_json: options.Json = False,
 ) -> int:
     """Remove a document's pages from an index."""
     from nemotron_rag.cli import _index
 
-    connection = options.connection(api_key, header, timeout)
-    with _index.open_existing(location, collection, images, connection) as target:
+    place = options.place(api_key, header, timeout, tenant)
+    with _index.open_existing(location, collection, images, place) as target:
         before = target.sources()
         removed = target.delete(source)
         found = removed > 0 or target.sources() != before  # pages shared with another document stay

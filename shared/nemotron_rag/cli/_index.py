@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any, Literal, Unpack
 
+from nemotron_rag.cli._options import Place
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.qdrant import QdrantStore
-from nemotron_rag.stores.server import ConnectionOptions
 
 __all__ = ["engine", "images_argument", "open_existing", "record", "record_of_existing"]
 
@@ -18,22 +18,27 @@ def images_argument(images: str | None) -> str | Literal[True] | None:
     return True if images is None else None if images == "none" else images
 
 
-def open_existing(
-    location: str, collection: str, images: str | None, connection: ConnectionOptions, **settings: Any
-) -> PageIndex:
+def open_existing(location: str, collection: str, images: str | None, place: Place, **settings: Any) -> PageIndex:
     """Open an existing index.
+
+    Args:
+        location: its folder or url.
+        collection: its name.
+        images: as ``--images`` has it.
+        place: how the server is reached, and whose pages are meant.
+        **settings: of `PageIndex`.
 
     Raises:
         InputError: it does not exist.
     """
-    record_of_existing(location, collection, **connection)
-    place = images_argument(images)
-    return PageIndex(location, collection=collection, images=place, create=False, **connection, **settings)
+    record_of_existing(location, collection, **place)
+    where = images_argument(images)
+    return PageIndex(location, collection=collection, images=where, create=False, **place, **settings)
 
 
-def record(location: str, collection: str, **connection: Unpack[ConnectionOptions]) -> dict[str, Any] | None:
+def record(location: str, collection: str, **place: Unpack[Place]) -> dict[str, Any] | None:
     """Read the record of an index; None if it does not exist."""
-    with closing(QdrantStore(location, collection=collection, **connection)) as store:
+    with closing(QdrantStore(location, collection=collection, **place)) as store:
         return store.read_record()
 
 
@@ -43,13 +48,13 @@ def engine(location: str) -> str:
         return {"edge": "Qdrant Edge", "local": "qdrant-client, local mode", "server": "a server"}[store.engine]
 
 
-def record_of_existing(location: str, collection: str, **connection: Unpack[ConnectionOptions]) -> dict[str, Any]:
+def record_of_existing(location: str, collection: str, **place: Unpack[Place]) -> dict[str, Any]:
     """Read the record of an existing index.
 
     Raises:
         InputError: it does not exist.
     """
-    found = record(location, collection, **connection)
+    found = record(location, collection, **place)
     if found is None:
         raise InputError(
             f"no index {collection!r} at {location}; make one with: nemotron-rag index FILES --to {location}"

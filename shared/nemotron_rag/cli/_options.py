@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.token_vectors import Pooling, TokenVectors
+from nemotron_rag.stores.collection_options import CollectionOptions, Quantization
 from nemotron_rag.stores.server import ConnectionOptions
+from nemotron_rag.stores.tenant import TenantKey
+from nemotron_rag.types import IndexedType
 from nemotron_rag.types import TokenStorage as Storage
 
 __all__ = [
@@ -38,25 +41,35 @@ __all__ = [
     "MaxLength",
     "MaxRows",
     "MaxTiles",
+    "MetadataIndexes",
     "OcrMode",
     "Pages",
     "Password",
+    "PayloadOnDisk",
+    "Place",
     "Prefetch",
+    "Quantized",
     "Query",
     "QueryImage",
     "QueryWords",
+    "Replicas",
     "Revision",
     "SearchMode",
+    "Shards",
+    "Strict",
+    "Tenant",
     "Thumbnail",
     "Timeout",
     "TokenPooling",
     "TokenStorage",
     "TopN",
+    "VectorsOnDisk",
     "Where",
     "check_html",
     "check_pages",
-    "connection",
+    "collection_options",
     "parse_filter",
+    "place",
     "token_vectors",
 ]
 
@@ -89,6 +102,26 @@ Headers = Annotated[
     list[str] | None,
     typer.Option("--header", metavar="NAME:VALUE", help="Sent to a Qdrant server with every request; repeatable."),
 ]
+Tenant = Annotated[
+    str | None,
+    typer.Option(metavar="KEY=VALUE", help="Whose pages these are, such as customer=acme, in an index of several."),
+]
+Shards = Annotated[int | None, typer.Option(min=1, help="Parts of a new collection in a cluster.")]
+Replicas = Annotated[int | None, typer.Option(min=1, help="Nodes that have each part of a new collection.")]
+VectorsOnDisk = Annotated[bool, typer.Option("--vectors-on-disk", help="Of a new collection: not in memory.")]
+PayloadOnDisk = Annotated[bool, typer.Option("--payload-on-disk", help="Of a new collection: not in memory.")]
+Quantized = Annotated[
+    Quantization | None, typer.Option("--quantization", help="How a new collection holds vectors in memory in short.")
+]
+MetadataIndexes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata-index",
+        metavar="KEY=TYPE",
+        help="Makes filters on a key fast: keyword, integer, float, bool or datetime; repeatable.",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="A new collection refuses filters on keys without an index.")]
 Timeout = Annotated[
     float | None, typer.Option(min=0.001, help="Seconds for one request to a Qdrant server; by default 60.")
 ]
@@ -159,9 +192,15 @@ def token_vectors(pooling: Pooling | None, max_rows: int | None, storage: Storag
     return TokenVectors(pooling=pooling, max_rows=max_rows, storage=storage)
 
 
-def connection(api_key: str | None, headers: Iterable[str] | None, timeout: float | None) -> ConnectionOptions:
-    """Return what was given of how to reach a server."""
-    options: ConnectionOptions = {}
+class Place(ConnectionOptions, total=False):
+    """How a server is reached, and whose pages are meant."""
+
+    tenant: TenantKey | None
+
+
+def place(api_key: str | None, headers: Iterable[str] | None, timeout: float | None, tenant: str | None) -> Place:
+    """Return what was given of these."""
+    options: Place = {"tenant": _tenant(tenant)}
     if api_key is not None:
         options["api_key"] = api_key
     if headers:
@@ -169,6 +208,30 @@ def connection(api_key: str | None, headers: Iterable[str] | None, timeout: floa
     if timeout is not None:
         options["timeout"] = timeout
     return options
+
+
+def _tenant(text: str | None) -> TenantKey | None:
+    """``customer=acme`` -> ``("customer", "acme")``."""
+    if text is None:
+        return None
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise typer.BadParameter(f"--tenant takes KEY=VALUE, such as customer=acme; got {text!r}")
+    return key, value
+
+
+def collection_options(*, metadata_indexes: Iterable[str] | None, **given: Any) -> CollectionOptions | None:
+    """Return the settings of a new collection; None if none was given."""
+    options = {name: value for name, value in given.items() if value not in (None, False)}
+    indexes = dict(map(_index, metadata_indexes or ()))
+    return CollectionOptions(metadata_indexes=indexes, **options) if options or indexes else None
+
+
+def _index(text: str) -> tuple[str, Any]:
+    key, equals, kind = text.partition("=")
+    if not equals or not key or kind not in get_args(IndexedType):
+        raise typer.BadParameter(f"--metadata-index takes KEY={'|'.join(get_args(IndexedType))}; got {text!r}")
+    return key, kind
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Unpack, cast
+from collections.abc import Mapping
+from typing import Any, Unpack, cast
 
 from nemotron_rag._forking import Lock
 from nemotron_rag.errors import InputError
@@ -14,7 +15,9 @@ from nemotron_rag.index.state import Images
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.load import LoadOptions, ModelName, options_of
 from nemotron_rag.protocols import AnyEmbedder
+from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.server import Connection, ConnectionOptions, connection_options
+from nemotron_rag.stores.tenant import Tenant, TenantKey
 
 __all__ = ["IndexOptions", "LazyIndex"]
 
@@ -24,6 +27,8 @@ class IndexOptions(LoadOptions, ConnectionOptions, total=False):
 
     embedder: ModelName | AnyEmbedder | None
     collection: str
+    tenant: TenantKey | None
+    collection_options: CollectionOptions | Mapping[str, Any] | None
     images: Images
     dpi: float | None
     max_pixels: int | None
@@ -103,6 +108,8 @@ def _check(location: str | os.PathLike[str], rerank: Rerank, options: IndexOptio
         known = ", ".join(IndexOptions.__annotations__)
         raise InputError(f"{', '.join(unknown)} is no option of an index by location; give one of: {known}")
     Connection(**connection_options(options)).to(os.fspath(location))
+    Tenant.of(options.get("tenant"))
+    CollectionOptions.of(options.get("collection_options"))
     models = IndexModels(
         os.fspath(location),
         options.get("embedder"),

@@ -24,9 +24,11 @@ from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker, reads_image_queries
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.filters import parse_filter
 from nemotron_rag.stores.filters.nowhere import KeyCheck
 from nemotron_rag.stores.server import Connection, HoldsSecret
+from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import (
     AddReport,
     Filter,
@@ -69,6 +71,10 @@ class PageIndex:
             message, repr or pickle shows it.
         headers: sent to such a server with every request, and as little shown.
         timeout: seconds that one request to such a server may take; None for 60.
+        tenant: a metadata key and its value, such as ``("customer", "acme")``: the index is shared by many, and this
+            object sees, changes and deletes the pages of this one alone, whatever filters and ids it is given. Equal
+            pages of two tenants are stored twice. The key belongs to the collection, which cannot be opened without.
+        collection_options: of a new collection: `CollectionOptions`, or a mapping of them.
         images: where page images are stored. True is beside the pages (``<location>/images/<collection>``, or in
             memory); with a server or a `client`, name a folder or URL. None stores none: hits have text only.
         create: False if the index must be there already.
@@ -110,6 +116,8 @@ class PageIndex:
         api_key: str | HoldsSecret | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        tenant: TenantKey | None = None,
+        collection_options: CollectionOptions | Mapping[str, Any] | None = None,
         images: Images = True,
         create: bool = True,
         dpi: float | None = None,
@@ -119,10 +127,19 @@ class PageIndex:
         **options: Unpack[LoadOptions],
     ) -> None:
         connection = Connection(api_key=api_key, headers=headers, timeout=timeout)
-        opened = _store(location, store=store, client=client, collection=collection, connection=connection)
+        self._tenant = Tenant.of(tenant)
+        opened = _store(
+            location,
+            store=store,
+            client=client,
+            connection=connection,
+            settings={"collection": collection, "tenant": self._tenant, "collection_options": collection_options},
+        )
         try:
             models = IndexModels(str(opened), embedder, reranker, options=options, reranker_options=reranker_options)
             stored_images = images_of(images, opened)
+            if stored_images is not None and self._tenant is not None:
+                stored_images = stored_images.of_tenant(self._tenant)
             if not create and not opened.exists():
                 named = opened.missing() if hasattr(opened, "missing") else opened
                 raise InputError(
@@ -143,6 +160,8 @@ class PageIndex:
         """``PageIndex(collection 'pages' at ./index, embedder='starter-embed-vl')``."""
         models = self._state.models
         named = {"embedder": models.embedder_name, "reranker": models.reranker_name}
+        if self._tenant is not None:
+            named["tenant"] = str(self._tenant)
         return f"PageIndex({', '.join([str(self._state), *(f'{k}={v!r}' for k, v in named.items() if v)])})"
 
     @property
@@ -199,6 +218,7 @@ class PageIndex:
             pages=pages,
             password=password,
             metadata=metadata or {},
+            tenant=self._tenant,
             on_error=on_error,
             pdf_options={"ocr": ocr, **state.render_settings()},
         )
@@ -603,16 +623,17 @@ def _store(
     *,
     store: PageStore | None,
     client: QdrantClient | None,
-    collection: str,
     connection: Connection,
+    settings: Mapping[str, Any],
 ) -> PageStore:
     if sum(value is not None for value in (location, store, client)) > 1:
         raise InputError("give one of location, store and client; each says where the pages are")
     if store is not None:
-        if connection:
-            raise InputError(f"{', '.join(connection.options)} belong to a location; give them to the store")
+        given = [*connection.options, *(name for name in ("tenant", "collection_options") if settings[name])]
+        if given:
+            raise InputError(f"{', '.join(given)} belong to a location; give them to the store")
         return store
     from nemotron_rag.stores.qdrant import QdrantStore  # noqa: PLC0415  needs the extra `qdrant`; other stores do not
 
     place = None if location is None else os.fspath(location)
-    return QdrantStore(place, client=client, collection=collection, **connection.options)
+    return QdrantStore(place, client=client, **settings, **connection.options)

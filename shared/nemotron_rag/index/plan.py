@@ -14,6 +14,7 @@ from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
 from nemotron_rag.index.source_files import SourceFile, Sources, Unusable, decoded, expand, fingerprint, read_image
+from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import Failure, Page, StoredPage
 
 __all__ = ["Finished", "Fresh", "Known", "OnError", "Plan", "Step"]
@@ -62,6 +63,7 @@ class Plan:
         pages: which pages of each PDF; see `read_pdf`.
         password: opens protected PDFs.
         metadata: laid over the metadata of every page.
+        tenant: whose pages these are; their metadata say so too.
         on_error: ``skip`` hands out what cannot be read as a `Failure`, ``raise`` raises it.
         pdf_options: passed to `read_pdf`.
 
@@ -74,6 +76,7 @@ class Plan:
     pages: Pages = None
     password: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tenant: Tenant | None = None
     on_error: OnError = "skip"
     pdf_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,6 +86,9 @@ class Plan:
         if isinstance(self.sources, bytes | bytearray | memoryview) or not isinstance(self.sources, _ACCEPTED):
             raise InputError(f"sources must be paths or Pages, got {type(self.sources).__name__}; see PageIndex.add")
         _check_json(self.metadata)
+        if self.tenant is not None:
+            self.tenant.check(self.metadata)
+            object.__setattr__(self, "metadata", {**self.metadata, **self.tenant.metadata})
         _ = self._ranges
         with suppress(MissingExtraError):  # no PDF may be among the sources; if there is one, it raises again
             read_pdf(b"", **self.pdf_options)  # checks the options; reads nothing unless it is iterated
@@ -132,6 +138,8 @@ class Plan:
         return [1] if document.is_image else resolve_pages(self._ranges, document.page_count)
 
     def _page(self, page: Page, seen: dict[str, str]) -> Generator[Step, None, None]:
+        if self.tenant is not None:
+            self.tenant.check(page.metadata)
         page = decoded(replace(page, metadata={**page.metadata, **self.metadata}))
         _check_json(page.metadata)
         content = fingerprint(page)

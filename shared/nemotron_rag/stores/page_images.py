@@ -26,6 +26,7 @@ from nemotron_rag.documents.images import (
     to_rgb,
 )
 from nemotron_rag.errors import ImageError, InputError, MissingExtraError, StoreError
+from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import ImageReference, ImageSource, StoredPage
 
 try:
@@ -146,7 +147,14 @@ class PageImages:
         self.root = name if "://" in name else str(Path(name).absolute())  # the working folder may change
         self.image_format: ImageFormat = image_format
         self._budget = budget
+        self._tenant: Tenant | None = None
         self._fs, self._base = _file_system(self.root)
+
+    def of_tenant(self, tenant: Tenant) -> PageImages:
+        """The same place for one tenant: its images are other files than those of others, whatever their pages' ids."""
+        images = PageImages(self.root, image_format=self.image_format, budget=self._budget)
+        images._tenant = tenant
+        return images
 
     def key(self, page_id: str) -> str:
         """Where the image of a page lies, relative to the root.
@@ -159,7 +167,8 @@ class PageImages:
         """
         if not _UUID.fullmatch(page_id):
             raise InputError(f"page_id must be a lower-case UUID, got {page_id!r}")
-        return f"{page_id[:2]}/{page_id}.{self.image_format}"
+        name = page_id if self._tenant is None else self._tenant.uuid(page_id)
+        return f"{name[:2]}/{name}.{self.image_format}"
 
     def reference(self, key: str, *, size: tuple[int, int] | None = None, pixel_hash: str | None = None) -> StoredImage:
         """The image under a key; nothing is opened, and the key is checked when it is."""

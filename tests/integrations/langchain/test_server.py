@@ -8,10 +8,12 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
+from PIL import Image
 
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore
 from nemotron_rag import Page, PageIndex
-from nemotron_rag.errors import InputError
+from nemotron_rag.documents.images import load_image
+from nemotron_rag.errors import IndexMismatchError, InputError
 from nemotron_rag.testing import FakeEmbedder
 from support.qdrant_server import Server
 
@@ -85,3 +87,64 @@ def test_misspelt_and_misplaced_settings_are_refused_without_showing_them(server
         NemotronPageRetriever(index=PageIndex(embedder=FakeEmbedder()), api_key=KEY)
     for caught in (misspelt, typed, in_url, misplaced):
         assert KEY not in str(caught.value) + repr(caught.value)
+
+
+def test_a_vector_store_of_one_tenant_never_touches_anothers(server, tmp_path):
+    def opened(name: str) -> NemotronPageVectorStore:
+        embeddings = NemotronEmbeddings(model=FakeEmbedder())
+        return NemotronPageVectorStore(embeddings, location=URL, tenant=("customer", name), images=tmp_path / "images")
+
+    acme, beta = opened("acme"), opened("beta")
+    for store, shade in ((acme, 10), (beta, 200)):
+        image = Image.new("RGB", (4, 3), (shade, shade, shade))
+        store.add_documents([Document("red apples", metadata={"image": image, "year": shade})], ids=["a"])
+    for store, shade, name in ((acme, 10, "acme"), (beta, 200, "beta")):
+        for found in (store.similarity_search("apples", k=9), store.get_by_ids(["a", "b"])):
+            assert [(page.id, page.metadata["year"], page.metadata["customer"]) for page in found] == [
+                ("a", shade, name)
+            ]
+            assert load_image(found[0].metadata["image"]).getpixel((0, 0)) == (shade, shade, shade)
+    assert acme.similarity_search("apples", filter={"customer": "beta"}) == []
+    assert acme.max_marginal_relevance_search("apples", k=9)[0].metadata["year"] == 10
+    assert len(acme.max_marginal_relevance_search("apples", k=9)) == 1
+    acme.delete()
+    assert acme.get_by_ids(["a"]) == []
+    assert load_image(beta.get_by_ids(["a"])[0].metadata["image"]).getpixel((0, 0)) == (200, 200, 200)
+    acme.delete(["a"])
+    assert len(beta.similarity_search("apples")) == 1
+    with pytest.raises(InputError, match="metadata say customer='beta'"):
+        acme.add_documents([Document("x", metadata={"customer": "beta"})])
+
+
+def test_a_new_collection_of_documents_is_made_with_its_settings(server):
+    options = {"shards": 2, "quantization": "int8", "metadata_indexes": {"year": "integer"}}
+    store = NemotronPageVectorStore(
+        NemotronEmbeddings(model=FakeEmbedder()), location=URL, collection_options=options, images=None
+    )
+    store.add_documents([Document("red apples")])
+    (created,) = server.asked("PUT", "/collections/documents")
+    assert created["shard_number"] == 2
+    assert created["vectors"]["quantization_config"]["scalar"]["type"] == "int8"
+    made = [body["field_name"] for verb, path, body in server.requests if "documents/index" in path]
+    assert made == ["metadata.year"]
+
+
+def test_a_retriever_of_one_tenant_finds_its_pages_alone(server):
+    for name in ("acme", "beta"):
+        with PageIndex(
+            URL, collection="shared", tenant=("customer", name), embedder=FakeEmbedder(), images=None
+        ) as index:
+            index.add([Page(id="p1", text=f"apples of {name}")], progress=False)
+    retriever = NemotronPageRetriever(
+        index=URL, collection="shared", tenant=("customer", "acme"), embedder=FakeEmbedder(), images=None
+    )
+    again = pickle.loads(pickle.dumps(retriever.model_copy(update={"embedder": None})))
+    again.embedder = FakeEmbedder()
+    for each in (retriever, again):
+        assert [found.page_content for found in each.invoke("apples")] == ["apples of acme"]
+        assert each.invoke("apples", filter={"customer": "beta"}) == []
+        each.close()
+    with pytest.raises(IndexMismatchError, match="divided by 'customer'"):
+        NemotronPageRetriever(index=URL, collection="shared", embedder=FakeEmbedder(), images=None).invoke("apples")
+    with pytest.raises(InputError, match="tenant must be"):
+        NemotronPageRetriever(index=URL, tenant="acme", images=None)

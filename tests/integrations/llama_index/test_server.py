@@ -9,7 +9,7 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever, NodeCollection
 from nemotron_rag import Page, PageIndex
-from nemotron_rag.errors import InputError
+from nemotron_rag.errors import IndexMismatchError, InputError
 from nemotron_rag.testing import FakeEmbedder
 from support.qdrant_server import Server
 
@@ -61,3 +61,29 @@ def test_credentials_in_a_url_are_refused_and_not_shown(server):
         with pytest.raises(InputError) as caught:
             make(url)
         assert KEY not in str(caught.value)
+
+
+def test_a_retriever_of_one_tenant_finds_its_pages_alone(server):
+    for name in ("acme", "beta"):
+        with PageIndex(URL, tenant=("customer", name), embedder=FakeEmbedder(), images=None) as index:
+            index.add([Page(id="p1", text=f"apples of {name}")], progress=False)
+    options = {"embedder": FakeEmbedder(), "images": None}
+    retriever = NemotronPageRetriever(URL, tenant=("customer", "acme"), **options)
+    assert [found.text for found in retriever.retrieve("apples")] == ["apples of acme"]
+    retriever.close()
+    other = NemotronPageRetriever(URL, tenant=("customer", "acme"), filters={"customer": "beta"}, **options)
+    assert other.retrieve("apples") == []
+    other.close()
+    with pytest.raises(IndexMismatchError, match="divided by 'customer'"):
+        NemotronPageRetriever(URL, **options).retrieve("apples")
+    with pytest.raises(InputError, match="tenant must be"):
+        NemotronPageRetriever(URL, tenant="acme", **options)
+
+
+def test_nodes_of_one_tenant_are_found_alone(server):
+    embedding = NemotronEmbedding(FakeEmbedder())
+    nodes = [TextNode(text=f"apples of {name}", metadata={"customer": name}) for name in ("acme", "beta")]
+    QdrantVectorStore("docs", client=server.local, index_doc_id=False).add(embedding(nodes))
+    collection = NodeCollection(URL, collection="docs", embedder=embedding, tenant=("customer", "acme"))
+    assert [found.text for found in NemotronPageRetriever(collection).retrieve("apples")] == ["apples of acme"]
+    collection.close()

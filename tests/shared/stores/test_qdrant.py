@@ -179,7 +179,8 @@ def test_a_server_gets_payload_indexes_and_waits_for_writes(server):
     store.create(dimensions=4, record=RECORD)
     store.index_metadata("year", "integer")
     fields = {body["field_name"]: body["field_schema"] for body in server.asked("PUT", "/index?wait=true")}
-    assert fields == {"source": "keyword", "number": "integer", "content_hash": "keyword", "metadata.year": "integer"}
+    ours = {"id": "keyword", "source": "keyword", "number": "integer", "content_hash": "keyword"}
+    assert fields == {**ours, "metadata.year": "integer"}
     put(store, stored("p1"))
     store.remove(["p1"])
     writes = [url for verb, url, _ in server.requests if (verb == "PUT" and "points" in url) or "delete" in url]

@@ -74,7 +74,7 @@ class ProjectionBasis:
 
     def _has_points(self) -> bool:
         """Whether there are others than the record."""
-        return bool(self._collection.call("count").count > 1)
+        return self._collection.count_all() > 1
 
     def _decoded(self, payload: dict[str, Any]) -> FloatArray:
         try:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from qdrant_client import models
 
-from nemotron_rag.errors import StoreError
+from nemotron_rag.errors import IndexMismatchError, StoreError
+from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.qdrant.connection import Qdrant
 from nemotron_rag.stores.qdrant.filters import field_path
 from nemotron_rag.stores.qdrant.layout import RECORD_ID, RECORD_KEY, read_record
+from nemotron_rag.stores.qdrant.tenancy import TENANT, TenantScope, tenant_index, tenant_path
 from nemotron_rag.stores.qdrant.vectors import TERMS, TOKENS, VECTOR, vectors_config
+from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import IndexedType, TokenStorage
 
-__all__ = ["Collection"]
+__all__ = ["Collection", "check_tenant", "new_collection"]
 
-_INDEXED: dict[str, IndexedType] = {"source": "keyword", "page_number": "integer", "content_hash": "keyword"}
+_INDEXED: dict[str, IndexedType] = {
+    "id": "keyword",
+    "source": "keyword",
+    "page_number": "integer",
+    "content_hash": "keyword",
+}
+_TENANT_LINKS = 16  # of each point in its tenant's graph; what Qdrant advises
+_log = logging.getLogger("nemotron_rag")
 
 
 class Collection:
@@ -25,19 +36,41 @@ class Collection:
     Args:
         qdrant: where it is.
         name: of the collection.
+        tenant: whose points every call sees and changes; None for a collection that is not divided.
+        options: of a new collection.
     """
 
-    def __init__(self, qdrant: Qdrant, name: str) -> None:
+    def __init__(
+        self,
+        qdrant: Qdrant,
+        name: str,
+        *,
+        tenant: Tenant | None = None,
+        options: CollectionOptions | None = None,
+    ) -> None:
         self.qdrant = qdrant
         self.name = name
+        self._scope = None if tenant is None else TenantScope(tenant)
+        self._options = options or CollectionOptions()
+        self._unapplied = options is not None
 
     def __str__(self) -> str:
         """``collection 'pages' at ./index``."""
         return f"collection {self.name!r} at {self.qdrant.name}"
 
     def call(self, method: str, **arguments: Any) -> Any:
-        """Call a method of the client for this collection; see `Qdrant.call`."""
+        """Call a method of the client for this collection, of the tenant if there is one; see `Qdrant.call`."""
+        if self._scope is not None:
+            arguments = self._scope.narrowed(method, arguments)
         return self.qdrant.call(method, collection_name=self.name, **arguments)
+
+    def only(self, filter: models.Filter | None) -> models.Filter | None:
+        """A filter as `call` narrows it, for those who call the client themselves."""
+        return filter if self._scope is None else self._scope.filter(filter)
+
+    def count_all(self) -> int:
+        """How many points there are, of all tenants, those of the collection itself among them."""
+        return int(self.qdrant.call("count", collection_name=self.name).count)
 
     def insert(self, point: models.PointStruct) -> None:
         """Write a point, unless one of its id is there: another process may have been the first, just now."""
@@ -78,12 +111,27 @@ class Collection:
         """
         if not self.exists():
             self._make(dimensions, token_storage)
+            self._unapplied = False
         if self._shape() != (dimensions, token_storage is not None):
             named = "" if token_storage is None else f" and {TOKENS!r}"
             raise StoreError(f"{self} has other vectors than {dimensions}-d {VECTOR!r}{named}; give another collection")
-        for field, kind in _INDEXED.items():
+        for field, kind in {**_INDEXED, **self._options.metadata_indexes}.items():
             self.index_field(field, kind)
-        self.insert(models.PointStruct(id=RECORD_ID, vector={}, payload={RECORD_KEY: dict(record)}))
+        payload: dict[str, Any] = {RECORD_KEY: dict(record)}
+        if self._scope is not None:
+            self._index_tenant(self._scope.tenant)
+            payload[TENANT] = self._scope.tenant.key
+        self.insert(models.PointStruct(id=RECORD_ID, vector={}, payload=payload))
+
+    def apply_options(self) -> None:
+        """Give a collection that was there before the metadata indexes of the options, and say what else differs."""
+        if not self._unapplied or self.qdrant.engine == "local":
+            return
+        self._unapplied = False
+        for field, kind in self._options.metadata_indexes.items():
+            self.index_field(field, kind)
+        if differing := _differing(self._options, self.call("get_collection").config):
+            _log.warning("%s was there before and keeps its settings: %s", self, "; ".join(differing))
 
     def index_field(self, key: str, kind: IndexedType) -> None:
         """Make filters on a field fast, where payload indexes exist.
@@ -106,15 +154,26 @@ class Collection:
         try:
             self.call(
                 "create_collection",
-                vectors_config=vectors_config(dimensions, token_storage),
+                vectors_config=vectors_config(dimensions, token_storage, self._options),
                 sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                **new_collection(self._options, divided=self._scope is not None),
             )
         except StoreError:  # another thread or process may have made it
             if not self.exists():
                 raise
 
+    def _index_tenant(self, tenant: Tenant) -> None:
+        if self.qdrant.engine != "local":
+            path = tenant_path(tenant.key)
+            self.call("create_payload_index", field_name=path, field_schema=tenant_index(), wait=True)
+
     def _stored_record(self) -> dict[str, Any] | None:
-        return read_record(self.call("retrieve", ids=[RECORD_ID]))
+        points = self.call("retrieve", ids=[RECORD_ID])
+        record = read_record(points)
+        if record is not None:
+            tenant = None if self._scope is None else self._scope.tenant
+            check_tenant(str(self), (points[0].payload or {}).get(TENANT), tenant)
+        return record
 
     def _shape(self) -> tuple[int, bool] | None:
         """Length of our vectors, and whether there are token vectors; None if we could not have made them."""
@@ -127,4 +186,75 @@ class Collection:
         return params.size, TOKENS in vectors
 
     def _is_empty(self) -> bool:
-        return bool(self.call("count").count == 0)
+        return self.count_all() == 0
+
+
+def check_tenant(where: str, divided_by: Any, tenant: Tenant | None) -> None:
+    """Refuse to open a collection of tenants without one, and any other with one.
+
+    Args:
+        where: the collection, for the message.
+        divided_by: the metadata key that its record names; None for none.
+        tenant: as which it is opened.
+
+    Raises:
+        IndexMismatchError: they do not fit.
+    """
+    given = None if tenant is None else tenant.key
+    if divided_by == given:
+        return
+    if divided_by is None:
+        raise IndexMismatchError(
+            f"{where} was written without tenants, but tenant={given!r} was given; leave it out, or use another one"
+        )
+    raise IndexMismatchError(
+        f"{where} is divided by {divided_by!r}, but tenant={given!r} was given; open it with "
+        f"tenant=({divided_by!r}, ...)"
+    )
+
+
+def new_collection(options: CollectionOptions, *, divided: bool = False) -> dict[str, Any]:
+    """What ``create_collection`` is told besides the vectors.
+
+    Args:
+        options: of the new collection.
+        divided: among tenants: each gets a graph of its own, since nobody searches all of it.
+    """
+    given: dict[str, Any] = {
+        "shard_number": options.shards,
+        "replication_factor": options.replicas,
+        "write_consistency_factor": options.write_consistency,
+        "on_disk_payload": options.payload_on_disk,
+    }
+    if divided:
+        given["hnsw_config"] = models.HnswConfigDiff(m=0, payload_m=_TENANT_LINKS)
+    if options.strict is not None:
+        given["strict_mode_config"] = models.StrictModeConfig(
+            enabled=options.strict,
+            unindexed_filtering_retrieve=not options.strict,
+            unindexed_filtering_update=not options.strict,
+        )
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _differing(options: CollectionOptions, config: models.CollectionConfig) -> list[str]:
+    """What a collection has, where it was asked for something else."""
+    params, strict = config.params, config.strict_mode_config
+    vectors = params.vectors.get(VECTOR) if isinstance(params.vectors, dict) else None
+    has = {
+        "shards": params.shard_number,
+        "replicas": params.replication_factor,
+        "write_consistency": params.write_consistency_factor,
+        "payload_on_disk": params.on_disk_payload,
+        "vectors_on_disk": bool(vectors and vectors.on_disk),
+        "strict": bool(strict and strict.enabled),
+    }
+    wanted = {name: getattr(options, name) for name in has}
+    found = [
+        f"{name}={has[name]!r}, not {value!r}"
+        for name, value in wanted.items()
+        if value is not None and has[name] is not None and has[name] != value
+    ]
+    if options.quantization is not None and (vectors is None or vectors.quantization_config is None):
+        found.append(f"no quantization, not {options.quantization!r}")
+    return found

@@ -12,10 +12,14 @@ from qdrant_client import models
 
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.ranking import check_count
+from nemotron_rag.stores.collection_options import CollectionOptions
+from nemotron_rag.stores.qdrant.collection import check_tenant, new_collection
 from nemotron_rag.stores.qdrant.connection import Call, Calls, Qdrant, held_collections
-from nemotron_rag.stores.qdrant.filters import PAGE_PAYLOAD, compile_filter
+from nemotron_rag.stores.qdrant.filters import PAGE_PAYLOAD, compile_filter, field_path
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, batches, read_record
-from nemotron_rag.stores.qdrant.vectors import VECTOR
+from nemotron_rag.stores.qdrant.tenancy import TENANT, tenant_index, tenant_path
+from nemotron_rag.stores.qdrant.vectors import VECTOR, quantization
+from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import Filter, page_uuid
 
 __all__ = ["PAGE_LAYOUT", "ForeignCollection", "Identity", "Layout", "Shape", "point_id"]
@@ -25,6 +29,7 @@ Identity: TypeAlias = Mapping[str, str | int | bool | None]
 
 _log = logging.getLogger("nemotron_rag")
 _IDENTITY_KEY = "nemotron_rag_embedder"  # in the collection's own metadata
+_TENANT_KEY = "nemotron_rag_tenant"  # there too: the metadata key by which the collection is divided
 _LISTED = 1000  # points per request of a listing or a deletion
 _DIGITS = 20  # of the largest id that is a whole number
 
@@ -107,6 +112,9 @@ class ForeignCollection:
         name: of the collection.
         layout: of its points.
         distance: for a new collection.
+        tenant: whose points are seen, changed and deleted; see `nemotron_rag.PageIndex`. Their ids are those of
+            `point_id`.
+        collection_options: of a new collection, or a mapping of them.
         must_exist: raise where the collection is not there, instead of finding nothing.
 
     Example:
@@ -126,9 +134,13 @@ class ForeignCollection:
         *,
         layout: Layout,
         distance: models.Distance = models.Distance.COSINE,
+        tenant: TenantKey | Tenant | None = None,
+        collection_options: CollectionOptions | Mapping[str, Any] | None = None,
         must_exist: bool = False,
     ) -> None:
         self.qdrant, self.name, self.layout = qdrant, name, layout
+        self.tenant = Tenant.of(tenant)
+        self._new = CollectionOptions.of(collection_options) or CollectionOptions()
         self._distance, self._must_exist = distance, must_exist
         self._shape: Shape | None = None
         self._said = False
@@ -144,6 +156,10 @@ class ForeignCollection:
             StoreError: the server could not be reached.
         """
         return f"{self}{self.qdrant.run(held_collections())}"
+
+    def point_id(self, id: str) -> int | str:
+        """The Qdrant id of a document: see `point_id`; with a tenant one that no other tenant's documents have."""
+        return point_id(id) if self.tenant is None else self.tenant.uuid(str(point_id(id)))
 
     def shape(self) -> Shape | None:
         """What its vectors are; None if there is no collection yet. Read once, when it exists.
@@ -275,9 +291,12 @@ class ForeignCollection:
     def _read_shape(self) -> Calls[Shape | None]:
         if self._shape is None and (yield self._call("collection_exists")):
             config = (yield self._call("get_collection")).config
-            record = yield from self._index_record(config)
+            record, divided_by = yield from self._index_record(config)
             if record is not None:
                 self.layout = PAGE_LAYOUT
+            noted = (config.metadata or {}).get(_TENANT_KEY) if record is None else divided_by
+            if record is not None or noted is not None:  # what others wrote says nothing about tenants
+                check_tenant(str(self), noted, self.tenant)
             name, params = self._dense_vector(config)
             identity = (config.metadata or {}).get(_IDENTITY_KEY) if record is None else record.get("identity")
             self._shape = Shape(name, params.size, params.distance, identity, is_index=record is not None)
@@ -286,12 +305,13 @@ class ForeignCollection:
             raise StoreError(f"there is no {self}{held}; check its name, or write it first")
         return self._shape
 
-    def _index_record(self, config: models.CollectionConfig) -> Calls[Mapping[str, Any] | None]:
-        """What a `PageIndex` noted in its collection; None if this is not one."""
+    def _index_record(self, config: models.CollectionConfig) -> Calls[tuple[Mapping[str, Any] | None, Any]]:
+        """What a `PageIndex` noted in its collection, None if this is not one; and by which key it is divided."""
         vectors = config.params.vectors
         if self.layout.vector_name not in (None, "", VECTOR) or not isinstance(vectors, dict) or VECTOR not in vectors:
-            return None
-        return read_record((yield self._call("retrieve", ids=[RECORD_ID])))
+            return None, None
+        points = yield self._call("retrieve", ids=[RECORD_ID])
+        return read_record(points), (points[0].payload or {}).get(TENANT) if points else None
 
     def _dense_vector(self, config: models.CollectionConfig) -> tuple[str, models.VectorParams]:
         vectors = config.params.vectors or {}
@@ -319,19 +339,62 @@ class ForeignCollection:
     def _ensure(self, dimensions: int, identity: Identity | None) -> Calls[None]:
         shape = yield from self._writable_shape()
         if shape is None:
-            params = models.VectorParams(size=dimensions, distance=self._distance)
-            try:
-                yield self._call(
-                    "create_collection",
-                    vectors_config={self.layout.vector_name: params} if self.layout.vector_name else params,
-                    metadata=None if identity is None else {_IDENTITY_KEY: dict(identity)},
-                )
-            except StoreError:  # another thread or process may have made it
-                if not (yield self._call("collection_exists")):
-                    raise
+            yield from self._make(dimensions, identity)
             shape = yield from self._writable_shape()
         if shape is not None:
             self._check(shape, dimensions, identity)
+
+    def _make(self, dimensions: int, identity: Identity | None) -> Calls[None]:
+        params = models.VectorParams(
+            size=dimensions,
+            distance=self._distance,
+            on_disk=self._new.vectors_on_disk,
+            quantization_config=quantization(self._new.quantization),
+        )
+        notes: dict[str, Any] = {} if identity is None else {_IDENTITY_KEY: dict(identity)}
+        if self.tenant is not None:
+            notes[_TENANT_KEY] = self.tenant.key
+        try:
+            yield self._call(
+                "create_collection",
+                vectors_config={self.layout.vector_name: params} if self.layout.vector_name else params,
+                metadata=notes or None,
+                **new_collection(self._new, divided=self.tenant is not None),
+            )
+        except StoreError:  # another thread or process may have made it
+            if not (yield self._call("collection_exists")):
+                raise
+        if self.qdrant.engine == "local":  # which has no payload indexes, and warns
+            return
+        for key, kind in self._new.metadata_indexes.items():
+            yield self._index(self._path(key), models.PayloadSchemaType(kind))
+        if self.tenant is not None:
+            yield self._index(self._path(self.tenant.key), tenant_index())
+
+    def _index(self, path: str, schema: Any) -> Call:
+        return self._call("create_payload_index", field_name=path, field_schema=schema, wait=True)
+
+    def _path(self, key: str) -> str:
+        return field_path(key, fields=self.layout.fields, metadata=self.layout.metadata)
+
+    def _only(self, filter: models.Filter | None) -> models.Filter | None:
+        """A filter that matches the tenant's points alone."""
+        if self.tenant is None:
+            return filter
+        is_index = self._shape is not None and self._shape.is_index
+        path = tenant_path(self.tenant.key) if is_index else self._path(self.tenant.key)
+        mine = models.FieldCondition(key=path, match=models.MatchValue(value=self.tenant.value))
+        return models.Filter(must=[mine] if filter is None else [mine, filter])
+
+    def _stamped(self, point: models.PointStruct) -> models.PointStruct:
+        """A point that says whose it is."""
+        if self.tenant is None:
+            return point
+        payload, below = dict(point.payload or {}), self.layout.metadata
+        held: Mapping[str, Any] = payload.get(below) or {} if below else payload
+        self.tenant.check(held)
+        payload = {**payload, **({below: {**held, **self.tenant.metadata}} if below else self.tenant.metadata)}
+        return point.model_copy(update={"payload": payload})
 
     def _nearest(
         self,
@@ -343,7 +406,7 @@ class ForeignCollection:
     ) -> Calls[list[models.ScoredPoint]]:
         check_count("k", k)
         shape = yield from self._read_shape()
-        conditions = self.layout.filter(filter)
+        conditions = self._only(self.layout.filter(filter))
         if shape is None:
             yield from self._say_that_it_is_missing()
             return []
@@ -380,14 +443,18 @@ class ForeignCollection:
     def _get(self, ids: Sequence[int | str]) -> Calls[list[models.Record]]:
         if (yield from self._read_shape()) is None or not ids:
             return []
-        unique = list(dict.fromkeys(ids))
-        records = yield self._call("retrieve", ids=unique)
+        unique: list[Any] = list(dict.fromkeys(ids))
+        if self.tenant is None:
+            records = yield self._call("retrieve", ids=unique)
+        else:
+            wanted = self._only(models.Filter(must=[models.HasIdCondition(has_id=unique)]))
+            records, _ = yield self._call("scroll", scroll_filter=wanted, limit=len(unique), with_payload=True)
         found = {record.id: record for record in records}
         return [found[id] for id in unique if id in found]
 
     def _ids_matching(self, filter: Filter | None) -> Calls[list[int | str]]:
         shape = yield from self._read_shape()
-        conditions = self.layout.filter(filter)
+        conditions = self._only(self.layout.filter(filter))
         if shape is None:
             return []
         ids: list[int | str] = []
@@ -402,6 +469,7 @@ class ForeignCollection:
 
     def _upsert(self, points: Sequence[models.PointStruct]) -> Calls[None]:
         yield from self._writable_shape()
+        points = [self._stamped(point) for point in points]
         payloads = [point.payload or {} for point in points]
         sizes = [_number_count(point) * self.qdrant.bytes_per_number for point in points]
         for part in batches(payloads, sizes):
@@ -411,7 +479,13 @@ class ForeignCollection:
         if (yield from self._writable_shape()) is None:
             return
         for start in range(0, len(ids), _LISTED):
-            selector = models.PointIdsList(points=list(ids[start : start + _LISTED]))
+            part: list[Any] = list(ids[start : start + _LISTED])
+            mine = self._only(None)
+            if mine is None:
+                selector: Any = models.PointIdsList(points=part)
+            else:
+                only = models.Filter(must=[mine, models.HasIdCondition(has_id=part)])
+                selector = models.FilterSelector(filter=only)
             yield self._call("delete", points_selector=selector, wait=True)
 
     def _call(self, method: str, **arguments: Any) -> Call:

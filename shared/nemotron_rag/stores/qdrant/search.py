@@ -93,7 +93,9 @@ class Search:
 
     def _by_vectors(self) -> dict[str, Any]:
         if not self.by_tokens:
-            return {"query": self._nearest(self.vectors), "using": VECTOR, "query_filter": self.conditions}
+            query = self._nearest(self.vectors)
+            params = {} if self.arrays else {"search_params": _RESCORED}
+            return {"query": query, "using": VECTOR, "query_filter": self.conditions, **params}
         return {
             "prefetch": [self.first_stage()],
             "query": self._nearest(self.vectors),

@@ -15,6 +15,7 @@ from qdrant_client import QdrantClient, models
 from nemotron_rag.documents.words import CURRENT_ANALYSIS
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.projection import project
+from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.qdrant.basis import ProjectionBasis
 from nemotron_rag.stores.qdrant.bm25 import analysis_of
 from nemotron_rag.stores.qdrant.collection import Collection
@@ -26,6 +27,7 @@ from nemotron_rag.stores.qdrant.search import Search
 from nemotron_rag.stores.qdrant.two_stages import search_in_stages
 from nemotron_rag.stores.qdrant.vectors import check_size, named_vectors, number_count
 from nemotron_rag.stores.server import ConnectionOptions
+from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import Filter, IndexedType, PageVectors, StoredPage, TokenStorage, page_uuid
 
 __all__ = ["DEFAULT_PREFETCH", "QdrantStore"]
@@ -49,6 +51,8 @@ class QdrantStore:
         location: None for memory, a folder, or the ``http(s)://`` url of a server. A folder is made by the first write.
         client: an open `qdrant_client.QdrantClient` to use instead; never closed here.
         collection: its name.
+        tenant: whose pages this store reads and writes, such as ``("customer", "acme")``; see `PageIndex`.
+        collection_options: of a new collection, or a mapping of them.
         **options: of the connection to a url: ``api_key``, ``headers``, ``timeout``; see `ConnectionOptions`.
 
     Raises:
@@ -74,10 +78,13 @@ class QdrantStore:
         *,
         client: QdrantClient | None = None,
         collection: str = "pages",
+        tenant: TenantKey | Tenant | None = None,
+        collection_options: CollectionOptions | Mapping[str, Any] | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
+        whose, new = Tenant.of(tenant), CollectionOptions.of(collection_options)
         self._qdrant = Qdrant(location, client=client, prefer_grpc=True, **options)
-        self._collection = Collection(self._qdrant, collection)
+        self._collection = Collection(self._qdrant, collection, tenant=whose, options=new)
         self._basis = ProjectionBasis(self._collection)
         self._known_analysis: int | None = None
         in_memory = client is None and self._qdrant.in_memory
@@ -175,6 +182,7 @@ class QdrantStore:
             raise InputError(f"{len(pages)} pages need as many vectors or arrays of them, got {len(vectors)}")
         for stored, rows in zip(pages, vectors, strict=True):
             check_size(stored.page, rows)
+        self._collection.apply_options()
         # The lock: reading a page's sources and writing them back must not interleave with another writer's.
         with self._qdrant.writing:
             known = self.get([stored.page.id for stored in pages])
@@ -313,7 +321,7 @@ class QdrantStore:
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached, or refused.
         """
-        conditions = compile_filter(filter)
+        conditions = self._collection.only(compile_filter(filter))
         basis = self._basis.read() if vectors.ndim == 2 else None
         if vectors.ndim == 2 and basis is None:
             return []

@@ -15,6 +15,7 @@ from qdrant_client import models
 from nemotron_rag.errors import InputError, StoreError
 from nemotron_rag.late_interaction.projection import mean_vector, project, projected_dimensions
 from nemotron_rag.late_interaction.token_vectors import MAX_VALUES
+from nemotron_rag.stores.collection_options import CollectionOptions, Quantization
 from nemotron_rag.stores.qdrant.bm25 import passage_terms
 from nemotron_rag.types import FloatArray, Page, PageVectors, TokenStorage
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_size",
     "named_vectors",
     "number_count",
+    "quantization",
     "short_lists",
     "vectors_config",
 ]
@@ -51,17 +53,35 @@ _QUANTIZED: Mapping[TokenStorage, Any] = {
 }
 
 
-def vectors_config(dimensions: int, token_storage: TokenStorage | None) -> dict[str, models.VectorParams]:
+def quantization(name: Quantization | None) -> Any:
+    """Qdrant's words for a `Quantization`; None for none."""
+    if name == "turbo4":  # a datatype of token vectors, a quantization of others
+        bits = models.TurboQuantBitSize.BITS4
+        return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=bits, always_ram=True))
+    return None if name is None else _QUANTIZED[name]
+
+
+def vectors_config(
+    dimensions: int, token_storage: TokenStorage | None, options: CollectionOptions
+) -> dict[str, models.VectorParams]:
     """The dense vectors of a new collection.
 
     Args:
         dimensions: of a vector.
         token_storage: number format of token vectors; None for one vector a page.
+        options: of the collection.
 
     Raises:
         StoreError: this qdrant-client knows no such number format.
     """
-    config = {VECTOR: models.VectorParams(size=dimensions, distance=models.Distance.COSINE)}
+    config = {
+        VECTOR: models.VectorParams(
+            size=dimensions,
+            distance=models.Distance.COSINE,
+            on_disk=options.vectors_on_disk,
+            quantization_config=quantization(options.quantization),
+        )
+    }
     if token_storage is None:
         return config
     stored_as = "float16" if token_storage in _QUANTIZED else token_storage
@@ -69,6 +89,7 @@ def vectors_config(dimensions: int, token_storage: TokenStorage | None) -> dict[
     config[TOKENS].quantization_config = _QUANTIZED.get(token_storage)
     config[TOKENS].on_disk = True
     config[PROJECTED] = _multivector(projected_dimensions(dimensions), "float16")
+    config[PROJECTED].on_disk = options.vectors_on_disk
     return config
 
 
