@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+_MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 8 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))  # index folders are synchronised to the disk
 
 
 @pytest.fixture(scope="session")

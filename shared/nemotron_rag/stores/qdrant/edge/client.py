@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +18,7 @@ from qdrant_client.http import models as rest  # its QueryResponse is another th
 
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.errors import StoreError
-from nemotron_rag.stores.qdrant.edge.place import Place
+from nemotron_rag.stores.qdrant.edge.place import Place, size_of
 from nemotron_rag.stores.qdrant.edge.translation import (
     edge_config,
     edge_filter,
@@ -31,6 +34,11 @@ __all__ = ["EdgeClient"]
 T = TypeVar("T")
 
 _FLUSH = 1.0  # seconds; what is acknowledged outlives the process at once, and a power cut after so long
+_LARGE = 2**27  # bytes of a shard
+_FEW = 1000  # points
+_OPTIMIZE = (
+    "import sys, qdrant_edge; shard = qdrant_edge.EdgeShard.load(sys.argv[1]); print(shard.optimize()); shard.close()"
+)
 _DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 
 
@@ -64,6 +72,7 @@ class EdgeClient:
         self._shards: dict[str, edge.EdgeShard] = {}
         self._unflushed: set[str] = set()
         self._flushed = time.monotonic()
+        self._written: Counter[str] = Counter()  # points, since the last `optimize`
 
     # ---- collections
 
@@ -153,10 +162,21 @@ class EdgeClient:
         return True
 
     def optimize(self, collection_name: str) -> bool:
-        """Merge small parts, drop what was deleted, build graphs; returns whether there was something to do."""
-        done = self._update(collection_name, lambda shard: shard.optimize())
-        self.flush()
-        return done
+        """Merge small parts, drop what was deleted, build graphs; returns whether there was something to do.
+
+        A large collection is put in order by a process of its own: the engine would stop all threads of this one for as
+        long as it takes. Little that was written since the last time is left for the next.
+        """
+        with self._writing() as place, _errors():
+            shard = self._shard(collection_name)
+            self.flush()
+            if size_of(place.shard(collection_name)) < _LARGE:
+                return shard.optimize()
+            if self._written.get(collection_name, 0) < max(_FEW, shard.info().points_count // 20):
+                return False
+            self._written.pop(collection_name)
+            self._shards.pop(collection_name).close()
+            return _optimize_apart(place.shard(collection_name))
 
     def flush(self) -> None:
         """Bring to the disk whatever was written: what a power cut must not cost."""
@@ -188,15 +208,17 @@ class EdgeClient:
         **_: Any,
     ) -> models.UpdateResult:
         """Write points, over those of the same ids unless a mode or filter forbids it."""
-        translated = [
-            edge_point(point) for point in (_unpacked(points) if isinstance(points, models.Batch) else points)
-        ]
-        mode = edge_value(update_mode)
-        operation = edge.UpdateOperation.upsert_points(translated, edge_filter(update_filter), mode)
+        listed = _unpacked(points) if isinstance(points, models.Batch) else points
+        with _errors():
+            operation = edge.UpdateOperation.upsert_points(
+                [edge_point(point) for point in listed], edge_filter(update_filter), edge_value(update_mode)
+            )
+        self._written[collection_name] += len(listed)
         return self._apply(collection_name, operation)
 
     def delete(self, collection_name: str, points_selector: Any, **_: Any) -> models.UpdateResult:
         """Delete points by ids or by a filter."""
+        self._written[collection_name] += _FEW
         return self._apply_to(collection_name, "delete_points", points_selector)
 
     def set_payload(
@@ -314,7 +336,8 @@ class EdgeClient:
                 params=edge_value(search_params),
             )
         found = self._call(collection_name, lambda shard: shard.query(request))
-        return rest.QueryResponse(points=_settled([_scored(point) for point in found]))
+        points = [_scored(point) for point in found]
+        return rest.QueryResponse(points=points if isinstance(query, _UNSCORED) else _settled(points))
 
     # ---- the engine
 
@@ -392,6 +415,16 @@ class EdgeClient:
                 shard.close()
 
 
+def _optimize_apart(shard: Path) -> bool:
+    """Optimize a shard that nobody has open, in a process of its own."""
+    ran = subprocess.run(  # noqa: S603  # our interpreter, our code
+        [sys.executable, "-c", _OPTIMIZE, str(shard)], capture_output=True, text=True, check=False
+    )
+    if ran.returncode:
+        raise RuntimeError(one_line((ran.stderr or f"ended by {ran.returncode}").splitlines()[-1], limit=300))
+    return ran.stdout.strip() == "True"
+
+
 @contextmanager
 def _errors() -> Generator[None, None, None]:
     """Edge raises bare exceptions: say that they are errors of the engine."""
@@ -424,11 +457,14 @@ def _scored(found: edge.ScoredPoint) -> models.ScoredPoint:
 
 
 def _settled(points: list[models.ScoredPoint]) -> list[models.ScoredPoint]:
-    """Equal scores in one order, which Edge leaves open; an order that is not by score (MMR, a field) as it is."""
+    """Equal scores in one order, which Edge leaves open; that of MMR, which is not by score, as it is."""
     scores = [point.score for point in points]
     if scores != sorted(scores, reverse=True):
         return points
     return sorted(points, key=lambda point: (-point.score, str(point.id)))
+
+
+_UNSCORED = (models.OrderByQuery, models.SampleQuery)
 
 
 def _plain_id(id: Any) -> int | str:

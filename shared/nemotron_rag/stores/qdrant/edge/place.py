@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator
+import weakref
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,7 @@ import portalocker
 
 from nemotron_rag.documents.files import write_whole
 
-__all__ = ["Place", "holds_edge"]
+__all__ = ["Place", "copy_tree", "holds_edge", "size_of"]
 
 _EXCLUSIVE, _SHARED = portalocker.LockFlags.EXCLUSIVE, portalocker.LockFlags.SHARED
 _NOW = portalocker.LockFlags.NON_BLOCKING
@@ -45,7 +46,8 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "edge"
-        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: str | None = None
+        self._forget: Callable[[], object] | None = None
         self._lock: IO[Any] | None = None
         self._held = 0
         self.read_only = False  # whether the file system or the rights forbid to write
@@ -108,11 +110,12 @@ class Place:
         if self.may_write:
             return self._folder(name) / "shard"
         if self._copies is None:
-            self._copies = tempfile.TemporaryDirectory(prefix="nemotron-rag-", ignore_cleanup_errors=True)
-        copy = Path(self._copies.name, quote(name, safe=""))
+            self._copies = tempfile.mkdtemp(prefix="nemotron-rag-")
+            self._forget = weakref.finalize(self, _remove_copies, self._copies, os.getpid())
+        copy = Path(self._copies, quote(name, safe=""))
         if not copy.exists():
             with self._reading():
-                shutil.copytree(self._folder(name) / "shard", copy, copy_function=_copy_file)
+                copy_tree(self._folder(name) / "shard", copy)
         return copy
 
     @contextmanager
@@ -132,9 +135,9 @@ class Place:
 
     def forget_copies(self) -> None:
         """Remove what was copied."""
-        if self._copies is not None:
-            self._copies.cleanup()
-            self._copies = None
+        if self._forget is not None:
+            self._forget()
+            self._copies = self._forget = None
 
     def close(self) -> None:
         """Let others write."""
@@ -157,9 +160,30 @@ class Place:
         return self._root / quote(name, safe="").replace(".", "%2E")
 
 
-def _copy_file(source: str, target: str) -> str:
+def size_of(folder: Path) -> int:
+    """How many bytes of a disk a folder takes; holes in files take none."""
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(512 * stat.st_blocks if hasattr(stat, "st_blocks") else stat.st_size for stat in found)
+
+
+def _remove_copies(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # not a forked child
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder's files and their holes, but not their rights."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_dir():
+            copy_tree(path, target / path.name)
+        else:
+            _copy_file(path, target / path.name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
     """Copy a file and its holes: the engine makes files of 32 MiB that are nearly empty."""
-    with Path(source).open("rb") as read, Path(target).open("wb") as write:
+    with source.open("rb") as read, target.open("wb") as write:
         size = os.fstat(read.fileno()).st_size
         for start, end in _parts(read.fileno(), size):
             read.seek(start)
@@ -167,7 +191,6 @@ def _copy_file(source: str, target: str) -> str:
             for at in range(start, end, _PART):
                 write.write(read.read(min(_PART, end - at)))
         write.truncate(size)
-    return target
 
 
 def _parts(file: int, size: int) -> Generator[tuple[int, int], None, None]:
