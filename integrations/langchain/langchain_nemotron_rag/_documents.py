@@ -145,13 +145,13 @@ def document_of_page(page: Page) -> Document:
     return Document(id=page.id, page_content=text, metadata=metadata)
 
 
-def check_ids(documents: Sequence[Document], ids: Ids) -> list[str]:
-    """One id for each document: that of `ids`, or the document's own, or a new one.
+def check_ids(documents: Sequence[Document], ids: Ids, first: int = 0) -> list[str]:
+    """One id for each document: that of `ids`, or the document's own, or a new one; `first` is the place of the first.
 
     Raises:
         InputError: an item is no document; there are not as many ids, or one is not a str.
     """
-    for index, document in enumerate(documents):
+    for index, document in enumerate(documents, first):
         if not isinstance(document, Document):
             raise InputError(f"document {index} must be a Document, got {type(document).__name__}")
     if isinstance(ids, str):
@@ -160,7 +160,7 @@ def check_ids(documents: Sequence[Document], ids: Ids) -> list[str]:
     if len(given) != len(documents):
         raise InputError(f"{len(documents)} documents need as many ids, got {len(given)}")
     chosen = [id or document.id or str(uuid.uuid4()) for id, document in zip(given, documents, strict=True)]
-    for index, id in enumerate(chosen):
+    for index, id in enumerate(chosen, first):
         if not isinstance(id, str):
             raise InputError(f"id {index} must be a str, got {type(id).__name__}")
     return chosen

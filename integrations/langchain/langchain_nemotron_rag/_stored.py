@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -50,11 +51,21 @@ class DocumentLayout:
         return Layout(vector_name=self.vector_name, metadata=self.metadata_key)
 
     def point(
-        self, document: Document, *, id: str, vector: Sequence[float], image: StoredImage | None, image_key: str
+        self,
+        document: Document,
+        *,
+        id: str,
+        vector: Sequence[float],
+        image: StoredImage | None,
+        image_key: str,
+        content_hash: str | None = None,
     ) -> models.PointStruct:
         """A document as a point; an image that is stored is left out of the metadata."""
         metadata = {key: value for key, value in document.metadata.items() if image is None or key != image_key}
-        payload: dict[str, Any] = {self.content_key: document.page_content, self.metadata_key: metadata, _ID: id}
+        text = document.page_content.encode("utf-8", "replace").decode()  # lone surrogates cannot be sent as JSON
+        payload: dict[str, Any] = {self.content_key: text, self.metadata_key: metadata, _ID: id}
+        if content_hash is not None:
+            payload["content_hash"] = content_hash
         if image is not None:
             size = None if image.size is None else list(image.size)
             payload |= {"image": image.key, "image_size": size, "image_hash": image.pixel_hash}
@@ -104,10 +115,10 @@ class DocumentImages:
         """The same, with another form."""
         return DocumentImages(self.images, access=self._access, image_key=self.image_key, form=form)
 
-    def of_documents(self, documents: Sequence[Document]) -> list[NamedImage]:
-        """The images of documents, not opened, with what to call them in messages."""
+    def of_documents(self, documents: Sequence[Document], first: int = 0) -> list[NamedImage]:
+        """The images of documents, not opened, with what to call them in messages, counted from `first`."""
         images = [image_of(document, image_key=self.image_key, access=self._access) for document in documents]
-        return [(describe(documents[index], index), image) for index, image in enumerate(images)]
+        return [(describe(documents[index], first + index), image) for index, image in enumerate(images)]
 
     def of_caller(self, images: Sequence[Any]) -> list[NamedImage]:
         """The same of images that the caller, not a document, names: any path is allowed."""
@@ -129,11 +140,28 @@ class DocumentImages:
             for point, image in zip(points, images, strict=True)
         ]
 
-    def delete(self, points: Sequence[int | str]) -> None:
-        """Remove the images of points; that there are none is no error."""
-        if self.images is not None:
-            for point in points:
-                self.images.delete(page_uuid(str(point)))
+    def keys_of(self, points: Sequence[Point]) -> set[str]:
+        """Where the images of points are, as they say."""
+        found = (from_payload(point.payload).image_key for point in points)
+        return {key for key in found if key is not None}
+
+    def delete(self, points: Sequence[int | str], keys: Iterable[str], *, used: Iterable[str]) -> None:
+        """Remove the images of points; that there are none is no error.
+
+        Args:
+            points: their own images.
+            keys: of further images, which they shared with others.
+            used: keys of images that other points still have.
+        """
+        if self.images is None:
+            return
+        kept = {key.partition(".")[0] for key in used}
+        pages = [page_uuid(str(point)) for point in points]
+        pages += [key.rpartition("/")[2].partition(".")[0] for key in keys]
+        for page in dict.fromkeys(pages):
+            with suppress(InputError):  # a key that is none
+                if self.images.key(page).partition(".")[0] not in kept:
+                    self.images.delete(page)
 
     def show(self, documents: Sequence[Document], points: Sequence[Point]) -> list[Document]:
         """New documents with the images of their points, in the form that was chosen."""

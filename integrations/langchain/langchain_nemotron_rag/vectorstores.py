@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Self, TypeAlias, Unpack
+from typing import Any, Self, TypeAlias, Unpack, cast
 
 import numpy as np
 from langchain_core.documents import Document
@@ -16,20 +17,18 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
-from PIL import Image
 from qdrant_client import QdrantClient, models
 
+from langchain_nemotron_rag._adding import Adding, AddOptions, Entry, PageEmbedding, abatches, batches
 from langchain_nemotron_rag._documents import (
     IMAGE_KEY,
     Ids,
     Metadatas,
     check_ids,
-    describe,
     image_documents,
     text_documents,
-    text_of,
 )
-from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout, NamedImage, page_filter
+from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout, page_filter
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
@@ -43,8 +42,13 @@ from nemotron_rag.stores.tenant import TenantKey
 
 __all__ = ["NemotronPageVectorStore"]
 
+_NOTHING: Any = object()
 Scored: TypeAlias = list[tuple[Document, float]]
 
+Reader: TypeAlias = Callable[[Sequence[Any], int], Sequence[Entry]]
+"""From a part of what is added, and the place of its first document, to entries."""
+
+_DELETED = 1000  # points whose images are looked up at once
 BATCH = 32
 """Documents whose images are in memory at the same time, unless the caller says otherwise."""
 
@@ -140,7 +144,7 @@ class NemotronPageVectorStore(VectorStore):
         beside = QdrantStore(place, client=client, collection=collection_name, **connection)  # opens nothing
         stored = images_of(images, beside)
         access = ImageAccess(roots=tuple(Path(root) for root in image_roots), hosts=tuple(image_hosts))
-        self._embedding = embedding
+        self._embedding, self._pages = embedding, PageEmbedding(embedding)
         self._layout = DocumentLayout(content_payload_key, metadata_payload_key, vector_name)
         self._images = DocumentImages(stored, access=access, image_key=image_key, form=image_form)
         self._qdrant = Qdrant(place, client=client, **connection)
@@ -230,34 +234,88 @@ class NemotronPageVectorStore(VectorStore):
     # ---- adding and removing
 
     def add_documents(  # type: ignore[override]  # an unknown option raises
-        self, documents: Iterable[Document], *, ids: Ids = None, batch_size: int = BATCH
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Ids = None,
+        batch_size: int = BATCH,
+        **options: Unpack[AddOptions],
     ) -> list[str]:
         """Add documents with their images; one whose id is stored already is replaced.
+
+        Documents are read as they are needed, so a loader's ``lazy_load()`` takes the memory of one batch. A document
+        that is stored as it is, by the same model, is not embedded again: after an interruption, add all once more.
+        Chunks of one page (equal ``page_id`` and image, one after the other) share its image, which is embedded with
+        the first of them.
 
         Args:
             documents: unchanged by this.
             ids: one for each, instead of the documents' own; where both are None, a new one is made.
             batch_size: documents that are read, embedded and written together.
+            **options: ``on_error`` for documents that cannot be added: "raise" at the end, when all others are stored,
+                or "skip"; ``report``, called with the `Failure` of each one skipped, by default a warning of the
+                logger ``nemotron_rag``; ``progress``, True for a bar on stderr.
 
         Returns:
-            The ids.
+            The ids of the documents that are stored.
 
         Raises:
-            InputError: not one id for each, or a document that the embedding cannot read.
-            ImageError: an image may not be opened or cannot be read; earlier batches are stored.
+            InputError: not one id for each, or no document; or a document cannot be stored, or not be embedded.
+            ImageError: an image may not be opened or cannot be read.
             StoreError: a write was not acknowledged.
         """
-        added = list(documents)
-        return self._add(added, check_ids(added, ids), self._images.of_documents(added), batch_size)
+        if isinstance(documents, AsyncIterable):
+            raise InputError("add_documents reads no async iterator; use aadd_documents")
+        check_count("batch_size", batch_size)
+        read = self._reader(documents, ids)
+        return self._add(batches(_paired(documents, ids), batch_size), read, _length(documents), **options)
+
+    async def aadd_documents(  # type: ignore[override]  # an unknown option raises
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        *,
+        ids: Ids = None,
+        batch_size: int = BATCH,
+        **options: Unpack[AddOptions],
+    ) -> list[str]:
+        """`add_documents` for event loops, which are not blocked by loaders either; takes async iterators too."""
+        check_count("batch_size", batch_size)
+        read = self._reader(documents, ids)
+        adding = self._adding(_length(documents), **options)
+        pairs = _apaired(documents, ids) if isinstance(documents, AsyncIterable) else _paired(documents, ids)
+        try:
+            async for part in abatches(pairs, batch_size):
+                await run_in_executor(None, _add_part, adding, read, part)
+        except BaseException:
+            adding.give_up()
+            raise
+        return adding.finish()
 
     def add_texts(  # type: ignore[override]  # an unknown option raises
-        self, texts: Iterable[str], metadatas: Metadatas = None, *, ids: Ids = None, batch_size: int = BATCH
+        self,
+        texts: Iterable[str],
+        metadatas: Metadatas = None,
+        *,
+        ids: Ids = None,
+        batch_size: int = BATCH,
+        **options: Unpack[AddOptions],
     ) -> list[str]:
         """Add texts, with one of `metadatas` and `ids` for each if they are given; see `add_documents`."""
-        return self.add_documents(text_documents(texts, metadatas), ids=ids, batch_size=batch_size)
+        documents = text_documents(texts, metadatas)
+        return self.add_documents(documents, ids=ids, batch_size=batch_size, **options)
+
+    async def aadd_texts(self, texts: Iterable[str], metadatas: Metadatas = None, **options: Any) -> list[str]:
+        """`add_texts` for event loops."""
+        return await run_in_executor(None, self.add_texts, texts, metadatas, **options)
 
     def add_images(
-        self, uris: Iterable[Any], metadatas: Metadatas = None, *, ids: Ids = None, batch_size: int = BATCH
+        self,
+        uris: Iterable[Any],
+        metadatas: Metadatas = None,
+        *,
+        ids: Ids = None,
+        batch_size: int = BATCH,
+        **options: Unpack[AddOptions],
     ) -> list[str]:
         """Add images without texts; see `add_documents`.
 
@@ -267,14 +325,21 @@ class NemotronPageVectorStore(VectorStore):
             metadatas: one for each.
             ids: one for each.
             batch_size: images that are read, embedded and written together.
+            **options: see `add_documents`.
 
         Raises:
             InputError: not one of `metadatas` and `ids` for each image, or the embedding reads no images.
-            ImageError: an image cannot be read; earlier batches are stored.
+            ImageError: an image cannot be read.
         """
+        check_count("batch_size", batch_size)
         given = list(uris)
         documents, chosen = image_documents(given, metadatas, ids)
-        return self._add(documents, chosen, self._images.of_caller(given), batch_size)
+        named = self._images.of_caller(given)
+        entries = [
+            Entry(index, document, id, *image)
+            for index, (document, id, image) in enumerate(zip(documents, chosen, named, strict=True))
+        ]
+        return self._add(batches(entries, batch_size), lambda part, _: part, len(entries), **options)
 
     async def aadd_images(self, uris: Iterable[Any], metadatas: Metadatas = None, **options: Any) -> list[str]:
         """`add_images` for event loops."""
@@ -303,8 +368,8 @@ class NemotronPageVectorStore(VectorStore):
         if isinstance(filter, Mapping) and not filter:
             raise InputError("delete got an empty filter, which all documents match; to remove all, call delete()")
         points = self._collection.ids_matching(filter) if ids is None else [self._collection.point_id(id) for id in ids]
-        self._collection.delete(points)
-        self._images.delete(points)
+        for start in range(0, len(points), _DELETED):
+            self._delete(points[start : start + _DELETED])
         return True
 
     # ---- searching
@@ -405,46 +470,49 @@ class NemotronPageVectorStore(VectorStore):
     # ---- adding and finding
 
     def _add(
-        self, documents: Sequence[Document], ids: Sequence[str], named: Sequence[NamedImage], batch_size: int
+        self, parts: Iterable[Sequence[Any]], read: Reader, total: int | None, **options: Unpack[AddOptions]
     ) -> list[str]:
-        check_count("batch_size", batch_size)
-        for start in range(0, len(documents), batch_size):
-            part, names = documents[start : start + batch_size], ids[start : start + batch_size]
-            images = self._images.open(named[start : start + batch_size])
-            rows = self._vectors(part, images, start)
-            self._collection.ensure(len(rows[0]), self._identity())
-            # Before the points, which never name an image that is not there.
-            stored = self._images.write([self._collection.point_id(name) for name in names], images)
-            self._collection.upsert(
-                [
-                    self._layout.point(document, id=id, vector=row, image=image, image_key=self._images.image_key)
-                    for document, id, row, image in zip(part, names, rows, stored, strict=True)
-                ]
-            )
-        return list(ids)
+        adding = self._adding(total, **options)
+        try:
+            for part in parts:
+                _add_part(adding, read, part)
+        except BaseException:
+            adding.give_up()
+            raise
+        return adding.finish()
 
-    def _vectors(
-        self, documents: Sequence[Document], images: Sequence[Image.Image | None], first: int
-    ) -> list[list[float]]:
-        """One vector for each document: of text and image if the embedding reads both, else of the text."""
-        embedding = self._embedding
-        if isinstance(embedding, NemotronEmbeddings) and any(image is not None for image in images):
-            pages = [
-                Document(document.page_content, metadata={**document.metadata, embedding.image_key: image})
-                for document, image in zip(documents, images, strict=True)
+    def _adding(self, total: int | None, **options: Unpack[AddOptions]) -> Adding:
+        return Adding(self._pages, self._collection, self._layout, self._images, total=total, **options)
+
+    def _reader(self, documents: Any, ids: Ids) -> Reader:
+        """What makes entries of documents and their ids; where all are there, they are checked first."""
+        if isinstance(ids, str):
+            raise InputError("ids must be a list of str, got a single str; put it into a list")
+        if isinstance(documents, Sequence) and (ids is None or isinstance(ids, Sequence)):
+            check_ids(documents, ids)
+
+        def read(part: Sequence[tuple[Document, str | None]], first: int) -> list[Entry]:
+            documents = [document for document, _ in part]
+            chosen = check_ids(documents, [id for _, id in part], first)
+            named = self._images.of_documents(documents, first)
+            return [
+                Entry(first + index, document, id, *image, is_new=(given or document.id) is None)
+                for index, ((document, given), id, image) in enumerate(zip(part, chosen, named, strict=True))
             ]
-            return embedding.embed_pages(pages)
-        for index, (document, image) in enumerate(zip(documents, images, strict=True), first):
-            if image is not None and not text_of(document).strip():
-                raise InputError(
-                    f"{describe(document, index)} is an image without a text, and {type(embedding).__name__} reads "
-                    "no images; open the store with NemotronEmbeddings"
-                )
-        return embedding.embed_documents([text_of(document) for document in documents])
+
+        return read
+
+    def _delete(self, points: Sequence[int | str]) -> None:
+        """Remove points, and of their images those that no other point has."""
+        keys = self._images.keys_of(self._collection.get(points))
+        self._collection.delete(points)
+        shared = models.Filter(must=[models.FieldCondition(key="image", match=models.MatchAny(any=sorted(keys)))])
+        others = self._collection.get(self._collection.ids_matching(shared)) if keys else []
+        self._images.delete(points, keys, used=self._images.keys_of(others))
 
     def _identity(self) -> Identity | None:
         """What the embedding computes, if it says; to be called after it was used, when its model is loaded."""
-        return self._embedding.load().identity if isinstance(self._embedding, NemotronEmbeddings) else None
+        return self._pages.identity
 
     def _nearest(
         self,
@@ -480,6 +548,34 @@ class NemotronPageVectorStore(VectorStore):
     def _is_index(self) -> bool:
         shape = self._collection.shape()
         return shape is not None and shape.is_index
+
+
+def _add_part(adding: Adding, read: Reader, part: Sequence[Any]) -> None:
+    adding.add(read(part, adding.seen))
+
+
+def _length(documents: Any) -> int | None:
+    return len(documents) if isinstance(documents, Sized) else None
+
+
+def _paired(documents: Iterable[Document], ids: Ids) -> Iterator[tuple[Document, str | None]]:
+    """Each document with its id."""
+    if ids is None:
+        yield from ((document, None) for document in documents)
+        return
+    for document, id in zip_longest(documents, ids, fillvalue=_NOTHING):
+        if document is _NOTHING or id is _NOTHING:
+            raise InputError("documents need as many ids, got more of the one than of the other")
+        yield document, id
+
+
+async def _apaired(documents: AsyncIterable[Document], ids: Ids) -> AsyncIterator[tuple[Document, str | None]]:
+    given = None if ids is None else iter(ids)
+    async for document in documents:
+        id = None if given is None else next(given, _NOTHING)
+        if id is _NOTHING:
+            raise InputError("documents need as many ids, got fewer")
+        yield document, cast("str | None", id)
 
 
 def _documents(scored: Scored) -> list[Document]:

@@ -1,0 +1,443 @@
+"""Documents on their way into a vector store: batch by batch, and a bad one costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import json
+import logging
+import math
+import os
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, TypedDict, TypeVar
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from langchain_nemotron_rag._documents import text_of
+from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout
+from nemotron_rag.errors import InputError
+from nemotron_rag.stores.page_images import StoredImage
+from nemotron_rag.stores.qdrant import ForeignCollection, Identity, from_payload
+from nemotron_rag.types import Failure, ImageReference, ImageSource
+
+__all__ = ["AddOptions", "Adding", "Entry", "OnError", "PageEmbedding", "abatches", "batches"]
+
+T = TypeVar("T")
+OnError = Literal["raise", "skip"]
+_BIG = 2**63  # whole numbers of Qdrant are below
+_log = logging.getLogger("nemotron_rag")
+
+
+class AddOptions(TypedDict, total=False):
+    """How documents are added; see `NemotronPageVectorStore.add_documents`."""
+
+    on_error: OnError
+    report: Callable[[Failure], None] | None
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document to add.
+
+    Args:
+        index: its place in all that are added.
+        document: unchanged.
+        id: under which it is stored.
+        name: what to call it in messages.
+        image: not opened yet.
+        is_new: whether the id was made just now, so that nothing is stored under it.
+    """
+
+    index: int
+    document: Document
+    id: str
+    name: str
+    image: ImageSource | None
+    is_new: bool = False
+
+
+class PageEmbedding:
+    """What an embedding makes of documents: of text and image if it reads both, else of the text.
+
+    Of a wrapper that passes on texts alone, as LangChain's `CacheBackedEmbeddings` does, the embedding inside reads the
+    pages with images; their vectors are not cached.
+
+    Args:
+        embedding: any.
+    """
+
+    def __init__(self, embedding: Embeddings) -> None:
+        self._embedding = embedding
+        inside = getattr(embedding, "underlying_embeddings", None)
+        pages = next((each for each in (embedding, inside) if hasattr(each, "embed_pages")), None)
+        self._pages: Any = pages
+        self._said = False
+
+    @property
+    def identity(self) -> Identity | None:
+        """What it computes, if it says; loads the model."""
+        load = getattr(self._pages, "load", None)
+        return None if load is None else getattr(load(), "identity", None)
+
+    def check(self, entry: Entry) -> None:
+        """Raise if there is nothing of a document that it reads.
+
+        Raises:
+            InputError: it is an image without a text, and images are not read.
+        """
+        if entry.image is None or self._pages is not None:
+            return
+        name = type(self._embedding).__name__
+        if not text_of(entry.document).strip():
+            raise InputError(
+                f"{entry.name} is an image without a text, and {name} reads no images; open the store with "
+                "NemotronEmbeddings"
+            )
+        if not self._said:
+            self._said = True
+            _log.warning("%s embeds texts alone: images are stored, but not searched by", name)
+
+    def embed(self, documents: Sequence[Document], images: Sequence[Image.Image | None]) -> list[list[float]]:
+        """One vector for each document, of its text and the image."""
+        embedding: Any = self._embedding
+        seen = [i for i, image in enumerate(images) if image is not None and self._pages is not None]
+        if not seen:
+            return self._embedding.embed_documents([text_of(document) for document in documents])
+        if self._pages is embedding:
+            return list(self._pages.embed_pages([self._page(*pair) for pair in zip(documents, images, strict=True)]))
+        rows: dict[int, list[float]] = {}
+        pages = self._pages.embed_pages([self._page(documents[i], images[i]) for i in seen])
+        rows.update(zip(seen, pages, strict=True))
+        rest = [i for i in range(len(documents)) if i not in rows]
+        texts = self._embedding.embed_documents([text_of(documents[i]) for i in rest]) if rest else []
+        rows.update(zip(rest, texts, strict=True))
+        return [rows[i] for i in range(len(documents))]
+
+    def _page(self, document: Document, image: Image.Image | None) -> Document:
+        key = getattr(self._pages, "image_key", "image")
+        return Document(document.page_content, metadata={**document.metadata, key: image})
+
+
+@dataclass(slots=True)
+class _Item:
+    """An entry on its way: what is written of it."""
+
+    entry: Entry
+    metadata: dict[str, Any]
+    fingerprint: str | None
+    owner: str | None = None  # id of the document whose image it shares: they are chunks of one page
+    pixels: Image.Image | None = None
+    row: list[float] = field(default_factory=list)
+
+
+class Adding:
+    """One call that adds documents; batches are given to `add` one after the other, from any thread.
+
+    Args:
+        embedding: of the documents.
+        collection: where they go.
+        layout: of their points.
+        images: where images go.
+        on_error: see `NemotronPageVectorStore.add_documents`.
+        report: see there.
+        progress: see there.
+        total: of documents, if it is known.
+
+    Raises:
+        InputError: `on_error` is none of these.
+    """
+
+    def __init__(
+        self,
+        embedding: PageEmbedding,
+        collection: ForeignCollection,
+        layout: DocumentLayout,
+        images: DocumentImages,
+        *,
+        on_error: OnError = "raise",
+        report: Callable[[Failure], None] | None = None,
+        progress: bool = False,
+        total: int | None = None,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        self._embedding, self._collection, self._layout, self._images = embedding, collection, layout, images
+        self._on_error, self._report = on_error, report or _warn
+        self._ids: dict[int, str] = {}
+        self._failed: list[tuple[Entry, Exception]] = []
+        self._previous: Entry | None = None
+        self._owner: tuple[str, StoredImage | None] = "", None
+        self._added: dict[str, Mapping[str, Any]] = {}
+        self._said = False
+        self.seen = 0  # documents that were given to `add`
+        self._bar = _bar(shown=progress)
+        self._task = self._bar.add_task("documents", total=total)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add a batch.
+
+        Raises:
+            StoreError: a write was not acknowledged.
+            NemotronRagError: the model cannot be loaded, or does not fit the collection.
+        """
+        self._bar.start()
+        items = [item for entry in entries if (item := self._tried(entry, self._item, entry)) is not None]
+        items = self._changed(items)
+        items = [item for item in items if self._tried(item.entry, self._open, item) is not None]
+        items = self._embedded(items)
+        if items:
+            self._write(items)
+        self.seen += len(entries)
+        self._bar.advance(self._task, len(entries))
+
+    def give_up(self) -> None:
+        """Report what failed before the documents themselves could not be read any further."""
+        self._on_error = "skip"
+        self.finish()
+
+    def finish(self) -> list[str]:
+        """The ids of what is stored, in the order of the documents.
+
+        Raises:
+            InputError: some could not be added, and `on_error` is "raise"; all others are stored.
+        """
+        self._bar.stop()
+        for entry, error in self._failed if self._on_error == "skip" else []:
+            self._report(Failure.of(entry.name, error))
+        if self._failed and self._on_error == "raise":
+            entry, error = self._failed[0]
+            reason = str(error) if str(error).startswith(entry.name) else f"{entry.name}: {error}"
+            rest = f"; {len(self._failed)} documents were not added, {len(self._ids)} are stored"
+            raise type(error)(reason + (rest if self._ids or len(self._failed) > 1 else "")) from error
+        return [self._ids[index] for index in sorted(self._ids)]
+
+    def _tried(self, entry: Entry, work: Callable[[Any], T], *given: Any) -> T | None:
+        """What some work on one document gives; None if it cannot be used, which is noted."""
+        try:
+            return work(*given)
+        except InputError as error:
+            self._failed.append((entry, error))
+            return None
+
+    def _item(self, entry: Entry) -> _Item:
+        self._embedding.check(entry)
+        key = self._images.image_key
+        held = entry.document.metadata.get(key)
+        metadata = {
+            name: value for name, value in entry.document.metadata.items() if entry.image is None or name != key
+        }
+        plain = {str(name): plain_json(value, str(name)) for name, value in metadata.items()}
+        fingerprint = None
+        image = "" if entry.image is None else _image_mark(held)
+        if image is not None:
+            content = json.dumps([entry.document.page_content, plain, image], sort_keys=True)
+            fingerprint = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
+        owner = self._owner_of(entry, held)
+        if owner is None:
+            self._previous = entry
+        return _Item(entry, plain, fingerprint, owner)
+
+    def _owner_of(self, entry: Entry, held: Any) -> str | None:
+        """The document before, if this one is another part of the same page: a chunk, with a text of its own."""
+        before = self._previous
+        if before is None or entry.image is None or not text_of(entry.document).strip():
+            return None
+        page = entry.document.metadata.get("page_id")
+        same = page is not None and page == before.document.metadata.get("page_id")
+        differs = text_of(entry.document) != text_of(before.document)
+        return before.id if same and differs and held == before.document.metadata.get(self._images.image_key) else None
+
+    def _changed(self, items: Sequence[_Item]) -> list[_Item]:
+        """The items without those that are stored already as they are, by the same embedding."""
+        known = [self._collection.point_id(item.entry.id) for item in items if not item.entry.is_new]
+        shape = self._collection.shape() if known else None
+        records = [] if shape is None else self._collection.get(known)
+        stored: dict[Any, Mapping[str, Any]] = {record.id: record.payload or {} for record in records}
+        identity = self._embedding.identity if stored else None
+        trusted = shape is not None and identity is not None and dict(identity) == dict(shape.identity or {})
+        changed = []
+        for item in items:
+            payload = stored.get(self._collection.point_id(item.entry.id))
+            if trusted and payload is not None and item.fingerprint and payload.get("content_hash") == item.fingerprint:
+                self._ids[item.entry.index] = item.entry.id
+                if item.owner is None and self._images.images is not None:
+                    self._owner = item.entry.id, self._images.images.of(from_payload(payload))
+                continue
+            self._say_what_is_replaced(item, payload)
+            changed.append(item)
+        return changed
+
+    def _say_what_is_replaced(self, item: _Item, payload: Mapping[str, Any] | None) -> None:
+        metadata = {} if payload is None else payload.get(self._layout.metadata_key)
+        old = self._added.get(item.entry.id, metadata if isinstance(metadata, Mapping) else {})
+        self._added[item.entry.id] = item.metadata
+        differing = sorted(name for name in old.keys() & item.metadata.keys() if old[name] != item.metadata[name])
+        if differing and not self._said and (payload is None or self._has_text(payload, item)):
+            self._said = True
+            names = ", ".join(differing)
+            _log.warning(
+                "%s takes the place of a document with the same id and other metadata (%s); give ids=, or a tenant= "
+                "where the store is opened, to keep both",
+                item.entry.name,
+                names,
+            )
+
+    def _has_text(self, payload: Mapping[str, Any], item: _Item) -> bool:
+        return bool(payload.get(self._layout.content_key) == item.entry.document.page_content)
+
+    def _open(self, item: _Item) -> _Item:
+        if item.owner is None:
+            (item.pixels,) = self._images.open([(item.entry.name, item.entry.image)])
+        return item
+
+    def _embedded(self, items: Sequence[_Item]) -> list[_Item]:
+        """The items with their vectors; if one cannot be embedded, each is tried alone."""
+        try:
+            return self._embed(items)
+        except InputError:
+            tried = [self._tried(item.entry, self._embed, [item]) for item in items]
+            return [item for found in tried if found is not None for item in found]
+
+    def _embed(self, items: Sequence[_Item]) -> list[_Item]:
+        rows = (
+            self._embedding.embed([item.entry.document for item in items], [item.pixels for item in items])
+            if items
+            else []
+        )
+        for item, row in zip(items, rows, strict=True):
+            item.row = row
+        return list(items)
+
+    def _write(self, items: Sequence[_Item]) -> None:
+        self._collection.ensure(len(items[0].row), self._embedding.identity)
+        stored = [self._stored_image(item) for item in items]  # before the points: they never name what is not there
+        self._collection.upsert(
+            [
+                self._layout.point(
+                    item.entry.document.model_copy(update={"metadata": item.metadata}),
+                    id=item.entry.id,
+                    vector=item.row,
+                    image=image,
+                    image_key=self._images.image_key,
+                    content_hash=item.fingerprint,
+                )
+                for item, image in zip(items, stored, strict=True)
+            ]
+        )
+        for item in items:
+            self._ids[item.entry.index] = item.entry.id
+
+    def _stored_image(self, item: _Item) -> StoredImage | None:
+        owner, shared = self._owner
+        if item.owner is not None and item.owner == owner and shared is not None:
+            return shared
+        if item.owner is not None:  # that document could not be added
+            (item.pixels,) = self._images.open([(item.entry.name, item.entry.image)])
+        (image,) = self._images.write([self._collection.point_id(item.entry.id)], [item.pixels])
+        self._owner = item.owner or item.entry.id, image
+        return image
+
+
+def batches(documents: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Parts of what is read as it is needed; if reading fails, what was read before comes first."""
+    part: list[T] = []
+    try:
+        for document in documents:
+            part.append(document)
+            if len(part) == size:
+                yield part
+                part = []
+    except Exception:
+        if part:
+            yield part
+        raise
+    if part:
+        yield part
+
+
+async def abatches(documents: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
+    """`batches` for event loops, which are not blocked by what reads the documents."""
+    if not isinstance(documents, AsyncIterable):
+        parts = batches(documents, size)
+        while part := await asyncio.to_thread(next, parts, None):
+            yield part
+        return
+    part = []
+    try:
+        async for document in documents:
+            part.append(document)
+            if len(part) == size:
+                yield part
+                part = []
+    except Exception:
+        if part:
+            yield part
+        raise
+    if part:
+        yield part
+
+
+def plain_json(value: Any, name: str) -> Any:
+    """A value of metadata as JSON: dates, paths, UUIDs and the like as texts, arrays and sets as lists.
+
+    Args:
+        value: of any type.
+        name: of its key, for messages.
+
+    Raises:
+        InputError: it has no place in JSON; the message names the key.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return plain_json(value.value, name)
+    if isinstance(value, str):
+        return str(value.encode("utf-8", "replace").decode())  # lone surrogates cannot be sent
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(each, f"{name}.{key}") for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_json(each, name) for each in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID | os.PathLike | Decimal):
+        return plain_json(os.fspath(value) if isinstance(value, os.PathLike) else str(value), name)
+    return _number(value, name)
+
+
+def _number(value: Any, name: str) -> Any:
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # of numpy, and of what is like it
+        return plain_json(value.tolist(), name)
+    if isinstance(value, int) and -_BIG <= value < _BIG:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    shown = repr(value) if isinstance(value, int | float) else type(value).__name__
+    raise InputError(f"metadata {name!r} cannot be stored, got {shown[:60]}; give a str, number, bool, list or dict")
+
+
+def _image_mark(held: Any) -> str | None:
+    """What tells an image from another one without opening it; None if only its pixels would."""
+    if isinstance(held, str) and held[:5].lower() == "data:":
+        return held
+    if isinstance(held, bytes):
+        return hashlib.sha256(held).hexdigest()
+    return held.pixel_hash if isinstance(held, ImageReference) else None
+
+
+def _warn(failure: Failure) -> None:
+    _log.warning("not added: %s", failure)
+
+
+def _bar(*, shown: bool) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)
