@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError
 from nemotron_rag.models._llama.prompts import embed_prompt, rerank_prompt
+from nemotron_rag.models._llama.text_model import TextInput, load_text_model
 from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
 from support.contracts import EmbedderContract, RerankerContract, make_image
 
@@ -132,8 +133,8 @@ def test_architectures_tell_embedder_and_reranker_apart(tmp_path):
 def test_checkpoints_we_cannot_run(tmp_path):
     folder = Path(shutil.copytree(RERANK, tmp_path / "copy"))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"pooling": "last"}))
-    with pytest.raises(CheckpointError, match="pooling='last', only 'avg' is implemented"):
+    (folder / "config.json").write_text(json.dumps(config | {"pooling": "max"}))
+    with pytest.raises(CheckpointError, match="pooling='max', only mean, avg, cls, lasttoken, last"):
         load_reranker(folder, device="cpu")
     (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
     with pytest.raises(CheckpointError, match="config.json of checkpoint .* cannot be used"):
@@ -143,6 +144,76 @@ def test_checkpoints_we_cannot_run(tmp_path):
     save_file(weights | {"score.weight": weights["score.weight"].repeat(2, 1)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"score.weight .* has shape \(2, 72\), its config.json needs \(1, 72\)"):
         load_reranker(folder, device="cpu")
+
+
+def _hidden(folder: Path, call: dict) -> list[np.ndarray]:
+    """The last hidden states of each text, after the final norm, without padding: (tokens, hidden)."""
+    model = load_text_model(folder, device="cpu", dtype=None)
+    rows = []
+    for ids in _ids(folder, call["name"]):
+        found = model._run([TextInput(ids)])
+        rows.append(found.numpy())
+    return rows
+
+
+def _pooled_folder(place: Path, source: Path, **fields) -> Path:
+    folder = Path(shutil.copytree(source, place))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    return folder
+
+
+@pytest.mark.parametrize(("pooling", "place"), [("last", -1), ("cls", 0), ("cls_last", 0)])
+def test_other_poolings_of_the_published_class(tmp_path, pooling, place):
+    """Which token counts is what its `pool` says; the states are those whose mean golden vectors hold."""
+    folder = _pooled_folder(tmp_path / "embed", EMBED, pooling=pooling)
+    call = json.loads((EMBED / "inputs.json").read_text())["calls"][0]
+    model = load_embedder(folder, device="cpu")
+    states = _hidden(folder, call)
+    wanted = np.stack([rows[place] / np.linalg.norm(rows[place]) for rows in states])
+    as_query = call["prefix"] == "query: "
+    found = model.embed_queries(call["texts"]) if as_query else model.embed_passages(list(map(Passage, call["texts"])))
+    np.testing.assert_allclose(found, wanted, **TOLERANCE)
+    assert model.identity["pooling"] == pooling.removesuffix("_last")
+    means = np.stack([rows.mean(axis=0) for rows in states])
+    expected = _expected(EMBED, f"{call['name']}.embeddings_l2")
+    np.testing.assert_allclose(means / np.linalg.norm(means, axis=1, keepdims=True), expected, **TOLERANCE)
+    reranker = load_reranker(_pooled_folder(tmp_path / "rerank", RERANK, pooling=pooling), device="cpu")
+    head = load_file(RERANK / "model.safetensors")["score.weight"].float().numpy()[0]
+    item = reranker._prepare(reranker._model, "a", Passage("b c"), 0)
+    state = reranker._model._run([item]).numpy()[place]
+    logit = state @ head / reranker._model.temperature
+    assert reranker.score("a", [Passage("b c")])[0] == pytest.approx(logit, rel=1e-4, abs=1e-4)
+
+
+class TestLastTokenPooling(EmbedderContract):
+    passages = TEXT_ONLY
+
+    @pytest.fixture
+    def embedder(self, tmp_path):
+        return load_embedder(_pooled_folder(tmp_path / "last", EMBED, pooling="last"), device="cpu")
+
+
+def test_files_of_sentence_transformers_decide(tmp_path):
+    """A model fine-tuned with it pools and prompts as its own files say."""
+    folder = Path(shutil.copytree(EMBED, tmp_path / "tuned"))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    prompts = {"prompts": {"query": "find: ", "document": ""}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    found = load_embedder(folder, device="cpu")
+    assert found.identity["pooling"] == "last"
+    assert (found.identity["query_prefix"], found.identity["passage_prefix"]) == ("find: ", "")
+    plain = load_embedder(_pooled_folder(tmp_path / "last", EMBED, pooling="last"), device="cpu")
+    assert "query_prefix" not in plain.identity
+    tokenizer = PromptTokenizer(EMBED)
+    for text, prepared in (("find: a", found._prepare_query(found._model, "a", 0)), ("b", _first(found, "b"))):
+        assert prepared.ids == tokenizer.encode(Prompt(text), max_length=99, index=0)
+
+
+def _first(model, text: str):
+    return model._prepare_passage(model._model, Passage(text), 0)
 
 
 def test_weights_under_a_common_prefix_are_the_same(tmp_path):

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import embedding_bag, normalize
 
-__all__ = ["mean_pool", "token_vectors"]
+from nemotron_rag.models._base.sentence import Pooling
+
+__all__ = ["mean_pool", "pool", "token_vectors"]
+
+
+def pool(hidden: torch.Tensor, lengths: Sequence[int], pooling: Pooling) -> torch.Tensor:
+    """Pool each sequence: from (tokens, hidden) to (sequences, hidden) float32."""
+    if pooling == "avg":
+        return mean_pool(hidden, lengths)
+    ends = torch.tensor(lengths).cumsum(0)  # (sequences,)
+    places = ends - 1 if pooling == "last" else ends - torch.tensor(lengths)
+    return hidden[places.to(hidden.device)].float()
 
 
 def mean_pool(hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

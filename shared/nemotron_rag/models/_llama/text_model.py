@@ -11,7 +11,8 @@ import torch
 
 from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed, token_bytes
-from nemotron_rag.models._base.pooling import mean_pool
+from nemotron_rag.models._base.pooling import pool
+from nemotron_rag.models._base.sentence import read_pooling
 from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
 from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
 from nemotron_rag.runtime.attention import Packing, has_kernel, pack
@@ -50,8 +51,10 @@ class TextModel(PackedModel[TextInput]):
 
     def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
         config = read_json(folder, "config.json")
-        if config.get("pooling", "avg") != "avg":
-            raise CheckpointError(f"checkpoint {folder} has pooling={config['pooling']!r}, only 'avg' is implemented")
+        try:
+            self.pooling = read_pooling(folder, config)
+        except CheckpointError as error:
+            raise CheckpointError(f"checkpoint {folder} {error}") from None
         try:
             llm = llama_config(config)
             self.temperature = float(config.get("temperature", 1.0))
@@ -74,9 +77,8 @@ class TextModel(PackedModel[TextInput]):
 
     @torch.inference_mode()
     def _compute(self, batch: Sequence[TextInput]) -> list[torch.Tensor]:
-        """Compute the mean of each sequence's last hidden states: (hidden,) float32 each."""
-        lengths = [item.tokens for item in batch]
-        return list(mean_pool(self._run(batch), lengths).cpu())
+        """Compute and pool the last hidden states of each sequence: (hidden,) float32 each."""
+        return list(pool(self._run(batch), [item.tokens for item in batch], self.pooling).cpu())
 
     def _run(self, batch: Sequence[TextInput]) -> torch.Tensor:
         """Compute the last hidden states of all tokens of a batch: (tokens, hidden)."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from nemotron_rag.errors import CheckpointError
+from nemotron_rag.models._base.sentence import Pooling, read_max_length, read_pooling
 from nemotron_rag.models._mistral.pixels import PixelSettings, read_pixel_settings
 from nemotron_rag.models._mistral.rope import Rope, read_rope
-from nemotron_rag.models._mistral.sentence import Pooling, read_max_length, read_pooling
 from nemotron_rag.models.catalog import CATALOG
 from nemotron_rag.models.families import find_family
 from nemotron_rag.runtime.budget import layer_bytes

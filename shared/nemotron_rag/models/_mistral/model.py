@@ -12,13 +12,13 @@ import torch
 from nemotron_rag.errors import CheckpointError, ImageError
 from nemotron_rag.models._base.images import PassageImage, at_index, grouped
 from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
-from nemotron_rag.models._base.pooling import mean_pool
+from nemotron_rag.models._base.pooling import pool
 from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
+from nemotron_rag.models._base.sentence import renders_chats
 from nemotron_rag.models._mistral.config import read_mistral_config
 from nemotron_rag.models._mistral.network import load_mistral_stack
 from nemotron_rag.models._mistral.pixels import blend_on_white, fitted_size, patchify
 from nemotron_rag.models._mistral.prompts import Prompts
-from nemotron_rag.models._mistral.sentence import renders_chats
 from nemotron_rag.models._mistral.tokenizer import Grid, MistralTokenizer
 from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.budget import tokens_at_once
@@ -156,11 +156,7 @@ class MistralModel(PackedModel[MistralInput]):
         lengths = [item.tokens for item in batch]
         ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
         hidden = self._stack(ids, pack(lengths, self._device), self._image_tokens(batch))  # (tokens, hidden)
-        if self.config.pooling == "avg":
-            return list(mean_pool(hidden, lengths).cpu())
-        ends = torch.tensor(lengths).cumsum(0)
-        places = ends - 1 if self.config.pooling == "last" else ends - torch.tensor(lengths)  # (sequences,)
-        return list(hidden[places.to(self._device)].float().cpu())
+        return list(pool(hidden, lengths, self.config.pooling).cpu())
 
     def _image_tokens(self, batch: Sequence[MistralInput]) -> torch.Tensor | None:
         """Return the image tokens of a batch in order, (image tokens, hidden); None if it has no image."""

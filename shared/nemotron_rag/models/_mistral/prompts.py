@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nemotron_rag.errors import CheckpointError
-from nemotron_rag.models._mistral.sentence import Prefixes, read_prefixes
+from nemotron_rag.models._base.sentence import Prefixes, read_prefixes
 from nemotron_rag.runtime.checkpoint import read_json
 
 __all__ = ["Message", "Prompts"]

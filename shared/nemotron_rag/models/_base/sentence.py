@@ -16,7 +16,10 @@ __all__ = ["Pooling", "Prefixes", "read_max_length", "read_pooling", "read_prefi
 Pooling: TypeAlias = Literal["avg", "cls", "last"]
 """How hidden states are pooled: the mean over all tokens, the first one, or the last one."""
 
-_POOLINGS: Mapping[str, Pooling] = {"mean": "avg", "avg": "avg", "cls": "cls", "lasttoken": "last", "last": "last"}
+_POOLINGS: Mapping[str, Pooling] = {
+    **{"mean": "avg", "avg": "avg", "cls": "cls", "lasttoken": "last", "last": "last"},
+    "cls_last": "cls",  # another name in the published code of the Llama models
+}
 _FLAGS = {  # before sentence-transformers 5.5
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -38,13 +41,19 @@ class Prefixes:
     passage: str
 
 
-def read_prefixes(folder: Path) -> Prefixes:
+def read_prefixes(folder: Path, *, without: Prefixes | None = None) -> Prefixes:
     """Read the prompts as sentence-transformers chooses them for `encode_query` and `encode_document`.
+
+    Args:
+        folder: the checkpoint.
+        without: what it puts before them if there is no such file; None if there must be one.
 
     Raises:
         CheckpointError: the file is missing. Without it vectors would be wrong, and nothing would say so.
     """
-    config = read_json(folder, "config_sentence_transformers.json")
+    config = read_json(folder, "config_sentence_transformers.json", optional=without is not None)
+    if not config and without is not None:
+        return without
     prompts = config.get("prompts") or {}
     default = prompts.get(config.get("default_prompt_name")) or ""
 
