@@ -15,10 +15,11 @@ from torch.nn.functional import linear, relu
 from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.reranker import CrossEncoder
+from nemotron_rag.models._base.weights import load_weight
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
 from nemotron_rag.models._qwen.tokenizer import Image, Part
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.runtime.checkpoint import fingerprint, load_tensor
+from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Modality, Passage
 
 __all__ = ["JinaRerankerM0", "jina_prompt", "load"]
@@ -129,7 +130,7 @@ def load(
 
 def _load_head(folder: Path, *, hidden: int) -> list[torch.Tensor]:
     """Load weight and bias of both layers, float32."""
-    head = [load_tensor(folder, name) for name in _HEAD]
+    head = [load_weight(folder, name) for name in _HEAD]
     for tensor, name, shape in zip(head, _HEAD, ((hidden, hidden), (hidden,), (1, hidden), (1,)), strict=True):
         if tensor.shape != shape:
             raise CheckpointError(

@@ -14,8 +14,8 @@ import torch
 from nemotron_rag.errors import CheckpointError, ClosedError, InputError
 from nemotron_rag.models._base.embedder import check_passage, check_query
 from nemotron_rag.models._base.packed import PackedModel
+from nemotron_rag.models._base.weights import load_weight
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.runtime.checkpoint import load_tensor
 from nemotron_rag.types import Kind, Modality, Passage, Query, Ranked
 
 __all__ = ["CrossEncoder", "LinearCrossEncoder", "load_head"]
@@ -149,7 +149,7 @@ def load_head(folder: Path, *, hidden: int) -> torch.Tensor:
     Raises:
         CheckpointError: it is missing, or has another shape.
     """
-    head = load_tensor(folder, "score.weight")
+    head = load_weight(folder, "score.weight")
     if head.shape != (1, hidden):
         raise CheckpointError(
             f"score.weight of checkpoint {folder} has shape {tuple(head.shape)}, its config.json needs {(1, hidden)}"

@@ -13,6 +13,7 @@ from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import pool
 from nemotron_rag.models._base.sentence import read_pooling
+from nemotron_rag.models._base.weights import own_name
 from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
 from nemotron_rag.models._llama.tokenizer import Prompt, PromptTokenizer
 from nemotron_rag.runtime.attention import Packing, has_kernel, pack
@@ -100,5 +101,5 @@ def load_text_model(folder: Path, *, device: str | None, dtype: str | None) -> T
 
 def _rename_weight(name: str) -> str | None:
     """Map a published weight name to this module's; rerankers prefix everything with ``model.`` and add a head."""
-    unused = name.startswith("score.") or name.endswith("rotary_emb.inv_freq")
-    return None if unused else name.removeprefix("model.")
+    own = own_name(name)
+    return None if own is None or own.startswith(("score.", "lm_head.")) else own

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nemotron_rag.models._base.weights import own_name
 from nemotron_rag.models._mistral.config import MistralConfig
 from nemotron_rag.models._mistral.decoder import BidirectionalMinistral
 from nemotron_rag.models._mistral.vision import Grid, PixtralTower, Projector
@@ -85,10 +86,8 @@ def rename_weight(name: str) -> str | None:
     Files may have ``model.`` in front of everything, and again after ``language_model.``; text checkpoints have the
     language model's own names.
     """
-    name = name.removeprefix("model.")
-    if name.endswith("inv_freq"):
-        return None
-    if name.startswith(_VISION):
-        return name
-    own = name.removeprefix("language_model.").removeprefix("model.")
+    bare = own_name(name)
+    if bare is None or bare.startswith(_VISION):
+        return bare
+    own = bare.removeprefix("language_model.").removeprefix("model.")
     return None if own.startswith(_UNUSED) else f"language_model.{own}"

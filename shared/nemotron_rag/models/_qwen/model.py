@@ -18,12 +18,12 @@ from nemotron_rag.models._base.images import PassageImage, at_index
 from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import token_vectors
 from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
+from nemotron_rag.models._base.weights import find_weight
 from nemotron_rag.models._qwen.config import QwenGeneration, read_qwen_config
 from nemotron_rag.models._qwen.network import load_qwen_stack, mrope_positions
 from nemotron_rag.models._qwen.pixels import PixelSettings, patchify, smart_size
 from nemotron_rag.models._qwen.tokenizer import Image, Part, QwenTokenizer
 from nemotron_rag.runtime.budget import tokens_at_once
-from nemotron_rag.runtime.checkpoint import find_tensor
 from nemotron_rag.runtime.device import staged
 from nemotron_rag.runtime.features import image_features, image_key, vision_features, weights_key
 from nemotron_rag.types import Passage
@@ -91,7 +91,7 @@ class QwenModel(PackedModel[QwenInput]):
         files say that it is tied and have one of their own, which their publishers use, and others do not say it.
         """
         words = [self.tokenizer.token_id(word) for word in (yes, no)]
-        layer = find_tensor(self._folder, "lm_head.weight")
+        layer = find_weight(self._folder, "lm_head.weight")
         table = self._stack.language_model.embed_tokens.weight if layer is None else layer
         rows: torch.Tensor = table[words].float().cpu()  # (2, hidden)
         return rows[0] - rows[1]

@@ -15,6 +15,7 @@ from torch import nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
+from nemotron_rag.models._base.weights import own_name
 from nemotron_rag.models._qwen.config import QwenConfig
 from nemotron_rag.models._qwen.vision import Grid, Qwen2Tower, Qwen3Tower, rotary_frequencies
 from nemotron_rag.runtime.attention import pack
@@ -160,7 +161,7 @@ def rename_qwen_weight(name: str) -> str | None:
 
     Old files use ``visual.`` and ``model.layers.``, newer ones ``model.visual.`` and ``model.language_model.layers.``.
     """
-    name = name.removeprefix("model.")
-    if name.startswith(("lm_head.", "score.")):
+    own = own_name(name)
+    if own is None or own.startswith(("lm_head.", "score.")):
         return None
-    return name if name.startswith(("visual.", "language_model.")) else f"language_model.{name}"
+    return own if own.startswith(("visual.", "language_model.")) else f"language_model.{own}"
