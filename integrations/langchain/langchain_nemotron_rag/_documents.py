@@ -1,6 +1,6 @@
 """LangChain's documents and their images, to and from the passages and pages of nemotron_rag.
 
-The document contract: `page_content` is the text, or a label that the models never see if
+The document contract: `page_content` is the text, or a label that our models never read as a text if
 ``metadata["text_is_placeholder"]`` is true; ``metadata[image_key]`` holds or names the image.
 """
 
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
@@ -19,14 +20,20 @@ from PIL import Image
 
 from nemotron_rag import Page, Passage
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.images import ImageText
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageReference, ImageSource
 
+T = TypeVar("T")
 Ids: TypeAlias = Iterable[str | None] | None
 Metadatas: TypeAlias = Iterable[Mapping[str, Any]] | None
 
 IMAGE_KEY = "image"
 PLACEHOLDER_KEY = "text_is_placeholder"
+_LABEL = "[page image] "
+
+_labelled: weakref.WeakValueDictionary[str, ImageText] = weakref.WeakValueDictionary()
+"""Images of pages without text, by the label that stands in their place, while a document holds them."""
 
 # Properties of a PDF: their names in nemotron_rag.documents.pdf -> those of LangChain's PDF loaders.
 RENAMED = {"page_count": "total_pages", "created": "creationdate", "modified": "moddate", "label": "page_label"}
@@ -95,6 +102,34 @@ def readable(value: Any, refer: Callable[[ImageSource], ImageSource]) -> ImageSo
         return _Unreadable(error)
 
 
+def labelled(document: Document, image: T) -> T:
+    """An image that goes into a page's metadata; of a page without text its label stands for it, see `of_label`.
+
+    Returns:
+        The image, or an equal one that another document of the page holds already.
+    """
+    if not document.metadata.get(PLACEHOLDER_KEY) or not isinstance(image, ImageText):
+        return image
+    known = _labelled.get(document.page_content)
+    if known == image:
+        return cast("T", known)
+    _labelled[document.page_content] = image
+    return image
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is the label of a page without text."""
+    return text.startswith(_LABEL)
+
+
+def of_label(text: str) -> Passage:
+    """What a label stands for: the page's image while a document in this process holds it as a data URI, else nothing.
+
+    Stores and filters of others pass on the texts of documents alone; so they embed the page all the same.
+    """
+    return Passage("", _labelled.get(text))
+
+
 def passage_of(document: Document, *, image_key: str, access: ImageAccess) -> Passage:
     """A document as what a model reads; see `image_of`."""
     return Passage(text_of(document), image_of(document, image_key=image_key, access=access))
@@ -140,7 +175,7 @@ def document_of_page(page: Page) -> Document:
     }
     text = page.text
     if not text.strip():
-        text = f"[page image] {page.source} p.{page.number}"  # some retrievers take equal texts for one document
+        text = f"{_LABEL}{page.source} p.{page.number} ({page.id[:8]})"  # some take equal texts for one document
         metadata[PLACEHOLDER_KEY] = True
     return Document(id=page.id, page_content=text, metadata=metadata)
 
@@ -191,7 +226,7 @@ def image_documents(images: Sequence[Any], metadatas: Metadatas, ids: Ids) -> tu
     for document, image, id in zip(documents, images, chosen, strict=True):
         is_path = isinstance(image, os.PathLike) or (isinstance(image, str) and image[:5].lower() != "data:")
         known = {"source": os.fspath(image)} if is_path else {}
-        document.page_content = f"[page image] {os.fspath(image) if is_path else id}"
+        document.page_content = f"{_LABEL}{os.fspath(image) if is_path else id}"
         document.metadata = {**known, **document.metadata, PLACEHOLDER_KEY: True}
     return documents, chosen
 

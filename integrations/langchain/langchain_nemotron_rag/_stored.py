@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from PIL import Image
 from qdrant_client import models
 
-from langchain_nemotron_rag._documents import RENAMED, describe, document_of_page, image_of, readable
+from langchain_nemotron_rag._documents import RENAMED, describe, document_of_page, image_of, labelled, readable
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat, load_image
 from nemotron_rag.errors import ImageError, InputError
@@ -201,7 +201,7 @@ def with_images(
     shown = show_images([image for _, image in found], form, image_format=image_format)
     for (document, _), image in zip(found, shown, strict=True):
         if image is not None:
-            document.metadata[image_key] = image.value
+            document.metadata[image_key] = labelled(document, image.value)
             if write_type and image.mime_type is not None:
                 document.metadata["mime_type"] = image.mime_type
     return [document for document, _ in found]

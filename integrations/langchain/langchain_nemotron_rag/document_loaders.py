@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Unpack, get_args
+from typing import IO, Any, TypeAlias, Unpack, cast, get_args
 
 from langchain_core.document_loaders import BaseBlobParser, BaseLoader
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
 
-from langchain_nemotron_rag._documents import IMAGE_KEY, blob_source, document_of_page
+from langchain_nemotron_rag._documents import IMAGE_KEY, blob_source, document_of_page, labelled
 from nemotron_rag import Page
-from nemotron_rag.documents.files import write_whole
+from nemotron_rag.documents.files import name_of, read_stream, write_whole
 from nemotron_rag.documents.images import ImageFormat, encode_image, load_image, to_data_uri
 from nemotron_rag.documents.pdf import PdfOptions, find_pdfs, read_pdf
 from nemotron_rag.errors import InputError
 
 __all__ = ["PDFPageLoader", "PDFPageParser"]
 
+_log = logging.getLogger("nemotron_rag")
+
 
 class PDFPageParser(BaseBlobParser):
     """PDF -> one document a page, with the image of the whole page beside its text layer; streamed.
 
     The document's `id` and ``metadata["page_id"]`` follow from the PDF's bytes and the page, so parsing again gives
-    the same ones. A page without text gets a label as `page_content`, marked ``text_is_placeholder``, which our
-    models never see. Pages with equal texts are told apart by `id`; for `EnsembleRetriever` pass ``id_key="page_id"``.
+    the same ones. A page without text gets a label as `page_content`, marked ``text_is_placeholder``, which our models
+    never read: in any store, `NemotronEmbeddings` embeds the image in its place. Pages with equal texts are told apart
+    by `id`; for `EnsembleRetriever` pass ``id_key="page_id"``.
 
     Args:
         image_folder: where images are written, named by page id; ``metadata["image"]`` is then the path, which
@@ -94,7 +98,7 @@ class PDFPageParser(BaseBlobParser):
             raise InputError(f"{page.source}, page {page.number}: came without an image")
         data = encode_image(load_image(page.image), self._image_format)
         document = document_of_page(page)
-        document.metadata[self._image_key] = self._kept(page, data)
+        document.metadata[self._image_key] = labelled(document, self._kept(page, data))
         document.metadata["mime_type"] = f"image/{self._image_format}"
         return document
 
@@ -107,12 +111,29 @@ class PDFPageParser(BaseBlobParser):
         return str(path)
 
 
+PdfPath: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Blob"
+"""A PDF or a folder of them by its path, or a PDF as its bytes, a binary file or a blob."""
+
+
+class LoaderOptions(PdfOptions, total=False):
+    """What `PDFPageLoader` passes on to `PDFPageParser`."""
+
+    image_folder: str | os.PathLike[str] | None
+    image_format: ImageFormat
+    image_key: str
+
+
 class PDFPageLoader(BaseLoader):
-    """The pages of one PDF, or of all PDFs in a folder and the folders below it, as documents; streamed.
+    """The pages of PDFs as documents; streamed.
 
     Args:
-        path: a PDF, or a folder.
-        parser: how pages become documents; by default `PDFPageParser()`.
+        path: a PDF, or a folder of which all PDFs are read, also in folders below; the bytes of a PDF, a binary file or
+            a `Blob`; or a list of these.
+        parser: how pages become documents; by default `PDFPageParser(**options)`.
+        **options: those of `PDFPageParser`: ``pages``, ``password``, ``image_folder``, ``dpi``, ...
+
+    Raises:
+        InputError: nothing is at a path, or an option cannot be used.
 
     Example:
         >>> import pymupdf, tempfile
@@ -123,18 +144,57 @@ class PDFPageLoader(BaseLoader):
         >>> pdf.save(Path(folder.name, "report.pdf"))
         >>> [page.metadata["page_number"] for page in PDFPageLoader(folder.name).lazy_load()]
         [1, 2]
+        >>> [page.metadata["page_number"] for page in PDFPageLoader(pdf.tobytes(), pages="2-").lazy_load()]
+        [2]
         >>> folder.cleanup()
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, parser: PDFPageParser | None = None) -> None:
-        self._path = Path(path)
-        self._parser = parser or PDFPageParser()
+    def __init__(
+        self,
+        path: PdfPath | Iterable[PdfPath],
+        *,
+        parser: PDFPageParser | None = None,
+        **options: Unpack[LoaderOptions],
+    ) -> None:
+        if parser is not None and options:
+            raise InputError(f"{', '.join(options)} came with a parser; set them where the parser is made")
+        if unknown := sorted(options.keys() - LoaderOptions.__annotations__.keys()):
+            known = ", ".join(LoaderOptions.__annotations__)
+            raise InputError(f"PDFPageLoader(path, ...) has no option {', '.join(unknown)}; give one of: {known}")
+        self._sources = [path] if _is_one(path) else list(cast("Iterable[PdfPath]", path))
+        for source in self._sources:
+            if isinstance(source, str | os.PathLike) and not Path(source).exists():
+                raise InputError(f"expected a PDF or a folder of PDFs, but nothing is at {name_of(source)}")
+            if not _is_one(source):
+                raise InputError(f"expected a path, bytes, a binary file or a blob, got {type(source).__name__}")
+        self._parser = parser or PDFPageParser(**options)
 
     def lazy_load(self) -> Iterator[Document]:
-        """The documents, one after the other, by path and page.
+        """The documents, one after the other: in the order that was given, of a folder by path and page.
 
         Raises:
-            InputError: nothing is at the path. Other errors are those of `PDFPageParser.lazy_parse`.
+            InputError: nothing is at a path any more. Other errors are those of `PDFPageParser.lazy_parse`.
         """
-        for path in find_pdfs(self._path):
-            yield from self._parser.lazy_parse(Blob.from_path(path))
+        for source in self._sources:
+            for blob in _blobs(source):
+                yield from self._parser.lazy_parse(blob)
+
+
+def _is_one(path: object) -> bool:
+    return isinstance(path, str | os.PathLike | bytes | bytearray | Blob) or hasattr(path, "read")
+
+
+def _blobs(source: Any) -> Iterator[Blob]:
+    """The PDFs of a source, in memory only if it is."""
+    if isinstance(source, Blob):
+        yield source
+    elif isinstance(source, bytes | bytearray):
+        yield Blob.from_data(bytes(source))
+    elif hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        yield Blob.from_data(read_stream(source, max_bytes=None), path=name if isinstance(name, str) else None)
+    else:
+        found = find_pdfs(source)
+        if not found:
+            _log.warning("there is no PDF in %s", name_of(source))
+        yield from map(Blob.from_path, found)

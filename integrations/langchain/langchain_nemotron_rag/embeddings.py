@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, TypeVar, cast
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langchain_nemotron_rag._documents import describe, passage_of, readable
+from langchain_nemotron_rag._documents import describe, is_label, of_label, passage_of, readable
 from langchain_nemotron_rag._settings import ModelFields, Unchecked
 from nemotron_rag import Embedder, Passage
 from nemotron_rag.errors import ImageError, InputError
@@ -20,6 +21,7 @@ from nemotron_rag.types import Kind
 __all__ = ["NemotronEmbeddings"]
 
 T = TypeVar("T")
+_log = logging.getLogger("nemotron_rag")
 
 
 class NemotronEmbeddings(ModelFields, Embeddings):
@@ -84,14 +86,29 @@ class NemotronEmbeddings(ModelFields, Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts as passages, one vector each.
 
+        The label of a page without text, which stores and filters pass on in the place of one, is no text: the page's
+        image is embedded for it, while a document in this process holds that; else nothing is, with a warning.
+
         Raises:
             InputError: an item is not a str; images have methods of their own.
         """
-        return self._embed(texts, "texts", _text)
+        seen = _labels(texts)
+        try:
+            return self._embed(texts, "texts", _text)
+        except InputError:
+            if not seen:
+                raise
+            return self._embed(texts, "texts", _text_alone)  # the model reads no images
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` for event loops."""
-        return await self._aembed(texts, "texts", _text)
+        seen = _labels(texts)
+        try:
+            return await self._aembed(texts, "texts", _text)
+        except InputError:
+            if not seen:
+                raise
+            return await self._aembed(texts, "texts", _text_alone)
 
     def embed_images(self, images: Sequence[Any]) -> list[list[float]]:
         """Embed images, one vector each.
@@ -215,7 +232,25 @@ def _check_text(value: object, what: str) -> None:
 
 def _text(text: str, index: int) -> Passage:
     _check_text(text, f"text {index}")
-    return Passage(text)
+    return of_label(text) if is_label(text) else Passage(text)
+
+
+def _text_alone(text: str, index: int) -> Passage:
+    return Passage("" if is_label(text) else text)
+
+
+def _labels(texts: object) -> bool:
+    """Whether labels are among the texts that stand for images; those that stand for nothing are said."""
+    labels = [text for text in texts if isinstance(text, str) and is_label(text)] if isinstance(texts, list) else []
+    lost = [text for text in labels if of_label(text).image is None]
+    if lost:
+        _log.warning(
+            "%d pages without text are embedded as nothing, the first is %r; to embed their images, use embed_pages or "
+            "NemotronPageVectorStore",
+            len(lost),
+            lost[0][:200],
+        )
+    return len(lost) < len(labels)
 
 
 def _several(items: Sequence[T], what: str) -> Sequence[T]:

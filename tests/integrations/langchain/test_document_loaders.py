@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import gc
 import io
 import json
 import shutil
@@ -55,7 +57,7 @@ def test_pages_with_text_image_and_provenance(parser, report_pdf):
         "Tornadoes form in thunderstorms.",
         "CONFIDENTIAL",
         "CONFIDENTIAL",
-        f"[page image] {report_pdf} p.4",
+        f"[page image] {report_pdf} p.4 ({pages[3].id[:8]})",
     ]
     assert [page.metadata.get("text_is_placeholder", False) for page in pages] == [False, False, False, True]
 
@@ -164,3 +166,85 @@ def test_indexing_keeps_pages_apart_and_is_idempotent(parser, report_pdf, tmp_pa
     assert index(loader, records, store, **how)["num_added"] == 4
     again = index(loader, records, store, **how)
     assert (again["num_added"], again["num_skipped"], again["num_deleted"]) == (0, 4, 0)
+
+
+QUICK = {"workers": 0, "ocr": "never", "dpi": 36}
+
+
+def numbers(loader: PDFPageLoader) -> list[int]:
+    return [page.metadata["page_number"] for page in loader.lazy_load()]
+
+
+def test_what_a_loader_takes(report_pdf, tmp_path):
+    data = report_pdf.read_bytes()
+    locked = tmp_path / "locked.pdf"
+    pymupdf.open(report_pdf).save(locked, encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="secret", owner_pw="owner")
+    with report_pdf.open("rb") as file:
+        for source in (str(report_pdf), data, io.BytesIO(data), file, Blob.from_data(data)):
+            assert numbers(PDFPageLoader(source, pages="2-3", **QUICK)) == [2, 3]
+            loader = PDFPageLoader([source, report_pdf], pages=[1], **QUICK)
+            assert numbers(loader) == numbers(loader) == [1, 1]
+    assert numbers(PDFPageLoader(locked, password="secret", pages="1", **QUICK)) == [1]
+    named = PDFPageLoader((path for path in [locked]), password="secret", image_key="scan", **QUICK).load()
+    assert named[0].metadata["scan"].startswith("data:")
+
+
+def test_what_a_loader_refuses(report_pdf, tmp_path, caplog):
+    for missing in (tmp_path / "none.pdf", [report_pdf, str(tmp_path / "none")]):
+        with pytest.raises(InputError, match="nothing is at .*none"):
+            PDFPageLoader(missing)
+    with pytest.raises(InputError, match=r"has no option file_path; give one of: .*pages"):
+        PDFPageLoader(report_pdf, file_path=report_pdf)
+    with pytest.raises(InputError, match="pages came with a parser"):
+        PDFPageLoader(report_pdf, parser=PDFPageParser(), pages="1")
+    with pytest.raises(InputError, match="got int"):
+        PDFPageLoader([3])
+    (tmp_path / "empty").mkdir()
+    assert PDFPageLoader(tmp_path / "empty").load() == []
+    assert "there is no PDF in" in caplog.text
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Three pages without text."""
+    pdf = pymupdf.open()
+    for number in range(3):
+        pdf.new_page(width=200, height=260).draw_rect((20, 60, 60 + 30 * number, 150), fill=(0.8, 0.3 * number, 0.1))
+    pdf.save(tmp_path / "scan.pdf")
+    return PDFPageLoader(tmp_path / "scan.pdf", **QUICK).load()
+
+
+async def test_pages_without_text_are_embedded_by_their_images_in_any_store(scans):
+    embeddings = NemotronEmbeddings(model=FakeEmbedder())
+    wanted = embeddings.embed_pages(scans)
+    labels = [page.page_content for page in scans]
+    assert embeddings.embed_documents(labels) == await embeddings.aembed_documents(labels) == wanted
+    store = InMemoryVectorStore(embeddings)
+    store.add_documents(scans)
+    for page, vector in zip(scans, wanted, strict=True):
+        assert store.similarity_search_by_vector(vector, k=1)[0].id == page.id
+    copies = copy.deepcopy(scans)
+    scans.clear()
+    gc.collect()
+    assert embeddings.embed_documents([page.page_content for page in copies]) == wanted, "while one document has it"
+
+
+def test_labels_alone_are_no_texts(scans, caplog):
+    embeddings = NemotronEmbeddings(model=FakeEmbedder())
+    labels = [page.page_content for page in scans]
+    scans.clear()
+    gc.collect()
+    empty = embeddings.embed_documents([""])[0]
+    assert embeddings.embed_documents(["red apples", *labels])[1:] == [empty] * 3
+    assert "3 pages without text are embedded as nothing" in caplog.text
+
+
+def test_a_model_of_texts_embeds_no_label(scans, caplog):
+    class Texts(FakeEmbedder):
+        def embed_passages(self, passages):
+            if any(passage.image is not None for passage in passages):
+                raise InputError("reads no images")
+            return super().embed_passages(passages)
+
+    embeddings = NemotronEmbeddings(model=Texts())
+    assert embeddings.embed_documents([scans[0].page_content]) == embeddings.embed_documents([""])
