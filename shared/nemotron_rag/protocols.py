@@ -197,7 +197,7 @@ class PageStore(Protocol):
         """
 
     def put(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors]) -> None:
-        """Write pages; one whose id and content are stored already keeps its other sources.
+        """Write pages; one whose id and content are stored already stays with the other files that hold it.
 
         Args:
             pages: n pages.
@@ -205,21 +205,30 @@ class PageStore(Protocol):
         """
 
     def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
-        """Note that stored pages belong to `source` too, with `metadata` over theirs; returns how many are stored."""
+        """Note that `source` holds stored pages too; what others say of them stays as it is.
+
+        Args:
+            ids: of pages; unknown ones are passed over.
+            source: a document.
+            metadata: of the pages in this document: laid over what they have there, or over that of their content.
+
+        Returns:
+            How many of the ids are stored.
+        """
 
     def remove(
         self,
         ids: Sequence[str],
         *,
-        source: str | None = None,
-        before: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
+        filter: Filter | None = None,
+        after: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
     ) -> int:
-        """Delete pages; given a source, those that other sources hold as well only lose that source.
+        """Take pages away from the files that hold them; pages that no file holds any more are deleted.
 
         Args:
             ids: of pages; unknown ones are passed over.
-            source: a document; None to delete whatever the sources.
-            before: called with the pages that will be deleted, before they are.
+            filter: a dict, which of the files lose their pages: ``{"source": "a.pdf"}``; None for all.
+            after: called with pages that were deleted.
 
         Returns:
             How many pages were deleted.

@@ -22,7 +22,7 @@ from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.late_interaction.maxsim import maxsim
 from nemotron_rag.late_interaction.projection import mean_vector
 from nemotron_rag.ranking import fuse
-from nemotron_rag.stores.filters import check_key, matches, parse_filter
+from nemotron_rag.stores.filters import check_key, matches, matching_files, parse_filter
 from nemotron_rag.types import (
     Filter,
     FloatArray,
@@ -283,7 +283,7 @@ class FakePageStore:
             self._shape = dimensions, token_storage is not None
 
     def put(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors] | PageVectors) -> None:
-        """Write pages; one whose id and content are stored already keeps its other sources.
+        """Write pages; one whose id and content are stored already stays with the other files that hold it.
 
         Raises:
             InputError: not one array for each page; nothing is written.
@@ -301,7 +301,7 @@ class FakePageStore:
                 self._stored[stored.page.id] = stored.replacing(known), np.array(rows)
 
     def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
-        """Note that stored pages belong to `source` too, with `metadata` over theirs; returns how many are stored."""
+        """Note that `source` holds stored pages too, with `metadata` of its own; returns how many are stored."""
         with self._lock:
             known = self.get(ids)
             for page_id, stored in known.items():
@@ -312,22 +312,23 @@ class FakePageStore:
         self,
         ids: Sequence[str],
         *,
-        source: str | None = None,
-        before: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
+        filter: Filter | None = None,
+        after: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
     ) -> int:
-        """Delete pages; given a source, those that other sources hold as well only lose that source."""
+        """Take pages away from the files that hold them; pages that no file holds any more are deleted."""
+        conditions = parse_filter(filter)
+        removed = []
         with self._lock:
-            removed = []
             for page_id, stored in self.get(ids).items():
-                rest = None if source is None else stored.without_source(source)
+                leaving = matching_files(conditions, stored)
+                rest = stored.held_by([file for file in stored.files if file not in leaving])
                 if rest is None:
                     removed.append(stored)
-                else:
+                    del self._stored[page_id]
+                elif leaving:
                     self._stored[page_id] = rest, self._stored[page_id][1]
-            before(removed)
-            for stored in removed:
-                del self._stored[stored.page.id]
-            return len(removed)
+        after(removed)
+        return len(removed)
 
     def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
         """The stored ones of these pages by id."""

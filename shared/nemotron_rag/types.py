@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -28,6 +28,7 @@ __all__ = [
     "Modality",
     "ModelSpec",
     "Page",
+    "PageFile",
     "PageVectors",
     "Passage",
     "Query",
@@ -159,47 +160,87 @@ class Page(Passage):
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One document that holds a page: metadata belongs to the two together.
+
+    Args:
+        source: the document, as the caller named it; empty if it has no name.
+        metadata: of the page in this document: plain JSON values.
+    """
+
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPage:
     """A page as a store keeps it.
 
     Args:
-        page: the page without its image; `Page.source` is the first of `sources`.
-        sources: every document that holds this page; files of equal content share their pages.
+        page: the page without its image, as the first of `files` has it.
+        files: every document that holds this page, with the metadata of the page in it; files of equal content share
+            their pages. At least one.
         content_hash: hex digest of the document's bytes, or ``page:`` and the digest of a page that was added alone.
+        content_metadata: what the content itself says, whichever file it comes from.
         image_key: where `PageImages` keeps the image; None if there is none.
         image_size: its width and height, pixels; None if they were not noted.
         image_hash: `pixel_hash` of the image as it is read back; None if it was not noted.
     """
 
     page: Page
-    sources: tuple[str, ...]
+    files: tuple[PageFile, ...]
     content_hash: str
+    content_metadata: Mapping[str, Any] = field(default_factory=dict)
     image_key: str | None = None
     image_size: tuple[int, int] | None = None
     image_hash: str | None = None
 
     @classmethod
-    def of(cls, page: Page, *, content_hash: str) -> StoredPage:
-        """A page as it comes from one document, without its image."""
-        sources = (page.source,) if page.source else ()
-        return cls(page=replace(page, image=None), sources=sources, content_hash=content_hash)
+    def of(cls, page: Page, *, content_hash: str, metadata: Mapping[str, Any] | None = None) -> StoredPage:
+        """A page as it comes from one document, without its image.
+
+        Args:
+            page: of `Page.source`.
+            content_hash: see the class.
+            metadata: of this document alone, laid over the page's, which its content says; None if all of the page's
+                metadata is of this document alone.
+        """
+        merged = page.metadata if metadata is None else {**page.metadata, **metadata}
+        return cls(
+            page=replace(page, image=None, metadata=merged),
+            files=(PageFile(page.source, merged),),
+            content_hash=content_hash,
+            content_metadata={} if metadata is None else page.metadata,
+        )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the documents that hold this page."""
+        return tuple(file.source for file in self.files if file.source)
 
     def with_source(self, source: str, metadata: Mapping[str, Any]) -> StoredPage:
-        """The same page, also held by `source`, with `metadata` laid over its own."""
-        sources = self.sources if source in ("", *self.sources) else (*self.sources, source)
-        return replace(self, page=replace(self.page, metadata={**self.page.metadata, **metadata}), sources=sources)
+        """The same page, also held by `source`, with `metadata` over what it had there, or over the content's."""
+        known = {file.source: file.metadata for file in self.files}
+        return self._held({**known, source: {**known.get(source, self.content_metadata), **metadata}})
 
-    def without_source(self, source: str) -> StoredPage | None:
-        """The same page without one of its sources; None if no other one is left."""
-        rest = tuple(name for name in self.sources if name != source)
-        return replace(self, page=replace(self.page, source=rest[0]), sources=rest) if rest else None
+    def held_by(self, files: Sequence[PageFile]) -> StoredPage | None:
+        """The same page, held by these documents only, in their order; None if there are none."""
+        if not files:
+            return None
+        page = replace(self.page, source=files[0].source, metadata=files[0].metadata)
+        return replace(self, page=page, files=tuple(files))
 
     def replacing(self, old: StoredPage | None) -> StoredPage:
-        """The same page with the sources of an older one of the same content put before its own."""
+        """The same page, also held by the other documents of an older one of the same content."""
         if old is None or old.content_hash != self.content_hash:
             return self
-        return replace(self, sources=tuple(dict.fromkeys((*old.sources, *self.sources))))
+        return self._held({file.source: file.metadata for file in (*old.files, *self.files)})
+
+    def _held(self, by: Mapping[str, Mapping[str, Any]]) -> StoredPage:
+        """In one order, whoever came first: by name, those without a name last."""
+        files = [PageFile(source, by[source]) for source in sorted(by, key=lambda name: (not name, name))]
+        return self.held_by(files) or self
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,46 @@ def test_files_of_equal_content_share_pages_until_the_last_one_goes(folder):
         assert add(index, "copy.pdf").removed == 3
 
 
+def test_equal_files_of_two_owners_each_have_metadata_of_their_own(folder):
+    for who in ("alice", "bob"):
+        make_pdf(folder / who / "policy.pdf", "travel policy", "expenses")
+    embedder = CountingEmbedder()
+    with PageIndex("store", embedder=embedder) as index:
+        for who in ("alice", "bob"):
+            add(index, f"{who}/policy.pdf", metadata={"tenant": who, f"only_{who}": True})
+        assert (embedder.embedded, index.count()) == (2, 2)
+        assert len(list(Path("store/images/pages").rglob("*.png"))) == 2
+        for who, other in (("alice", "bob"), ("bob", "alice")):
+            assert index.count({"tenant": who}) == index.count({"tenant": who, f"only_{other}": None}) == 2
+            assert index.count({"tenant": who, f"only_{other}": True}) == 0
+            assert index.count({"tenant": who, "source": f"{other}/policy.pdf"}) == 0
+            page = index.search("policy", k=1, filter={"tenant": who})[0].page
+            assert (page.source, page.metadata["tenant"]) == (f"{who}/policy.pdf", who)
+            assert page.metadata["page_count"] == 2  # what the content says holds for both
+            assert f"only_{other}" not in page.metadata
+        add(index, "bob/policy.pdf", metadata={"year": 2020})
+        assert (index.count({"tenant": "bob", "year": 2020}), index.count({"tenant": "alice", "year": 2020})) == (2, 0)
+        before = index.search("policy", k=1, filter={"tenant": "alice"})
+        assert index.delete("bob/policy.pdf") == 0
+        assert index.search("policy", k=1, filter={"tenant": "alice"}) == before
+        assert index.search("policy", k=1)[0].page.metadata == before[0].page.metadata
+        assert (index.count({"tenant": "bob"}), index.sources()) == (0, ["alice/policy.pdf"])
+
+
+def test_deleting_by_a_filter_takes_only_what_it_matches(folder):
+    for who in ("alice", "bob"):
+        make_pdf(folder / who / "policy.pdf", "travel policy")
+    make_pdf(folder / "bob" / "plan.pdf", "plans")
+    with PageIndex("store", embedder=FakeEmbedder()) as index:
+        for who in ("alice", "bob"):
+            add(index, who, metadata={"tenant": who})
+        assert index.delete(filter={"tenant": "bob"}) == 1
+        assert (index.sources(), index.count({"tenant": "alice"})) == (["alice/policy.pdf"], 1)
+        assert len(list(Path("store/images/pages").rglob("*.png"))) == 1
+        assert index.delete(filter={}) == 1
+        assert (index.count(), list(Path("store/images/pages").rglob("*.png"))) == (0, [])
+
+
 def test_replacing_one_of_two_equal_files_keeps_the_pages_of_the_other(folder):
     Path("copy.pdf").write_bytes(Path("docs/fruit.pdf").read_bytes())
     with PageIndex(embedder=FakeEmbedder()) as index:

@@ -19,7 +19,7 @@ from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.late_interaction.maxsim import maxsim
 from nemotron_rag.protocols import Embedder, MultiVectorEmbedder, Reranker, reads_image_queries
 from nemotron_rag.stores.filters import matches, parse_filter
-from nemotron_rag.types import Page, Passage, StoredPage
+from nemotron_rag.types import Page, PageFile, Passage, StoredPage
 
 TEXTS = ["Tornadoes form in thunderstorms.", "Bread needs flour, water and salt.", "", "x", "Tornado " * 40]
 
@@ -569,41 +569,73 @@ class PageStoreContract:
         self.put(made, stored_page("p1", metadata={"year": 1, "title": "t"}), stored_page("p2"))
         assert made.attach(["p1", "p9"], source="b.pdf", metadata={"year": 2}) == 1
         stored = made.get(["p1"])["p1"]
-        assert (stored.sources, stored.page.source) == (("a.pdf", "b.pdf"), "a.pdf")
-        assert stored.page.metadata == {"year": 2, "title": "t"}
+        assert stored.files == (PageFile("a.pdf", {"year": 1, "title": "t"}), PageFile("b.pdf", {"year": 2}))
+        assert (stored.page.source, stored.page.metadata) == ("a.pdf", {"year": 1, "title": "t"})
         assert made.attach(["p1"], source="a.pdf", metadata={}) == 1
         assert made.get(["p1"])["p1"] == stored
         assert made.sources() == ["a.pdf", "b.pdf"]
-        assert made.count({"source": "b.pdf", "year": 2}) == 1
+        assert made.attach(["p1"], source="a.pdf", metadata={"year": 3}) == 1
+        assert made.get(["p1"])["p1"].files[0].metadata == {"year": 3, "title": "t"}
+
+    def test_what_the_content_says_holds_for_every_file(self, made):
+        page = Page(id="p1", source="b.pdf", metadata={"title": "t", "by": "content"})
+        self.put(made, StoredPage.of(page, content_hash="c", metadata={"by": "bob"}))
+        made.attach(["p1"], source="a.pdf", metadata={"year": 1})
+        assert made.get(["p1"])["p1"].files == (
+            PageFile("a.pdf", {"title": "t", "by": "content", "year": 1}),
+            PageFile("b.pdf", {"title": "t", "by": "bob"}),
+        )
+
+    def test_a_filter_is_met_by_one_file_as_a_whole(self, made):
+        self.put(made, stored_page("p1", source="a.pdf", metadata={"tenant": "ann", "draft": True}))
+        made.attach(["p1"], source="b.pdf", metadata={"tenant": "bob", "year": 2020})
+        for right in (
+            *({"tenant": "ann"}, {"tenant": "bob"}, {"tenant": "ann", "draft": True}, {"draft": None}),
+            *({"tenant": "bob", "year": {"gte": 2020}}, {"source": "b.pdf", "tenant": "bob"}, {"year": None}),
+        ):
+            assert (made.count(right), len(made.query(self.rows(1)[0], k=2, filter=right))) == (1, 1)
+        for wrong in (
+            *({"source": "a.pdf", "tenant": "bob"}, {"tenant": "ann", "year": 2020}, {"draft": True, "year": 2020}),
+            *({"tenant": "bob", "year": None}, {"source": None}),
+        ):
+            assert (made.count(wrong), list(made.pages(wrong))) == (0, [])
+
+    def test_putting_a_page_again_leaves_what_other_files_say(self, made):
+        for source, who in (("a.pdf", "ann"), ("b.pdf", "bob"), ("a.pdf", "eve")):
+            self.put(made, stored_page("p1", source=source, metadata={"tenant": who}))
+        assert made.get(["p1"])["p1"].files == (
+            PageFile("a.pdf", {"tenant": "eve"}),
+            PageFile("b.pdf", {"tenant": "bob"}),
+        )
 
     def test_pages_of_several_sources_only_lose_the_one(self, made):
         self.put(made, stored_page("p1"), stored_page("p2"))
         made.attach(["p1"], source="b.pdf", metadata={})
         removed: list[StoredPage] = []
-        assert made.remove(["p1", "p2", "p9"], source="a.pdf", before=removed.extend) == 1
+        assert made.remove(["p1", "p2", "p9"], filter={"source": "a.pdf"}, after=removed.extend) == 1
         assert [stored.page.id for stored in removed] == ["p2"]
         left = made.get(["p1", "p2"])
         assert (left.keys(), left["p1"].sources, left["p1"].page.source) == ({"p1"}, ("b.pdf",), "b.pdf")
         assert made.remove(["p1"]) == 1
         assert (made.count(), made.sources()) == (0, [])
 
-    def test_pages_are_there_until_before_has_returned(self, made):
-        rows = self.put(made, stored_page("p1"))
+    def test_only_the_files_that_a_filter_matches_lose_their_pages(self, made):
+        self.put(made, *[stored_page(f"p{n}", source="a.pdf", metadata={"tenant": "ann"}) for n in (1, 2, 3)])
+        made.attach(["p1", "p2"], source="b.pdf", metadata={"tenant": "bob"})
+        made.attach(["p2"], source="c.pdf", metadata={"tenant": "ann"})
+        assert made.remove(["p1", "p2", "p3"], filter={"tenant": "ann", "source": ["a.pdf", "c.pdf"]}) == 1
+        left = {name: stored.sources for name, stored in made.get(["p1", "p2", "p3"]).items()}
+        assert left == {"p1": ("b.pdf",), "p2": ("b.pdf",)}
+        assert made.remove(["p1"], filter={"tenant": "nobody"}) == 0
+        with pytest.raises(InputError):
+            made.remove(["p1"], filter=["tenant"])
+        assert (made.count({"tenant": "ann"}), made.count({"tenant": "bob"})) == (0, 2)
+
+    def test_pages_are_gone_before_after_is_called(self, made):
+        self.put(made, stored_page("p1"))
         seen: list[int] = []
-
-        def look(removed):
-            seen.append(made.count())
-
-        assert made.remove(["p1"], before=look) == 1
-        assert (seen, made.count()) == ([1], 0)
-        made.put([stored_page("p1")], list(rows))
-
-        def fail(removed):
-            raise RuntimeError("no image could be deleted")
-
-        with pytest.raises(RuntimeError, match="no image"):
-            made.remove(["p1"], before=fail)
-        assert made.count() == 1
+        assert made.remove(["p1"], after=lambda removed: seen.append(made.count())) == 1
+        assert seen == [0]
 
     # ---- filters
 

@@ -76,7 +76,9 @@ class _Points(PointsServicer):
         self.server.called[-1] = ("Upsert", request.ByteSize())
         points = [GrpcToRest.convert_point_struct(point) for point in request.points]
         mode = GrpcToRest.convert_update_mode(request.update_mode) if request.HasField("update_mode") else None
-        return _done(self.local.upsert(request.collection_name, points, update_mode=mode))
+        condition = GrpcToRest.convert_filter(request.update_filter) if request.HasField("update_filter") else None
+        done = self.local.upsert(request.collection_name, points, update_filter=condition, update_mode=mode)
+        return _done(done)
 
     def CreateFieldIndex(self, request, context):  # noqa: N802
         return messages.PointsOperationResponse(result=messages.UpdateResult(status=messages.UpdateStatus.Completed))
@@ -110,6 +112,18 @@ class _Points(PointsServicer):
         points = GrpcToRest.convert_points_selector(request.points_selector)
         payload = GrpcToRest.convert_payload(request.payload)
         return _done(self.local.set_payload(request.collection_name, payload, points=points))
+
+    def UpdateBatch(self, request, context):  # noqa: N802
+        done = [self._update(request.collection_name, each) for each in request.operations]
+        return messages.UpdateBatchResponse(result=[RestToGrpc.convert_update_result(result) for result in done])
+
+    def _update(self, name, operation):
+        kind = operation.WhichOneof("operation")
+        asked = getattr(operation, kind)
+        if kind == "delete_points":
+            return self.local.delete(name, GrpcToRest.convert_points_selector(asked.points))
+        selector = GrpcToRest.convert_points_selector(asked.points_selector)
+        return self.local.set_payload(name, GrpcToRest.convert_payload(asked.payload), points=selector)
 
     def Query(self, request, context):  # noqa: N802
         asked = GrpcToRest.convert_query_points(request)

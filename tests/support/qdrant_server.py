@@ -62,9 +62,8 @@ class Server:
             ("PUT", "points"): self._upsert,
             ("POST", "points"): self._retrieve,
             ("POST", "points/delete"): lambda name, body: local.delete(name, _selector(body)) and DONE,
-            ("POST", "points/payload"): lambda name, body: (
-                local.set_payload(name, body["payload"], _selector(body)) and DONE
-            ),
+            ("POST", "points/payload"): self._set_payload,
+            ("POST", "points/batch"): self._batch,
             ("POST", "points/count"): lambda name, body: local.count(name, _filter(body)),
             ("POST", "points/scroll"): self._scroll,
             ("POST", "points/query"): self._query,
@@ -77,8 +76,25 @@ class Server:
         )
 
     def _upsert(self, name: str, body: dict) -> dict:
-        self.local.upsert(name, _points(body), update_mode=body.get("update_mode"))
+        condition = models.Filter(**body["update_filter"]) if body.get("update_filter") else None
+        self.local.upsert(name, _points(body), update_filter=condition, update_mode=body.get("update_mode"))
         return DONE
+
+    def _set_payload(self, name: str, body: dict) -> dict:
+        self.local.set_payload(name, body["payload"], _selector(body), key=body.get("key"))
+        return DONE
+
+    def _batch(self, name: str, body: dict) -> list[dict]:
+        """One operation after the other, as a server does it."""
+        work = {
+            "upsert": self._upsert,
+            "delete": lambda name, body: self.local.delete(name, _selector(body)),
+            "set_payload": self._set_payload,
+        }
+        for operation in body["operations"]:
+            ((kind, asked),) = operation.items()
+            work[kind](name, asked)
+        return [DONE] * len(body["operations"])
 
     def _retrieve(self, name: str, body: dict) -> list[models.Record]:
         asked = models.PointRequest(**body)

@@ -91,6 +91,7 @@ class Ingest:
             NemotronRagError: the store or the model failed, or a page did and `on_error` is ``raise``. What was
                 written before stays, and the same call made again goes on from there.
         """
+        self._index.finish_removals()
         total = self._plan.total() if self._progress else None
         with (
             self._timers["total"],
@@ -235,7 +236,7 @@ class Ingest:
             mine = [page.page.id for page in stored if source in page.sources]
             stale = [page_id for page_id in mine if page_id not in ids]
             if stale and len(stale) < len(mine):
-                self._removed += self._index.remove(stale, source=source)
+                self._removed += self._index.remove(stale, {"source": source})
 
 
 def _progress_bar(*, shown: bool) -> Progress:
@@ -259,7 +260,7 @@ def _failure(page: Page, error: Exception) -> Failure:
 
 
 def _stored(fresh: Fresh, image: StoredImage | None) -> StoredPage:
-    stored = StoredPage.of(fresh.page, content_hash=fresh.content_hash)
+    stored = StoredPage.of(fresh.page, content_hash=fresh.content_hash, metadata=fresh.metadata)
     if image is None:
         return stored
     return replace(stored, image_key=image.key, image_size=image.size, image_hash=image.pixel_hash)

@@ -25,7 +25,7 @@ from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker, reads_image_queries
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
 from nemotron_rag.stores.collection_options import CollectionOptions
-from nemotron_rag.stores.filters import parse_filter
+from nemotron_rag.stores.filters import page_found, parse_filter
 from nemotron_rag.stores.filters.nowhere import KeyCheck
 from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.stores.tenant import Tenant, TenantKey
@@ -55,9 +55,8 @@ class PageIndex:
     """Pages of documents, found by what they show and say.
 
     Every method may be called from any thread, and the ``a...`` twins from any event loop. All who open a folder in
-    one process share it; another process must wait until they have closed it. Many processes may search on one server,
-    and one at a time add and delete: which files share a page is read and written back. Open only index folders that
-    you trust (see `stores.qdrant`).
+    one process share it; another process must wait until they have closed it. Any number of processes may search, add
+    and delete on one server at once. Open only index folders that you trust (see `stores.qdrant`).
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
@@ -191,8 +190,9 @@ class PageIndex:
         """Read, embed and store pages, as a stream: memory does not grow with their number.
 
         Pages whose content is stored already are neither read nor embedded again. A file whose content has changed
-        replaces its pages: the new ones are written first. Files of equal content share their pages. Interrupted at
-        any moment and called again, it ends with the same index as if it had not been interrupted.
+        replaces its pages: the new ones are written first. Files of equal content share their pages, each with metadata
+        of its own. Interrupted at any moment and called again, it ends with the same index as if it had not been
+        interrupted. Any number of processes may add to one server at once, the same files included.
 
         Args:
             sources: a PDF, an image file, a folder (its PDFs, and those below), a `Page`, or an iterable of these,
@@ -201,7 +201,8 @@ class PageIndex:
             pages: of each PDF: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
             password: opens protected PDFs.
             ocr: see `read_pdf`.
-            metadata: plain JSON values laid over those of every page, also of pages that are stored already.
+            metadata: plain JSON values laid over those of every page, also of pages that are stored already. They
+                belong to the pages in these files: an equal file keeps its own.
             on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
             progress: show a bar on stderr.
 
@@ -413,8 +414,9 @@ class PageIndex:
 
         Args:
             source: a document, as `add` or `sources` names it. Pages that another document holds too stay with that.
-            ids: of pages, instead.
-            filter: as in `search`, instead.
+            ids: of pages, instead; they go whatever documents hold them.
+            filter: as in `search`, instead. Pages that another document holds too, in which the filter does not match,
+                stay with that; the store's own kind of filter knows whole pages only.
 
         Returns:
             How many pages were deleted.
@@ -430,11 +432,13 @@ class PageIndex:
         state = self._state
         if not state.exists():
             return 0
+        if ids is not None:
+            return state.remove(ids, None)
         if source is not None:
-            return sum(state.remove_document(name) for name in {os.fspath(source), clean_source(source)})
-        found = ids if ids is not None else [stored.page.id for stored in state.store.pages(filter)]
-        self._check_keys(filter, found=bool(found))
-        return state.remove(found, source=None)
+            return state.remove_matching({"source": sorted({os.fspath(source), clean_source(source)})})[0]
+        removed, found = state.remove_matching(filter)
+        self._check_keys(filter, found=found)
+        return removed
 
     async def adelete(
         self,
@@ -553,11 +557,8 @@ class PageIndex:
         ]
 
     def _page(self, stored: StoredPage, filter: Filter | None) -> Page:
-        """The page with its image, under that of its sources which the filter names, if it names one."""
-        wanted = filter.get("source") if isinstance(filter, Mapping) else None
-        names = [wanted] if isinstance(wanted, str) else wanted or ()
-        source = next((name for name in stored.sources if name in names), stored.page.source)
-        return replace(stored.page, source=source, image=self._state.image_of(stored))
+        """The page with its image, as the file has it in which the filter found it."""
+        return replace(page_found(stored, filter), image=self._state.image_of(stored))
 
     def _check_keys(self, filter: Filter | None, *, found: bool) -> None:
         """Say which keys of a filter no page has, where the answer may be wrong for it: they may be misspelt."""

@@ -26,10 +26,18 @@ OnError: TypeAlias = Literal["skip", "raise"]
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """A page to embed and write; `replaces` if another one of its id is stored."""
+    """A page to embed and write.
+
+    Args:
+        page: with the metadata of its content.
+        content_hash: see `StoredPage`.
+        metadata: of the document, over those of the content; None if the page came alone and all of it is its own.
+        replaces: whether another page of its id is stored.
+    """
 
     page: Page
     content_hash: str
+    metadata: Mapping[str, Any] | None = None
     replaces: bool = False
 
 
@@ -181,8 +189,7 @@ class Plan:
             )
         for page in pages:
             seen[page.id] = document.content_hash
-            metadata = {**page.metadata, **self.metadata}
-            yield Fresh(replace(page, source=document.source, metadata=metadata), document.content_hash)
+            yield Fresh(replace(page, source=document.source), document.content_hash, self.metadata)
         yield from failures
 
 

@@ -16,7 +16,7 @@ from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.protocols import AnyEmbedder, LocatingEmbedder, PageStore
 from nemotron_rag.stores.page_images import PageImages, StoredImage
-from nemotron_rag.types import FloatArray, Page, PageVectors, StoredPage, page_uuid
+from nemotron_rag.types import Filter, FloatArray, Page, PageVectors, StoredPage, page_uuid
 
 __all__ = ["Images", "IndexState", "images_of"]
 
@@ -143,22 +143,45 @@ class IndexState:
         """Where a page's image is; nothing is opened."""
         return None if self.images is None else self.images.of(stored)
 
-    def remove(self, ids: Sequence[str], *, source: str | None) -> int:
-        """Delete pages and their images; see `PageStore.remove`.
+    def remove(self, ids: Sequence[str], filter: Filter | None) -> int:
+        """Take pages from files; those that no file holds any more go with their images. See `PageStore.remove`.
 
-        Images go first: an interrupted removal leaves pages that the next one finds, never images that nobody does.
+        Images go last: whoever finds a page can open its image. They are announced before, so that an interrupted
+        removal leaves none that nobody knows of; see `finish_removals`.
         """
+        store, images = self.store, self.images
+        if images is None or not ids:
+            return store.remove(ids, filter=filter)
 
         def remove_images(removed: Sequence[StoredPage]) -> None:
             for stored in removed:
-                if self.images is not None and stored.image_key is not None:
-                    self.images.delete(page_uuid(stored.page.id))
+                if stored.image_key is not None:
+                    images.delete(page_uuid(stored.page.id))
 
-        return self.store.remove(ids, source=source, before=remove_images)
+        note = images.announce([page_uuid(page_id) for page_id in ids])
+        removed = store.remove(ids, filter=filter, after=remove_images)
+        images.done(note)
+        return removed
 
-    def remove_document(self, source: str) -> int:
-        """Delete what only this document holds; see `remove`."""
-        return self.remove([stored.page.id for stored in self.store.pages({"source": source})], source=source)
+    def finish_removals(self) -> None:
+        """Remove the images that an interrupted removal left: announced, and of no page any more."""
+        images = self.images
+        if images is None:
+            return
+        for note, ids in images.announced().items():
+            stored = {page_uuid(page_id) for page_id in self.lookup(ids)}
+            for page_id in set(ids) - stored:
+                images.delete(page_id)
+            images.done(note)
+
+    def remove_matching(self, filter: Filter | None) -> tuple[int, bool]:
+        """Take what a filter matches from the files in which it matches, all of it by the store's own kind of filter.
+
+        Returns:
+            How many pages were deleted, and whether any were found.
+        """
+        found = [stored.page.id for stored in self.store.pages(filter)]
+        return self.remove(found, filter if isinstance(filter, Mapping) else None), bool(found)
 
     def close(self) -> None:
         """Close the store, and the models that were loaded by name; closing twice is allowed."""

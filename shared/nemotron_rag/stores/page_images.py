@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +46,7 @@ ImageForm: TypeAlias = Literal["data_uri", "path", "reference", "none"]
 _READERS = 8  # images read at the same time; object stores take long to answer
 _log = logging.getLogger("nemotron_rag")
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:png|webp|jpeg)")
+_REMOVING = "removing"  # folder of notes about images that are about to go
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -217,6 +221,49 @@ class PageImages:
                 raise StoreError(
                     f"could not remove {path}: {one_line(str(error))}; check the rights to do so"
                 ) from error
+
+    def announce(self, page_ids: Sequence[str]) -> str:
+        """Note which pages are about to go, so that whoever comes after an interruption removes their images.
+
+        Returns:
+            What to give to `done`.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        path = f"{self._notes}/{uuid.uuid4()}.json"
+        try:
+            self._put(path, json.dumps(list(page_ids)).encode())
+        except Exception as error:  # each file system has errors of its own
+            raise StoreError(f"could not write {path}: {one_line(str(error))}; check space and rights") from error
+        return path
+
+    def announced(self) -> dict[str, list[str]]:
+        """What `announce` noted and `done` has not taken back: lists of page ids."""
+        try:
+            paths = self._fs.ls(self._notes, detail=False)
+        except FileNotFoundError:
+            return {}
+        return {path: self._note(path) for path in paths if path.endswith(".json")}
+
+    def done(self, note: str) -> None:
+        """Take back what `announce` noted; that it is not there is no error."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(note)
+
+    @property
+    def _notes(self) -> str:
+        """Where such notes are; each tenant has its own."""
+        whose = "" if self._tenant is None else f"/{self._tenant.uuid('')}"
+        return f"{self._base.rstrip('/')}/{_REMOVING}{whose}"
+
+    def _note(self, path: str) -> list[str]:
+        try:
+            found = json.loads(self._fs.cat_file(path))
+        except (ValueError, OSError):  # taken back just now, or cut short
+            return []
+        ids = found if isinstance(found, list) else []
+        return [each for each in ids if isinstance(each, str) and _UUID.fullmatch(each)]
 
     def clear(self) -> None:
         """Remove the root and everything in it."""

@@ -31,7 +31,7 @@ from nemotron_rag.stores.filters import (
     rename_keys,
 )
 from nemotron_rag.stores.qdrant.filters import compile_filter, field_path
-from nemotron_rag.stores.qdrant.layout import to_payload
+from nemotron_rag.stores.qdrant.layout import PageLayout
 from nemotron_rag.types import Page, StoredPage
 
 
@@ -40,7 +40,7 @@ def page_of(metadata: dict, **fields) -> StoredPage:
 
 
 def holds_in_qdrant(filter: dict, page: StoredPage) -> bool:
-    return check_filter(compile_filter(filter), to_payload(page), "p1", {})
+    return check_filter(PageLayout().filter(filter), PageLayout().payload(page), "p1", {})
 
 
 def test_values_are_read_once():
@@ -290,17 +290,25 @@ def filters(draw):
 
 
 @settings(deadline=None)
-@example(metadata={"a": True}, filter={"a": 1})
-@example(metadata={"a": [1.0, False]}, filter={"a": [1, 0]})
-@example(metadata={"a": True, "b": [1]}, filter={"a": {"gte": 0}, "b": 1.0})
-@example(metadata={"a": 2024.0}, filter={"a": 2024})
-@example(metadata={"a": 2**53}, filter={"a": 2**53 + 1})
-@example(metadata={"a": ["xy"], "b": "xy"}, filter={"b": {"contains": "x"}, "a": {"not_contains": "x"}})
-@example(metadata={}, filter={"$not": {"or": [{"a": {"$ne": 1}}, {}]}})
-@example(metadata={}, filter={"source": {"contains": ".pdf"}, "page_number": {"nin": [3.0]}})
-@given(metadata=st.dictionaries(st.sampled_from(["a", "b", "a b"]), nested), filter=filters())
-def test_plain_python_and_qdrant_agree(metadata, filter):
+@example(metadata={"a": True}, filter={"a": 1}, other=None)
+@example(metadata={"a": [1.0, False]}, filter={"a": [1, 0]}, other=None)
+@example(metadata={"a": True, "b": [1]}, filter={"a": {"gte": 0}, "b": 1.0}, other=None)
+@example(metadata={"a": 2024.0}, filter={"a": 2024}, other=None)
+@example(metadata={"a": 2**53}, filter={"a": 2**53 + 1}, other=None)
+@example(metadata={"a": ["xy"], "b": "xy"}, filter={"b": {"contains": "x"}, "a": {"not_contains": "x"}}, other=None)
+@example(metadata={}, filter={"$not": {"or": [{"a": {"$ne": 1}}, {}]}}, other=None)
+@example(metadata={}, filter={"source": {"contains": ".pdf"}, "page_number": {"nin": [3.0]}}, other=None)
+@example(metadata={"a": 1}, filter={"a": 1, "b": 2}, other={"b": 2})
+@example(metadata={"a": 1}, filter={"a": None}, other={"b": 2})
+@example(metadata={"a": 1}, filter={"or": [{"a": {"ne": 1}}, {"page_number": 9}], "source": "a.pdf"}, other={"a": 2})
+@given(
+    metadata=st.dictionaries(st.sampled_from(["a", "b", "a b"]), nested),
+    filter=filters(),
+    other=st.none() | st.dictionaries(st.sampled_from(["a", "b", "a b"]), nested),
+)
+def test_plain_python_and_qdrant_agree(metadata, filter, other):
     page = page_of(metadata)
+    page = page if other is None else page.with_source("b.pdf", other)
     assert matches(parse_filter(filter), page) == holds_in_qdrant(filter, page)
 
 

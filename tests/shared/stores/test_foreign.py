@@ -157,7 +157,7 @@ def test_counts_that_make_no_sense_are_refused(k):
 
 
 def test_filters_are_checked_before_there_is_a_collection():
-    with pytest.raises(InputError, match="takes the bounds"):
+    with pytest.raises(InputError, match="takes the operators"):
         ForeignCollection(Qdrant(), "docs", layout=UNNAMED).nearest([1, 0], 1, {"year": {"above": 3}})
 
 
@@ -221,6 +221,11 @@ def test_an_index_of_pages_is_recognised_read_and_never_written(qdrant, form, la
     assert collection.layout is PAGE_LAYOUT
     (found,) = used.nearest([1, 0], 3, {"source": "a.pdf", "page_number": 1}, identity=IDENTITY)
     assert from_payload(found.payload) == pages[0]
+    store.attach(["p1"], source="b.pdf", metadata={"year": 2020})
+    (found,) = used.nearest([1, 0], 3, {"source": "b.pdf", "year": 2020}, identity=IDENTITY)
+    page = from_payload(found.payload).page
+    assert (page.source, page.metadata) == ("b.pdf", {"year": 2020})
+    assert used.nearest([1, 0], 3, {"source": "a.pdf", "year": 2020}, identity=IDENTITY) == []
     assert sorted(used.ids_matching()) == sorted(page_uuid(page.page.id) for page in pages)
     for write in (
         lambda: used.ensure(2),

@@ -16,7 +16,7 @@ from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageBudget, load_image, pixel_hash, to_data_uri
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, StoreError
 from nemotron_rag.stores.page_images import PageImages, ShownImage, StoredImage, show_images
-from nemotron_rag.types import Page, StoredPage
+from nemotron_rag.types import Page, PageFile, StoredPage
 
 ID = "0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10"
 
@@ -193,11 +193,11 @@ def test_nothing_is_made_before_the_first_write(tmp_path):
 def test_the_image_of_a_stored_page(tmp_path):
     images = PageImages(tmp_path)
     page = Page(id=ID, source="a.pdf")
-    assert images.of(StoredPage(page=page, sources=(), content_hash="")) is None
+    assert images.of(StoredPage(page=page, files=(PageFile(),), content_hash="")) is None
     found = images.of(
         StoredPage(
             page=page,
-            sources=(),
+            files=(PageFile(),),
             content_hash="",
             image_key=f"0b/{ID}.png",
             image_size=(20, 30),

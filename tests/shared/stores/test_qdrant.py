@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient, models
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.stores.qdrant import QdrantStore
 from nemotron_rag.stores.qdrant.layout import batches
-from nemotron_rag.types import Page, StoredPage, page_uuid
+from nemotron_rag.types import Page, PageFile, StoredPage, page_uuid
 from support.qdrant_server import Server
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def test_pages_come_back_as_they_were_put_nearest_first(store):
     page = Page(id="p1", source="a.pdf", number=3, text="tëxt", metadata={"year": 2020, "tags": ["x"]})
     put(store, dataclasses.replace(StoredPage.of(page, content_hash="c"), image_key="k"), stored("p2"))
     (first, score), (second, lower) = store.query(vector(1, 0, 0, 0), k=5)
-    assert first == StoredPage(page=page, sources=("a.pdf",), content_hash="c", image_key="k")
+    assert first == StoredPage(page=page, files=(PageFile("a.pdf", page.metadata),), content_hash="c", image_key="k")
     assert (first.page.text, first.page.metadata) == ("tëxt", {"year": 2020, "tags": ["x"]})
     assert second.page.id == "p2"
     assert 1 >= score > lower > 0
@@ -150,7 +150,7 @@ def test_sources_are_added_and_taken_away(store):
     assert store.attach(["p1", "p9"], source="b.pdf", metadata={"year": 1}) == 1
     assert store.count({"source": "b.pdf", "year": 1}) == 1
     removed: list[StoredPage] = []
-    assert store.remove(["p1", "p2"], source="a.pdf", before=removed.extend) == 1
+    assert store.remove(["p1", "p2"], filter={"source": "a.pdf"}, after=removed.extend) == 1
     assert [page.page.id for page in removed] == ["p2"]
     assert store.get(["p1"])["p1"].sources == ("b.pdf",)
     assert store.remove(["p1", "p9"]) == 1
@@ -180,10 +180,14 @@ def test_a_server_gets_payload_indexes_and_waits_for_writes(server):
     store.index_metadata("year", "integer")
     fields = {body["field_name"]: body["field_schema"] for body in server.asked("PUT", "/index?wait=true")}
     ours = {"id": "keyword", "source": "keyword", "number": "integer", "content_hash": "keyword"}
-    assert fields == {**ours, "metadata.year": "integer"}
+    assert fields == {
+        **{f"files[].{field}": {"type": kind, "nested": "files"} for field, kind in ours.items()},
+        "files[].metadata.year": {"type": "integer", "nested": "files"},
+        "state": {"type": "integer", "lookup": True, "range": False},
+    }
     put(store, stored("p1"))
     store.remove(["p1"])
-    writes = [url for verb, url, _ in server.requests if (verb == "PUT" and "points" in url) or "delete" in url]
+    writes = [url for verb, url, _ in server.requests if (verb == "PUT" and "points" in url) or "batch" in url]
     assert len(writes) == 3
     assert all("wait=true" in url for url in writes)
 
@@ -236,10 +240,10 @@ def test_a_record_written_while_it_is_looked_for_is_found(monkeypatch):
 
 def test_a_payload_others_have_changed_is_read_without_fear(store):
     put(store, stored("p1"))
-    payload = {"id": "p1", "source": "no list", "number": "3", "text": None, "metadata": [], "image": 5}
+    payload = {"id": "p1", "files": [5], "source": "no list", "number": "3", "text": None, "metadata": [], "image": 5}
     store._qdrant.client.set_payload("pages", payload, points=[page_uuid("p1")])
     ((found, _),) = store.query(vector(1, 0, 0, 0), k=1)
-    assert found == StoredPage(page=Page(id="p1"), sources=(), content_hash="c", image_key=None)
+    assert found == StoredPage(page=Page(id="p1"), files=(PageFile(),), content_hash="c", image_key=None)
 
 
 def test_an_index_of_the_version_before_opens(tmp_path):
@@ -272,13 +276,22 @@ def test_an_index_of_the_version_before_opens(tmp_path):
     store = QdrantStore(tmp_path)
     assert store.read_record() == {"model": "m"}
     page = Page(id="p1", source="a.pdf", number=3, text="red apples", metadata={"year": 2020})
-    expected = StoredPage(page=page, sources=("a.pdf", "b.pdf"), content_hash="c", image_key="0b/x.png")
+    files = tuple(PageFile(name, {"year": 2020}) for name in ("a.pdf", "b.pdf"))
+    expected = StoredPage(page=page, files=files, content_hash="c", image_key="0b/x.png")
     assert store.query(np.array([[1, 0]], np.float32), k=3) == [(expected, 1.0)]
     assert (expected.image_size, expected.image_hash) == (None, None)
     assert store.get(["p1"]).keys() == {"p1"}
     assert (store.count({"page_number": 3}), store.count()) == (1, 1)
     store.put([StoredPage.of(page, content_hash="c")], [np.array([[0, 1]], np.float32)])
     assert (store.count(), store.get(["p1"])["p1"].sources) == (1, ("a.pdf", "b.pdf"))
+    # Written on as it was begun: one set of metadata for all files of a page.
+    assert store.attach(["p1"], source="0.pdf", metadata={"draft": True}) == 1
+    assert store.count({"source": "a.pdf", "year": 2020, "draft": True}) == 1
+    assert store.get(["p1"])["p1"].sources == ("a.pdf", "b.pdf", "0.pdf")
+    assert store.remove(["p1"], filter={"source": "a.pdf"}) == 0
+    (record,) = store._qdrant.client.retrieve("pages", [page_uuid("p1")])
+    assert (record.payload["source"], "files" in record.payload) == (["b.pdf", "0.pdf"], False)
+    assert store.remove(["p1"]) == 1
     store.close()
 
 

@@ -2,8 +2,9 @@
 
 ``{"source": {"prefix": "reports/"}, "page_number": [1, 2], "year": {"gte": 2020, "ne": 2022}, "draft": None}``
 
-All entries must hold. A key is a field of the page (`nemotron_rag.types.PAGE_FIELDS`; ``number`` is an older name of
-``page_number``), else a key of its metadata, where dots step into nested objects. A value is
+All entries must hold, in one of the files that hold a page. A key is a field of the page
+(`nemotron_rag.types.PAGE_FIELDS`; ``number`` is an older name of ``page_number``), else a key of its metadata, where
+dots step into nested objects. A value is
 
 * a str, number or bool to be equal to, or a list of allowed values. Where the page has a list, one equal element is
   enough. Numbers are equal by size, 2024 and 2024.0; they never equal bools. A date is that day, a datetime that
@@ -48,7 +49,7 @@ from nemotron_rag.stores.filters.conditions import (
     is_whole,
     keys_of,
 )
-from nemotron_rag.stores.filters.matching import matches, metadata_steps, words_of
+from nemotron_rag.stores.filters.matching import matches, matching_files, metadata_steps, page_found, words_of
 from nemotron_rag.stores.filters.parsing import check_key, parse_filter, rename_keys
 
 __all__ = [
@@ -70,7 +71,9 @@ __all__ = [
     "is_whole",
     "keys_of",
     "matches",
+    "matching_files",
     "metadata_steps",
+    "page_found",
     "parse_filter",
     "rename_keys",
     "words_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nemotron_rag.stores.filters.conditions import (
@@ -23,24 +24,49 @@ from nemotron_rag.stores.filters.conditions import (
     is_whole,
 )
 from nemotron_rag.stores.filters.dates import moment
-from nemotron_rag.types import StoredPage
+from nemotron_rag.stores.filters.parsing import parse_filter
+from nemotron_rag.types import Filter, Page, PageFile, StoredPage
 
-__all__ = ["matches", "metadata_steps", "words_of"]
+__all__ = ["matches", "matching_files", "metadata_steps", "page_found", "words_of"]
 
 _WORD = re.compile(r"[^\W_]+")
 
 
 def matches(expressions: Iterable[Expression], page: StoredPage) -> bool:
-    """Whether a stored page meets all of them.
+    """Whether a stored page meets all of them, in one of the files that hold it.
 
     Example:
         >>> from nemotron_rag.stores.filters import parse_filter
-        >>> from nemotron_rag.types import Page
         >>> page = StoredPage.of(Page(id="p1", source="a.pdf", number=3, metadata={"tags": ["x"]}), content_hash="")
         >>> matches(parse_filter({"page_number": {"lte": 3}, "tags": {"ne": "y"}}), page)
         True
     """
-    return all(_is_met(expression, page) for expression in expressions)
+    return bool(matching_files(expressions, page))
+
+
+def matching_files(expressions: Iterable[Expression], page: StoredPage) -> list[PageFile]:
+    """The files that hold a page and in which it meets all of them.
+
+    Example:
+        >>> from nemotron_rag.stores.filters import parse_filter
+        >>> page = StoredPage.of(Page(id="p1", source="a.pdf", metadata={"by": "ann"}), content_hash="")
+        >>> page = page.with_source("b.pdf", {"by": "bob"})
+        >>> [file.source for file in matching_files(parse_filter({"by": "bob"}), page)]
+        ['b.pdf']
+    """
+    conditions = list(expressions)
+    return [file for file in page.files if all(_is_met(each, page, file) for each in conditions)]
+
+
+def page_found(page: StoredPage, filter: Filter | None) -> Page:
+    """A page as the first of its files has it that meets a filter; a store's own kind of filter tells nothing of them.
+
+    Raises:
+        InputError: a key or value cannot be used.
+    """
+    found = matching_files(parse_filter(filter), page) if isinstance(filter, Mapping) else page.files
+    file = next(iter(found), page.files[0])
+    return replace(page.page, source=file.source, metadata=file.metadata)
 
 
 def metadata_steps(key: str, prefix: str = "metadata") -> list[str]:
@@ -53,29 +79,29 @@ def words_of(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def _is_met(expression: Expression, page: StoredPage) -> bool:
+def _is_met(expression: Expression, page: StoredPage, file: PageFile) -> bool:
     if isinstance(expression, Condition):
-        test, value = expression.test, _value(page, expression.key)
-        if isinstance(test, Contains) and isinstance(value, list):  # not the tuple of a page's sources, which are texts
+        test, value = expression.test, _value(page, file, expression.key)
+        if isinstance(test, Contains) and isinstance(value, list):
             test = Equals(test.text)
         return _holds(test, value)
     if isinstance(expression, Not):
-        return not _is_met(expression.part, page)
+        return not _is_met(expression.part, page, file)
     join = all if isinstance(expression, AllOf) else any
-    return join(_is_met(part, page) for part in expression.parts)
+    return join(_is_met(part, page, file) for part in expression.parts)
 
 
-def _value(page: StoredPage, key: str) -> Any:
+def _value(page: StoredPage, file: PageFile, key: str) -> Any:
     fields = {
         "id": page.page.id,
-        "source": page.sources,
+        "source": file.source or None,
         "page_number": page.page.number,
         "number": page.page.number,
         "content_hash": page.content_hash,
     }
     if key in fields:
         return fields[key]
-    value: Any = page.page.metadata
+    value: Any = file.metadata
     for step in metadata_steps(key):
         value = value.get(step) if isinstance(value, Mapping) else None
     return value

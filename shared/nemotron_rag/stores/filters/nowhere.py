@@ -48,7 +48,7 @@ class KeyCheck:
         """
         asked = list(keys)
         total = count(None) if asked else 0
-        missing = [key for key in asked if total and count({key: None}) == total]
+        missing = [key for key in asked if total and not count({key: {"exists": True}})]
         if total:
             self._known.update(key for key in asked if key not in missing)
         return missing

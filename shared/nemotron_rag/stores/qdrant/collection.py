@@ -11,8 +11,15 @@ from qdrant_client import models
 from nemotron_rag.errors import IndexMismatchError, StoreError
 from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.qdrant.connection import Qdrant
-from nemotron_rag.stores.qdrant.filters import field_path
-from nemotron_rag.stores.qdrant.layout import RECORD_ID, RECORD_KEY, read_record
+from nemotron_rag.stores.qdrant.layout import (
+    LAYOUT_KEY,
+    RECORD_ID,
+    RECORD_KEY,
+    STATE,
+    PageLayout,
+    layout_of,
+    read_record,
+)
 from nemotron_rag.stores.qdrant.tenancy import TENANT, TenantScope, tenant_index, tenant_path
 from nemotron_rag.stores.qdrant.vectors import TERMS, TOKENS, VECTOR, vectors_config
 from nemotron_rag.stores.tenant import Tenant
@@ -20,6 +27,7 @@ from nemotron_rag.types import IndexedType, TokenStorage
 
 __all__ = ["Collection", "check_tenant", "new_collection"]
 
+_STATE_INDEX = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=False)
 _INDEXED: dict[str, IndexedType] = {
     "id": "keyword",
     "source": "keyword",
@@ -53,10 +61,22 @@ class Collection:
         self._scope = None if tenant is None else TenantScope(tenant)
         self._options = options or CollectionOptions()
         self._unapplied = options is not None
+        self._layout: PageLayout | None = None
 
     def __str__(self) -> str:
         """``collection 'pages' at ./index``."""
         return f"collection {self.name!r} at {self.qdrant.name}"
+
+    @property
+    def layout(self) -> PageLayout:
+        """How its pages lie in it; its record says so, and never changes.
+
+        Raises:
+            StoreError: there is no collection, or it could not be read.
+        """
+        if self._layout is None:
+            self._stored_record()
+        return self._layout or PageLayout()
 
     def call(self, method: str, **arguments: Any) -> Any:
         """Call a method of the client for this collection, of the tenant if there is one; see `Qdrant.call`."""
@@ -115,13 +135,17 @@ class Collection:
         if self._shape() != (dimensions, token_storage is not None):
             named = "" if token_storage is None else f" and {TOKENS!r}"
             raise StoreError(f"{self} has other vectors than {dimensions}-d {VECTOR!r}{named}; give another collection")
+        layout = self.layout
         for field, kind in {**_INDEXED, **self._options.metadata_indexes}.items():
-            self.index_field(field, kind)
-        payload: dict[str, Any] = {RECORD_KEY: dict(record)}
+            self._index(*layout.index(field, kind))
+        if not self.qdrant.embedded:
+            self._index(STATE, _STATE_INDEX)
+        payload: dict[str, Any] = {RECORD_KEY: dict(record), LAYOUT_KEY: PageLayout.number}
         if self._scope is not None:
             self._index_tenant(self._scope.tenant)
             payload[TENANT] = self._scope.tenant.key
         self.insert(models.PointStruct(id=RECORD_ID, vector={}, payload=payload))
+        self._stored_record()  # another process may have been the first, and of another version
 
     def apply_options(self) -> None:
         """Give a collection that was there before the metadata indexes of the options, and say what else differs."""
@@ -141,9 +165,18 @@ class Collection:
             StoreError: the server refused.
         """
         self.qdrant.check_open()
-        path = field_path(key)
-        if self.qdrant.engine != "local":  # which has no such indexes, and warns
-            self.call("create_payload_index", field_name=path, field_schema=models.PayloadSchemaType(kind), wait=True)
+        self._index(*self.layout.index(key, kind))
+
+    def _index(self, field: str, schema: Any) -> None:
+        if self.qdrant.engine == "local":  # which has no such indexes, and warns
+            return
+        try:
+            self.call("create_payload_index", field_name=field, field_schema=schema, wait=True)
+        except StoreError:  # before version 1.20, a server has no index that tells the entries of a list apart
+            if not getattr(schema, "nested", None):
+                raise
+            plain = models.PayloadSchemaType(schema.type)
+            self.call("create_payload_index", field_name=field, field_schema=plain, wait=True)
 
     def optimize(self) -> bool:
         """Merge and index what was written, in an engine that waits to be told so."""
@@ -169,6 +202,8 @@ class Collection:
 
     def _stored_record(self) -> dict[str, Any] | None:
         points = self.call("retrieve", ids=[RECORD_ID])
+        if points:
+            self._layout = layout_of(points)
         record = read_record(points)
         if record is not None:
             tenant = None if self._scope is None else self._scope.tenant

@@ -32,7 +32,7 @@ _PAUSES = (0.5, 2.0)  # seconds before the second and the third try of a write
 _JSON_BYTES = 20  # of a float32, at most
 _GRPC_BYTES = 4
 # Tried again when a server is busy: they name the ids of what they write, and may safely run twice.
-_WRITES = ("upsert", "delete", "set_payload", "create_payload_index")
+_WRITES = ("upsert", "delete", "set_payload", "batch_update_points", "create_payload_index")
 _READS = {
     "collection_exists": "look for a collection",
     "count": "count",

@@ -45,7 +45,11 @@ _PLAIN_STEP = re.compile(r"[\w-]+")
 
 
 def compile_filter(
-    filter: Filter | None, *, fields: Mapping[str, str] | Collection[str] = PAGE_PAYLOAD, metadata: str = "metadata"
+    filter: Filter | None,
+    *,
+    fields: Mapping[str, str] | Collection[str] = PAGE_PAYLOAD,
+    metadata: str = "metadata",
+    files: str = "",
 ) -> models.Filter | None:
     """Translate a filter; all its entries must hold.
 
@@ -53,6 +57,8 @@ def compile_filter(
         filter: see `nemotron_rag.stores.filters`; a `qdrant_client.models.Filter` is used as it is.
         fields: keys that are not metadata: with their places in the payload, or just the keys if they are at its top.
         metadata: where in the payload all other keys are; empty for its top.
+        files: the list in the payload in whose entries all this is, one of which must meet the whole filter; empty if
+            it is at the top of the payload.
 
     Raises:
         InputError: a key or value that cannot be translated.
@@ -61,8 +67,10 @@ def compile_filter(
         return filter
     if not isinstance(filter, Mapping):
         raise InputError(f"filter must be a dict or a qdrant_client.models.Filter, got {type(filter).__name__}")
-    compiled = [_expression(each, fields, metadata) for each in parse_filter(filter)]
-    return models.Filter(must=compiled)
+    compiled = models.Filter(must=[_expression(each, fields, metadata) for each in parse_filter(filter)])
+    if not files or not compiled.must:
+        return compiled
+    return models.Filter(must=[models.NestedCondition(nested=models.Nested(key=files, filter=compiled))])
 
 
 def field_path(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from qdrant_client import models
@@ -16,7 +16,7 @@ from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.qdrant.collection import check_tenant, new_collection
 from nemotron_rag.stores.qdrant.connection import Call, Calls, Qdrant, held_collections
 from nemotron_rag.stores.qdrant.filters import PAGE_PAYLOAD, compile_filter, field_path
-from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, batches, read_record
+from nemotron_rag.stores.qdrant.layout import BASIS_ID, FILES, RECORD_ID, batches, layout_of, payload_found, read_record
 from nemotron_rag.stores.qdrant.tenancy import TENANT, tenant_index, tenant_path
 from nemotron_rag.stores.qdrant.vectors import VECTOR, quantization
 from nemotron_rag.stores.tenant import Tenant, TenantKey
@@ -42,6 +42,7 @@ class Layout:
         vector_name: of the dense vector; empty for the unnamed one; None for the only dense one there is.
         metadata: payload key below which a filter's keys are; empty for the top of the payload.
         fields: keys of filters that are somewhere else, with their places in the payload.
+        files: the list in the payload in whose entries all this is; see `compile_filter`.
 
     Example:
         >>> Layout(metadata="metadata").filter({"year": 2020}).must[0].key
@@ -51,6 +52,7 @@ class Layout:
     vector_name: str | None = None
     metadata: str = ""
     fields: Mapping[str, str] | tuple[str, ...] = ()
+    files: str = ""
 
     def filter(self, filter: Filter | None) -> models.Filter | None:
         """A filter in terms of this layout; see `nemotron_rag.stores.filters` for its form.
@@ -58,12 +60,14 @@ class Layout:
         Raises:
             InputError: it cannot be translated.
         """
-        return compile_filter(filter, fields=self.fields, metadata=self.metadata)
+        return compile_filter(filter, fields=self.fields, metadata=self.metadata, files=self.files)
 
 
-PAGE_LAYOUT = Layout(vector_name=VECTOR, metadata="metadata", fields=PAGE_PAYLOAD)
-"""Of the pages of a `nemotron_rag.PageIndex`. Their ids are `nemotron_rag.types.page_uuid` of the page ids; read
-their payloads with `nemotron_rag.stores.qdrant.from_payload`."""
+PAGE_LAYOUT = Layout(vector_name=VECTOR, metadata="metadata", fields=PAGE_PAYLOAD, files=FILES)
+"""Of the pages of a `nemotron_rag.PageIndex`; those of earlier versions have no `files`.
+
+Their ids are `nemotron_rag.types.page_uuid` of the page ids; read their payloads with `from_payload`: what `nearest`
+returns is read as the first file has it that meets the filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +296,6 @@ class ForeignCollection:
         if self._shape is None and (yield self._call("collection_exists")):
             config = (yield self._call("get_collection")).config
             record, divided_by = yield from self._index_record(config)
-            if record is not None:
-                self.layout = PAGE_LAYOUT
             noted = (config.metadata or {}).get(_TENANT_KEY) if record is None else divided_by
             if record is not None or noted is not None:  # what others wrote says nothing about tenants
                 check_tenant(str(self), noted, self.tenant)
@@ -311,7 +313,10 @@ class ForeignCollection:
         if self.layout.vector_name not in (None, "", VECTOR) or not isinstance(vectors, dict) or VECTOR not in vectors:
             return None, None
         points = yield self._call("retrieve", ids=[RECORD_ID])
-        return read_record(points), (points[0].payload or {}).get(TENANT) if points else None
+        record = read_record(points)
+        if record is not None:
+            self.layout = replace(PAGE_LAYOUT, files="") if layout_of(points).number == 1 else PAGE_LAYOUT
+        return record, (points[0].payload or {}).get(TENANT) if points else None
 
     def _dense_vector(self, config: models.CollectionConfig) -> tuple[str, models.VectorParams]:
         vectors = config.params.vectors or {}
@@ -422,6 +427,9 @@ class ForeignCollection:
         if shape.distance == models.Distance.COSINE:
             for point in answer.points:
                 point.score = min(1.0, max(-1.0, point.score))  # Qdrant's may lie a rounding error beyond
+        if shape.is_index:
+            for point in answer.points:
+                point.payload = payload_found(point.payload or {}, filter)
         return list(answer.points)
 
     def _say_that_it_is_missing(self) -> Calls[None]:

@@ -20,15 +20,15 @@ from nemotron_rag.stores.qdrant.basis import ProjectionBasis
 from nemotron_rag.stores.qdrant.bm25 import analysis_of
 from nemotron_rag.stores.qdrant.collection import Collection
 from nemotron_rag.stores.qdrant.connection import Qdrant, held_collections
-from nemotron_rag.stores.qdrant.filters import compile_filter
-from nemotron_rag.stores.qdrant.layout import BASIS_ID, MAX_POINTS, RECORD_ID, batches, from_payload, to_payload
+from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, from_payload
 from nemotron_rag.stores.qdrant.opening import Engine
 from nemotron_rag.stores.qdrant.search import Search
 from nemotron_rag.stores.qdrant.two_stages import search_in_stages
-from nemotron_rag.stores.qdrant.vectors import check_size, named_vectors, number_count
+from nemotron_rag.stores.qdrant.vectors import check_size
+from nemotron_rag.stores.qdrant.writes import LISTED, NO_TEXT, PageWriter
 from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.stores.tenant import Tenant, TenantKey
-from nemotron_rag.types import Filter, IndexedType, PageVectors, StoredPage, TokenStorage, page_uuid
+from nemotron_rag.types import Filter, IndexedType, PageVectors, StoredPage, TokenStorage
 
 __all__ = ["DEFAULT_PREFETCH", "QdrantStore"]
 
@@ -36,16 +36,14 @@ DEFAULT_PREFETCH = 200
 """Pages whose token vectors are compared exactly, unless the caller says otherwise."""
 
 _LOCAL_STORAGE = ("float16", "float32")
-_LISTED = 1000  # points per request of a listing
 _LISTED_LOCAL = 100_000  # qdrant-client's local mode looks at all its points at every request
-_NO_TEXT = models.PayloadSelectorExclude(exclude=["text"])  # texts are long, and only hits need them
 
 
 class QdrantStore:
     """A `PageStore` in one Qdrant collection: vectors and payload of each page, and the record of what wrote them.
 
     All stores for a folder in one process share its client, which is closed with the last of them; other processes are
-    refused meanwhile. Several processes may share a server.
+    refused meanwhile. Any number of processes may read and write on a server.
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a server. A folder is made by the first write.
@@ -87,6 +85,7 @@ class QdrantStore:
         self._collection = Collection(self._qdrant, collection, tenant=whose, options=new)
         self._basis = ProjectionBasis(self._collection)
         self._known_analysis: int | None = None
+        self._writer = PageWriter(self._collection, self._basis, self._analysis)
         in_memory = client is None and self._qdrant.in_memory
         self._memory = f"memory://nemotron-rag-{uuid.uuid4().hex}" if in_memory else None
 
@@ -167,7 +166,7 @@ class QdrantStore:
         self._collection.index_field(key, kind)
 
     def put(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors] | PageVectors) -> None:
-        """Write pages and wait until they are stored; a page of the same id and content keeps its other sources.
+        """Write pages and wait until they are stored; one of the same id and content stays with its other files too.
 
         Args:
             pages: n pages.
@@ -183,13 +182,15 @@ class QdrantStore:
         for stored, rows in zip(pages, vectors, strict=True):
             check_size(stored.page, rows)
         self._collection.apply_options()
-        # The lock: reading a page's sources and writing them back must not interleave with another writer's.
-        with self._qdrant.writing:
-            known = self.get([stored.page.id for stored in pages])
-            self._write([stored.replacing(known.get(stored.page.id)) for stored in pages], vectors)
+        self._writer.put(pages, vectors)
 
     def attach(self, ids: Sequence[str], *, source: str, metadata: Mapping[str, Any]) -> int:
-        """Note that stored pages belong to `source` too, with `metadata` over theirs; no change, no write.
+        """Note that `source` holds stored pages too; what others say of them stays as it is. No change, no write.
+
+        Args:
+            ids: of pages; unknown ones are passed over.
+            source: a document.
+            metadata: of the pages in this document: laid over what they have there, or over that of their content.
 
         Returns:
             How many of the ids are stored.
@@ -197,48 +198,35 @@ class QdrantStore:
         Raises:
             StoreError: a write was not acknowledged.
         """
-        with self._qdrant.writing:
-            known = self.get(ids)
-            for stored in known.values():
-                changed = stored.with_source(source, metadata)
-                if changed.sources != stored.sources or changed.page.metadata != stored.page.metadata:
-                    self._update(changed)
-            return len(known)
+        return self._writer.attach(ids, source, metadata)
 
     def remove(
         self,
         ids: Sequence[str],
         *,
-        source: str | None = None,
-        before: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
+        filter: Filter | None = None,
+        after: Callable[[Sequence[StoredPage]], None] = lambda removed: None,
     ) -> int:
-        """Delete pages; given a source, those that other sources hold as well only lose that source.
+        """Take pages away from the files that hold them; pages that no file holds any more are deleted.
 
         Args:
             ids: of pages; unknown ones are passed over.
-            source: a document; None to delete whatever the sources.
-            before: called with the pages that will be deleted, before they are.
+            filter: a dict, which of the files lose their pages: ``{"source": "a.pdf"}``; None for all.
+            after: called with pages that were deleted.
 
         Returns:
             How many pages were deleted.
 
         Raises:
+            InputError: `filter` is no such dict.
             StoreError: a write was not acknowledged.
         """
-        with self._qdrant.writing:
-            removed = []
-            for stored in self.get(ids).values():
-                rest = None if source is None else stored.without_source(source)
-                if rest is None:
-                    removed.append(stored)
-                else:
-                    self._update(rest)
-            before(removed)
-            for start in range(0, len(removed), MAX_POINTS):
-                points = [page_uuid(stored.page.id) for stored in removed[start : start + MAX_POINTS]]
-                selector = models.PointIdsList(points=list(points))
-                self._collection.call("delete", points_selector=selector, wait=True)
-            return len(removed)
+        removed = 0
+        for start in range(0, len(ids), LISTED):
+            gone = self._writer.remove(ids[start : start + LISTED], filter)
+            after(gone)
+            removed += len(gone)
+        return removed
 
     def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
         """The stored ones of these pages by id, without their texts.
@@ -246,14 +234,7 @@ class QdrantStore:
         Raises:
             StoreError: the server could not be reached.
         """
-        found: dict[str, StoredPage] = {}
-        points = [page_uuid(page_id) for page_id in ids]
-        for start in range(0, len(points), _LISTED):
-            part = points[start : start + _LISTED]
-            records = self._collection.call("retrieve", ids=part, with_payload=_NO_TEXT)
-            stored = [from_payload(record.payload) for record in records]
-            found |= {known.page.id: known for known in stored}
-        return found
+        return {page_id: known.page for page_id, known in self._writer.read(ids).items()}
 
     def pages(self, filter: Filter | None = None) -> Iterator[StoredPage]:
         """The pages that a filter matches, without their texts, in no particular order, read as they are consumed.
@@ -265,12 +246,12 @@ class QdrantStore:
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached.
         """
-        conditions = _only_pages(filter)
-        limit = _LISTED_LOCAL if self._qdrant.engine == "local" else _LISTED
+        conditions = self._only_pages(filter)
+        limit = _LISTED_LOCAL if self._qdrant.engine == "local" else LISTED
         offset: Any = None
         while True:
             records, offset = self._collection.call(
-                "scroll", scroll_filter=conditions, limit=limit, with_payload=_NO_TEXT, offset=offset
+                "scroll", scroll_filter=conditions, limit=limit, with_payload=NO_TEXT, offset=offset
             )
             yield from (from_payload(record.payload) for record in records)
             if offset is None:
@@ -291,7 +272,7 @@ class QdrantStore:
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached.
         """
-        return int(self._collection.call("count", count_filter=_only_pages(filter)).count)
+        return int(self._collection.call("count", count_filter=self._only_pages(filter)).count)
 
     def query(
         self,
@@ -321,7 +302,7 @@ class QdrantStore:
             InputError: the filter cannot be translated.
             StoreError: the server could not be reached, or refused.
         """
-        conditions = self._collection.only(compile_filter(filter))
+        conditions = self._collection.only(self._collection.layout.filter(filter))
         basis = self._basis.read() if vectors.ndim == 2 else None
         if vectors.ndim == 2 and basis is None:
             return []
@@ -361,39 +342,15 @@ class QdrantStore:
             return self._qdrant.use("search", lambda client: search_in_stages(client, name, search))
         return list(self._collection.call("query_points", **search.request()).points)
 
-    def _write(self, pages: Sequence[StoredPage], vectors: Sequence[PageVectors] | PageVectors) -> None:
-        payloads = [to_payload(stored) for stored in pages]
-        basis = self._basis.fit(list(vectors)) if len(vectors) and vectors[0].ndim == 2 else None
-        sizes = [number_count(rows) * self._qdrant.bytes_per_number for rows in vectors]
-        for part in batches(payloads, sizes):
-            points = [
-                # not validated: a page may have a million numbers, and embedded ones come as arrays
-                models.PointStruct.model_construct(
-                    id=page_uuid(stored.page.id),
-                    vector=named_vectors(
-                        stored.page, rows, basis, arrays=self._qdrant.embedded, analysis=self._analysis()
-                    ),
-                    payload=payload,
-                )
-                for stored, rows, payload in zip(pages[part], vectors[part], payloads[part], strict=True)
-            ]
-            self._collection.call("upsert", points=points, wait=True)
-
     def _analysis(self) -> int:
         """How the words of this collection are found."""
         if self._known_analysis is None:
             self.read_record()
         return self._known_analysis or analysis_of({})
 
-    def _update(self, stored: StoredPage) -> None:
-        """Write sources and metadata; the other fields of a stored page never change."""
-        payload = {"source": list(stored.sources), "metadata": dict(stored.page.metadata)}
-        self._collection.call("set_payload", payload=payload, points=[page_uuid(stored.page.id)], wait=True)
-
-
-def _only_pages(filter: Filter | None) -> models.Filter:
-    conditions = compile_filter(filter)
-    return models.Filter(
-        must=[] if conditions is None else [conditions],
-        must_not=[models.HasIdCondition(has_id=[RECORD_ID, BASIS_ID])],
-    )
+    def _only_pages(self, filter: Filter | None) -> models.Filter:
+        conditions = self._collection.layout.filter(filter)
+        return models.Filter(
+            must=[] if conditions is None else [conditions],
+            must_not=[models.HasIdCondition(has_id=[RECORD_ID, BASIS_ID])],
+        )
