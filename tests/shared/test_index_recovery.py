@@ -45,10 +45,12 @@ def images_in(root: Path) -> set[str]:
 def test_a_run_broken_at_any_write_is_completed_by_the_next(tmp_path, monkeypatch, method, after):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nemotron_rag.index.ingest.BATCH", 1)
-    with PageIndex("undisturbed", embedder=FakeEmbedder()) as index:
+    client = QdrantClient(":memory:")
+    with PageIndex(client=client, images="undisturbed", embedder=FakeEmbedder()) as index:
         first_version(index)
         second_version(index)
-        wanted, wanted_images = contents(index), images_in(Path("undisturbed/images/pages"))
+        wanted, wanted_images = contents(index), images_in(Path("undisturbed"))
+    client.close()
     for fail_at in range(5):
         client, images = QdrantClient(":memory:"), PageImages(f"images-{fail_at}")
         breaks = _break(monkeypatch, client, method, fail_at, after=after)
@@ -126,7 +128,7 @@ def test_a_killed_process_leaves_an_index_that_the_next_run_completes(tmp_path, 
     seen = 0
     for kept in (2, 7):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=tmp_path, env={**os.environ})
-        while len(images_in(Path("killed"))) < kept and process.poll() is None:
+        while len(images_in(Path("killed/images"))) < kept and process.poll() is None:
             time.sleep(0.005)
         process.kill()
         assert process.wait() == -signal.SIGKILL
