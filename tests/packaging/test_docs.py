@@ -94,6 +94,18 @@ def test_models_table_is_the_catalog():
     assert shown == "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def test_sizes_beside_quality_are_those_of_the_catalog():
+    headers = ("| embedder | page image |", "| reranker | what it orders |")
+    rows = [
+        (row, -2 if header.startswith("| emb") else -1)
+        for header in headers
+        for row in table(DOCS["docs/models.md"], header)
+    ]
+    assert len(rows) > 15
+    for row, size in rows:
+        assert row[size] == f"{2 * catalog.find(row[0]).parameters / 1e9:.1f} GB", row[0]
+
+
 def test_every_loading_option_is_named():
     assert [name for name in LoadOptions.__annotations__ if f"`{name}`" not in DOCS["docs/models.md"]] == []
 
