@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import PurePath
+import base64
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from llama_index.core.bridge.pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
-from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MediaResource
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    MediaResource,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
 
+from llama_index_nemotron_rag.nodes import image_of
+from nemotron_rag.documents.files import is_data_uri
 from nemotron_rag.types import Page
 
-__all__ = ["INDEX_KEYS", "UNSTORED_KEYS", "PageDocument", "page_fields"]
+__all__ = ["INDEX_KEYS", "UNSTORED_KEYS", "PageDocument", "page_fields", "slot_id", "stored_nodes"]
 
 INDEX_KEYS = {"file_path": "source", "source": "source", "page_number": "page_number", "total_pages": "page_count"}
 """Metadata keys of nodes, and the keys under which filters of an index find the same."""
@@ -19,6 +34,11 @@ INDEX_KEYS = {"file_path": "source", "source": "source", "page_number": "page_nu
 UNSTORED_KEYS = ("file_name", "page_label", "page_image_path", "page_image_sha256")
 """Metadata keys of nodes that an index does not store."""
 
+_NAMESPACE = uuid.UUID("5b0f3c5e-8f0e-4a55-9d0c-6c1c2a1d4f7b")
+_OF_THE_FILE = (  # say nothing of a page; those of PDFs, and those that SimpleDirectoryReader adds
+    *("created", "modified", "total_pages", "page_image_path"),
+    *("file_size", "file_type", "creation_date", "last_modified_date", "last_accessed_date"),
+)
 _FACTS = ("title", "author", "subject", "keywords", "created", "modified", "width", "height", "text_source")
 _HIDDEN = (*INDEX_KEYS, "page_image_path", "page_image_sha256", *_FACTS, "text_truncated")
 
@@ -29,6 +49,10 @@ class PageDocument(ImageDocument):
     LlamaIndex's node parsers keep the image of an `ImageDocument` alone, and its stores that of an `ImageNode` alone.
     This is the first, and serialises as the second, so that the image survives whichever comes next. A page without
     text stays a page: LlamaIndex leaves out documents whose text is missing, not those whose text is empty.
+
+    Its hash, by which pipelines and indexes know a page that has changed, follows from its text, its image and its
+    metadata, less what is of the whole file: dates, size, number of pages. So of a file of which one page changed, one
+    page is embedded again.
 
     Example:
         >>> page = PageDocument(text="Revenue rose.", image="iVBORw0KGgo=", metadata={"page_label": "3"})
@@ -56,6 +80,14 @@ class PageDocument(ImageDocument):
         """The type under which document stores find it: that of `ImageNode`."""
         return ImageNode.get_type()
 
+    @property
+    def hash(self) -> str:
+        """Of what is embedded and shown."""
+        kept = {key: value for key, value in self.metadata.items() if key not in _OF_THE_FILE}
+        image = self.metadata.get("page_image_sha256") or self.image or self.image_path or self.image_url
+        content = json.dumps([self.text, str(image), kept], default=str, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def as_node(self) -> ImageNode:
         """The page as a node of its own, with the same id."""
         images = ("image", "image_path", "image_url", "image_mimetype")
@@ -67,6 +99,42 @@ class PageDocument(ImageDocument):
         """Dump what an `ImageNode` would."""
         fields: dict[str, Any] = {"include": info.include, "exclude": info.exclude}
         return self.as_node().model_dump(mode=info.mode, **fields)
+
+
+def stored_nodes(nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    """Documents as nodes of their own, whose source is the document, as node parsers make them; others as they are.
+
+    Pipelines and indexes find by its source what a changed or deleted document has left. The node's id follows from the
+    document's, and is a UUID, which Qdrant wants.
+    """
+    return [_stored(node) if isinstance(node, Document) else node for node in nodes]
+
+
+def _stored(document: Document) -> BaseNode:
+    info = RelatedNodeInfo(node_id=document.id_, node_type=document.get_type(), hash=document.hash)
+    fields = {name: getattr(document, name) for name in (*BaseNode.model_fields, "text_template")}
+    fields |= {
+        "id_": str(uuid.uuid5(_NAMESPACE, document.id_)),
+        "text": document.text,
+        "metadata": dict(document.metadata),
+        "relationships": {NodeRelationship.SOURCE: info} | document.relationships,
+    }
+    image = image_of(document)
+    if image is None or document.image_resource is None:
+        return TextNode(**fields)
+    fields["image_mimetype"] = document.image_resource.mimetype
+    if isinstance(image.source, bytes):
+        return ImageNode(**fields, image=base64.b64encode(image.source).decode("ascii"))
+    if isinstance(image.source, Path):
+        return ImageNode(**fields, image_path=str(image.source))
+    header, _, data = str(image.source).partition(",")
+    is_data = is_data_uri(header) and header.endswith(";base64")  # LlamaIndex decodes the data alone
+    return ImageNode(**fields, **({"image": data} if is_data else {"image_url": str(image.source)}))
+
+
+def slot_id(source: str, number: int) -> str:
+    """The id of a page by its place: that of its new version too, which so replaces it."""
+    return str(uuid.uuid5(_NAMESPACE, f"{source}\n{number}"))
 
 
 def page_fields(

@@ -14,6 +14,7 @@ from llama_index.core.schema import BaseNode, TransformComponent
 from llama_index.core.storage.kvstore.types import BaseKVStore
 from llama_index.core.utils import get_tqdm_iterable
 
+from llama_index_nemotron_rag.documents import stored_nodes
 from llama_index_nemotron_rag.events import dispatcher, embedding_events
 from llama_index_nemotron_rag.nodes import NodeReading, Reading
 from llama_index_nemotron_rag.settings import ModelFields, ModelSettings
@@ -167,6 +168,9 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
     ) -> list[BaseNode]:
         """Set the embedding of every node from its image and text, on the node itself, as LlamaIndex's embeddings do.
 
+        A document stays as it is: it comes back as a node of its own, whose source it is, so that pipelines and indexes
+        can replace and delete it.
+
         Args:
             nodes: of any form; `image_batch_size` of them are decoded at a time.
             reading: how nodes become passages.
@@ -175,7 +179,7 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
         Returns:
             The nodes, less those that the policy for unreadable images leaves out.
         """
-        done: list[BaseNode] = []
+        nodes, done = stored_nodes(nodes), list[BaseNode]()
         for start, batch in self._batches(nodes, show_progress):
             readings = reading.read(batch, start=start)
             vectors = self.get_passage_embeddings([r.passage for r in readings])
@@ -186,7 +190,7 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
         self, nodes: Sequence[BaseNode], reading: NodeReading, *, show_progress: bool = False
     ) -> list[BaseNode]:
         """`embed_nodes` for event loops."""
-        done: list[BaseNode] = []
+        nodes, done = stored_nodes(nodes), list[BaseNode]()
         for start, batch in self._batches(nodes, show_progress):
             readings = await asyncio.to_thread(reading.read, batch, start=start)
             vectors = await self.aget_passage_embeddings([r.passage for r in readings])
@@ -246,7 +250,7 @@ class NemotronPageEmbedder(NodeReading, TransformComponent):
 
     Put it last among the transformations of an `IngestionPipeline`, or call it on nodes before a `VectorStoreIndex` is
     built of them: LlamaIndex keeps an embedding that is set. It is set on the node that was given, as by every
-    embedding of LlamaIndex.
+    embedding of LlamaIndex; of a document, on a node of its own, whose source the document is.
 
     The cache of an `IngestionPipeline` knows nodes by metadata and text alone: put a hash of the image into the
     metadata of pages without text, or set ``disable_cache=True``.

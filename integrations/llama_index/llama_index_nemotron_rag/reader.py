@@ -17,7 +17,7 @@ from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.readers.base import BasePydanticReader
 from llama_index.core.schema import Document
 
-from llama_index_nemotron_rag.documents import PageDocument, page_fields
+from llama_index_nemotron_rag.documents import PageDocument, page_fields, slot_id
 from llama_index_nemotron_rag.settings import Component
 from nemotron_rag.documents.ahead import map_ahead
 from nemotron_rag.documents.files import write_by_content
@@ -43,9 +43,13 @@ def _as_text(path: Any) -> Any:
 class PDFPageReader(Component, BasePydanticReader):
     """PDF -> one `PageDocument` a page: an image of the whole page, and its text.
 
-    Alone, or as ``SimpleDirectoryReader(folder, file_extractor={".pdf": PDFPageReader()})``. Ids follow from the file's
-    bytes and the page, so reading again gives the same ones. A page is one node: it needs no node parser, so pass
-    ``transformations=[NemotronPageEmbedder(...)]`` to an index; a parser would cut long texts, each with the image.
+    Alone, or as ``SimpleDirectoryReader(folder, file_extractor={".pdf": PDFPageReader()})``. A page is one node: it
+    needs no node parser, so pass ``transformations=[NemotronPageEmbedder(...)]`` to an index; a parser would cut long
+    texts, each with the image.
+
+    Ids follow from the file's name and the page's number, hashes from what the page shows, so that a pipeline with a
+    docstore, or ``index.refresh_ref_docs(pages)``, embeds those pages again that have changed, and replaces them. Pages
+    and files that are gone are deleted with ``DocstoreStrategy.UPSERTS_AND_DELETE``, or ``index.delete_ref_doc(id)``.
 
     Metadata: ``page_label`` (as printed, else the number), ``page_number``, ``file_name``, ``file_path`` and ``source``
     (which are the same), ``total_pages``, ``page_image_path``, ``page_image_sha256``, and the PDF's own, such as
@@ -132,14 +136,15 @@ class PDFPageReader(Component, BasePydanticReader):
     def _document(self, page: Page, extra: Mapping[str, Any] | None) -> PageDocument:
         if page.image is None:
             raise InputError(f"{page.source}, page {page.number}: came without an image")
+        own = {"id_": slot_id(page.source, page.number)}
         data, mimetype = encode_image(load_image(page.image), self.image_format), f"image/{self.image_format}"
         if self.inline_images:
             image = base64.b64encode(data).decode("ascii")
             fields = page_fields(page, extra=extra, image_sha256=hashlib.sha256(data).hexdigest())
-            return PageDocument(**fields, image=image, image_mimetype=mimetype)
+            return PageDocument(**fields | own, image=image, image_mimetype=mimetype)
         path = self._written(data)
         fields = page_fields(page, extra=extra, image_path=str(path), image_sha256=path.stem)
-        return PageDocument(**fields, image_path=str(path), image_mimetype=mimetype)
+        return PageDocument(**fields | own, image_path=str(path), image_mimetype=mimetype)
 
     def _written(self, data: bytes) -> Path:
         """The path of an image file that is named by its content."""

@@ -33,7 +33,7 @@ def test_a_collection_gives_back_what_was_stored(collection, pages):
     assert texts(found)[0] == "red apples"
     assert len(found) == 4
     for item in found:
-        page = read[item.node_id]
+        page = read[item.node.ref_doc_id]
         assert isinstance(item.node, ImageNode)
         assert (item.node.text, item.node.image_path, item.node.metadata) == (page.text, page.image_path, page.metadata)
         assert type(item.score) is float
@@ -47,7 +47,7 @@ def test_llama_indexs_own_retriever_finds_the_same(collection, store, embedding)
 
 def test_image_queries_to_a_collection(collection, pages):
     found = NemotronPageRetriever(collection).retrieve(ask(image_path=pages[2].image_path))
-    assert found[0].node_id == pages[2].id_
+    assert found[0].node.ref_doc_id == pages[2].id_
     assert found[0].score == pytest.approx(1.0, abs=1e-5)  # that page is its image alone
 
 
@@ -79,7 +79,8 @@ def test_nodes_of_other_forms(client, embedding, store, tmp_path):
         ImageNode(text="gone", image_path=str(tmp_path / "gone.png")),
         ImageNode(image_path=str(tmp_path / "gone.png"), metadata={"page": 1}),
     ]
-    store.add(NemotronPageEmbedder(embed_model=embedding, on_image_error="text")(nodes))
+    nodes = NemotronPageEmbedder(embed_model=embedding, on_image_error="text")(nodes)
+    store.add(nodes)
     collection = NodeCollection(client=client, collection="docs", embedder=embedding)
     retriever = NemotronPageRetriever(collection, reranker=FakeReranker())
     found = {item.node_id: item.node for item in retriever.retrieve("anything")}

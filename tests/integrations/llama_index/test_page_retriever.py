@@ -68,9 +68,9 @@ def test_pages_come_back_as_image_nodes_with_text_image_and_metadata(retriever, 
 
 
 def test_nodes_are_those_of_the_reader(retriever, pages):
-    read = {page.id_: page for page in pages}
+    read = {page.metadata["page_number"]: page for page in pages}
     for item in retriever.retrieve("apples"):
-        page = read[item.node_id]
+        page = read[item.node.metadata["page_number"]]
         assert item.node.text == page.text
         for excluded in ("excluded_llm_metadata_keys", "excluded_embed_metadata_keys"):
             assert {*getattr(item.node, excluded), "page_image_sha256"} == set(getattr(page, excluded))
