@@ -237,8 +237,16 @@ class PageStore(Protocol):
     def get(self, ids: Sequence[str]) -> dict[str, StoredPage]:
         """The stored ones of these pages by id; their texts may be left out."""
 
-    def pages(self, filter: Filter | None = None) -> Iterator[StoredPage]:
-        """The pages that a filter matches, in no particular order, read as they are consumed; texts may be left out."""
+    def pages(self, filter: Filter | None = None, *, texts: bool = False) -> Iterator[StoredPage]:
+        """The pages that a filter matches, in no particular order, read as they are consumed.
+
+        Args:
+            filter: which pages; a tuple of filters for pages that match all of them.
+            texts: False if the pages' texts may be left out.
+        """
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
+        """Of the stored ones of these pages the vector, or the mean of the token vectors, by id: (dimensions,)."""
 
     def sources(self) -> list[str]:
         """The documents that have pages here, sorted."""

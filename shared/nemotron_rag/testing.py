@@ -336,9 +336,15 @@ class FakePageStore:
             self._check_created()
             return {page_id: self._stored[page_id][0] for page_id in ids if page_id in self._stored}
 
-    def pages(self, filter: Filter | None = None) -> Iterator[StoredPage]:
-        """The pages that a filter matches."""
+    def pages(self, filter: Filter | None = None, *, texts: bool = False) -> Iterator[StoredPage]:
+        """The pages that a filter, or each of a tuple of them, matches; always with their texts."""
         return iter([stored for stored, _ in self._matching(filter)])
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
+        """Of the stored ones of these pages the vector, or the mean of the token vectors, by id."""
+        known = self.get(ids)
+        rows = {page_id: self._stored[page_id][1] for page_id in known}
+        return {key: (mean_vector(row) if row.ndim == 2 else row).astype(np.float32) for key, row in rows.items()}
 
     def sources(self) -> list[str]:
         """The documents that have pages here, sorted."""

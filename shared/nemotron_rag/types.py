@@ -254,12 +254,15 @@ class Hit:
         retrieval_score: the first stage's score: cosine similarity for one vector, MaxSim for many, a fusion score in
             hybrid mode.
         rank: place in the final order, starting at 1.
+        neighbours: pages before and after it in its document, if they were asked for, in the document's order. They
+            are not scored; one that is a hit itself, or stands at an earlier hit, is not among them.
     """
 
     page: Page
     score: float
     retrieval_score: float
     rank: int
+    neighbours: tuple[Page, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,18 @@ def test_search_json_has_the_documented_keys(index, run):
     answer = json.loads(out)
     assert set(answer) == {"query", "seconds", "hits"}
     (hit,) = answer["hits"]
-    assert set(hit) == {"rank", "score", "retrieval_score", "id", "source", "page_number", "text", "metadata", "image"}
+    assert set(hit) == {
+        "rank",
+        "score",
+        "retrieval_score",
+        "id",
+        "source",
+        "page_number",
+        "text",
+        "metadata",
+        "image",
+        "neighbours",
+    }
     assert hit["source"].endswith("sea.pdf")
     assert (hit["rank"], hit["page_number"]) == (1, 1)
     assert hit["score"] != hit["retrieval_score"]
@@ -195,6 +206,14 @@ def test_search_with_both_scores(index, run):
         (["number=3"], [("sea.pdf", 3)]),
         (["number=2", "number=3"], [("fruit.pdf", 2), ("sea.pdf", 2), ("sea.pdf", 3)]),
         (["number=1", "text_source=ocr"], []),
+        (["number>=3"], [("sea.pdf", 3)]),
+        (["number!=1", "number<3"], [("fruit.pdf", 2), ("sea.pdf", 2)]),
+        (["source~=sea.p", "number=[1,2]", "number=3"], [("sea.pdf", 3)]),
+        (["source^=nowhere"], []),
+        (
+            ['{"or": [{"page_number": 3}, {"$and": [{"page_number": 2}, {"source": {"contains": "fruit"}}]}]}'],
+            [("fruit.pdf", 2), ("sea.pdf", 3)],
+        ),
     ],
 )
 def test_search_filters(index, run, conditions, pages):
@@ -202,6 +221,19 @@ def test_search_filters(index, run, conditions, pages):
     code, out, _ = run("search", index, "anything", "--json", *flags)
     assert code == 0
     assert sorted((Path(hit["source"]).name, hit["page_number"]) for hit in json.loads(out)["hits"]) == pages
+
+
+def test_search_chooses_and_shows_neighbours(index, run):
+    options = ["--per-document", 1, "--neighbours", 1, "--diversity", 0.2, "--min-score", -1]
+    code, out, _ = run("search", index, "red apples", "--json", *options)
+    assert code == 0
+    hits = json.loads(out)["hits"]
+    assert sorted(Path(hit["source"]).name for hit in hits) == ["fruit.pdf", "sea.pdf"]
+    fruit = next(hit for hit in hits if hit["source"].endswith("fruit.pdf"))
+    (neighbour,) = fruit["neighbours"]
+    assert (neighbour["source"], {neighbour["page_number"], fruit["page_number"]}) == (fruit["source"], {1, 2})
+    code, out, _ = run("search", index, "red apples", "--filter", "source~=fruit", "-k", 1, "--neighbours", 1)
+    assert f"{fruit['page_number']} ({neighbour['page_number']})" in out
 
 
 def test_search_without_a_hit_is_an_answer(index, run):
@@ -338,6 +370,8 @@ def test_delete_of_a_copy_leaves_the_pages_of_the_other(tmp_path, pdfs, run):
         (["search", "i", "q", "-k", "0"], "Invalid value for '-k'"),
         (["search", "i", "q", "--top", "1"], "--top"),
         (["search", "i", "q", "--filter", "year"], "--filter takes KEY=VALUE; got 'year'"),
+        (["search", "i", "q", "--filter", "=3"], "--filter takes KEY=VALUE; got '=3'"),
+        (["search", "i", "q", "--filter", "{year: 3}"], "--filter got something in braces that is not JSON"),
         (["search", "i", "q", "--html", "missing/folder/hits.html"], "--html takes a file in a folder that exists"),
         (["index", "a.pdf"], "--to"),
         (["index", "a.pdf", "--to", "i", "--pages", "3-x"], "--pages: .*3-x"),

@@ -668,6 +668,26 @@ class PageStoreContract:
                     use(filter)
                 assert "\n" not in str(caught.value)
 
+    def test_a_tuple_of_filters_is_for_what_all_match(self, made):
+        self.put(made, *[stored_page(f"p{n}", number=n, metadata={"year": 2020 + n}) for n in range(1, 5)])
+        both = ({"page_number": {"gt": 1}}, {"year": {"lt": 2024}})
+        assert {stored.page.id for stored in made.pages(both)} == {"p2", "p3"}
+        assert made.count((*both, None)) == 2
+
+    def test_texts_come_when_they_are_asked_for(self, made):
+        self.put(made, stored_page("p1", text="apples"), stored_page("p2", number=2, text="pears"))
+        assert sorted(stored.page.text for stored in made.pages(texts=True)) == ["apples", "pears"]
+        (found,) = made.pages({"page_number": 2}, texts=True)
+        assert (found.page.id, found.page.text) == ("p2", "pears")
+
+    def test_vectors_come_back_with_their_direction(self, made):
+        rows = self.put(made, stored_page("p1"), stored_page("p2", number=2))
+        found = made.vectors(["p2", "p9", "p1"])
+        assert found.keys() == {"p1", "p2"}
+        assert {found[name].dtype for name in found} == {np.dtype(np.float32)}
+        np.testing.assert_allclose([unit(found["p1"]), unit(found["p2"])], unit(rows), atol=1e-5)
+        assert made.vectors([]) == {}
+
     # ---- queries
 
     def test_the_nearest_come_first_with_their_cosines(self, made):
@@ -729,6 +749,11 @@ class PageStoreContract:
         vectors = self.token_pages(made_for_tokens)
         (found, score), *_ = made_for_tokens.query(unit(vectors[7].astype(np.float32).mean(0)), k=3)
         assert (found.page.id, score) == ("p7", pytest.approx(1, abs=1e-3))
+
+    def test_the_vector_of_token_vectors_is_their_mean(self, made_for_tokens):
+        vectors = self.token_pages(made_for_tokens, count=3)
+        mean = unit(vectors[1].astype(np.float32).mean(0))
+        np.testing.assert_allclose(unit(made_for_tokens.vectors(["p1"])["p1"]), mean, atol=1e-3)
 
     def test_token_vectors_of_no_page(self, made_for_tokens):
         assert made_for_tokens.query(self.rows(3), k=3) == []

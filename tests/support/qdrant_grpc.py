@@ -86,7 +86,8 @@ class _Points(PointsServicer):
     def Get(self, request, context):  # noqa: N802
         ids = [GrpcToRest.convert_point_id(each) for each in request.ids]
         wanted = GrpcToRest.convert_with_payload_selector(request.with_payload)
-        records = self.local.retrieve(request.collection_name, ids, wanted)
+        vectors = GrpcToRest.convert_with_vectors_selector(request.with_vectors)
+        records = self.local.retrieve(request.collection_name, ids, wanted, vectors)
         return messages.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
 
     def Count(self, request, context):  # noqa: N802

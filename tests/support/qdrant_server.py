@@ -98,7 +98,9 @@ class Server:
 
     def _retrieve(self, name: str, body: dict) -> list[models.Record]:
         asked = models.PointRequest(**body)
-        return self.local.retrieve(name, asked.ids, with_payload=asked.with_payload)
+        return self.local.retrieve(
+            name, asked.ids, with_payload=asked.with_payload, with_vectors=asked.with_vector or False
+        )
 
     def _scroll(self, name: str, body: dict) -> dict:
         asked = models.ScrollRequest(**body)

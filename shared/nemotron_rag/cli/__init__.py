@@ -143,6 +143,10 @@ def search(
     reranker: Annotated[str | None, typer.Option(help="Rerank with this model: catalog id or local folder.")] = None,
     mode: options.SearchMode = None,
     prefetch: options.Prefetch = None,
+    min_score: options.MinScore = None,
+    per_document: options.PerDocument = None,
+    diversity: options.Diversity = None,
+    neighbours: options.Neighbours = 0,
     instruction: options.Instruction = None,
     where: options.Where = None,
     collection: options.Collection = "pages",
@@ -169,13 +173,14 @@ def search(
         name = _index.record_of_existing(location, collection, **place)["name"]
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
     asked = {"candidates": candidates, "rerank": reranker or False, "mode": mode, "prefetch": prefetch}
+    chosen = {"min_score": min_score, "per_document": per_document, "diversity": diversity, "neighbours": neighbours}
     settings = {"device": device, "dtype": dtype, "instruction": instruction}
     with _index.open_existing(location, collection, images, place, **settings) as source:
         if query is None and not any(asked.values()):
-            hits = source.search_image(cast("str", image), k=k, filter=conditions)
+            hits = source.search_image(cast("str", image), k=k, filter=conditions, **cast("Any", chosen))
         else:
             wanted = Passage(query or "", image)
-            hits = source.search(wanted, k=k, filter=conditions, **cast("Any", asked))
+            hits = source.search(wanted, k=k, filter=conditions, **cast("Any", {**asked, **chosen}))
         # The report reads images, and computes heatmaps, from the open index.
         return _answer(
             query or f"image {image}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -27,6 +28,7 @@ __all__ = [
     "Compile",
     "Device",
     "Dimensions",
+    "Diversity",
     "Dpi",
     "Dtype",
     "Embedder",
@@ -42,10 +44,13 @@ __all__ = [
     "MaxRows",
     "MaxTiles",
     "MetadataIndexes",
+    "MinScore",
+    "Neighbours",
     "OcrMode",
     "Pages",
     "Password",
     "PayloadOnDisk",
+    "PerDocument",
     "Place",
     "Prefetch",
     "Quantized",
@@ -73,6 +78,9 @@ __all__ = [
     "token_vectors",
 ]
 
+_SIGNS = {"!=": "ne", ">=": "gte", "<=": "lte", "^=": "prefix", "~=": "contains", ">": "gt", "<": "lt"}
+_OF_TEXTS = ("^=", "~=")
+_CONDITION = re.compile(r"(?P<key>[^=<>]*?[^=<>!^~\s]\s*)(?P<sign>!=|>=|<=|\^=|~=|=|>|<)(?P<value>.*)", re.DOTALL)
 
 DEFAULT_EMBEDDER = "llama-nemotron-embed-vl-1b-v2"
 DEFAULT_RERANKER = "llama-nemotron-rerank-vl-1b-v2"
@@ -175,10 +183,21 @@ ErrorMode = Annotated[
     Literal["skip", "raise"], typer.Option(help="Skip files that cannot be read, or stop at the first one.")
 ]
 TopN = Annotated[int | None, typer.Option(min=1, help="Results to keep; by default all.")]
+MinScore = Annotated[
+    float | None, typer.Option(help="Smallest score of the vectors that a page must have, before it is reranked.")
+]
+PerDocument = Annotated[int | None, typer.Option(min=1, help="Pages of one document to return at most.")]
+Diversity = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Return pages unlike each other: from 0, by score alone, to 1.")
+]
+Neighbours = Annotated[int, typer.Option(min=0, help="So many pages before and after each page found come with it.")]
 Where = Annotated[
     list[str] | None,
     typer.Option(
-        "--filter", metavar="KEY=VALUE", help="Only pages with this value; repeat a key to allow several values."
+        "--filter",
+        metavar="KEY=VALUE",
+        help="Only pages with this value; repeat a key to allow several values. Also KEY!=VALUE, KEY>=VALUE, "
+        'KEY<VALUE, KEY^=BEGINNING, KEY~=PART; or JSON, as in \'{"or": [{"year": {"lt": 2020}}, {"draft": true}]}\'.',
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -255,15 +274,30 @@ def parse_filter(conditions: Iterable[str]) -> dict[str, Any] | None:
     """``["year=2024", "source=a.pdf", "source=b.pdf"]`` -> ``{"year": 2024, "source": ["a.pdf", "b.pdf"]}``.
 
     A value that is a JSON number, true, false or null is read as such, everything else as text; put a text that looks
-    like a number in double quotes.
+    like a number in double quotes. A condition in braces is a filter in JSON. All conditions must hold.
     """
     found: dict[str, list[Any]] = {}
+    others: list[dict[str, Any]] = []
     for condition in conditions:
-        key, equals, value = condition.partition("=")
-        if not equals or not key.strip():
+        parts = _CONDITION.fullmatch(condition)
+        if condition.lstrip().startswith("{"):
+            others.append(_json_filter(condition))
+        elif parts is None:
             raise typer.BadParameter(f"--filter takes KEY=VALUE; got {condition!r}")
-        found.setdefault(key.strip(), []).append(_value(value))
-    return {key: values[0] if len(values) == 1 else values for key, values in found.items()} or None
+        elif parts["sign"] == "=":
+            found.setdefault(parts["key"].strip(), []).append(_value(parts["value"]))
+        else:
+            value = parts["value"] if parts["sign"] in _OF_TEXTS else _value(parts["value"])
+            others.append({parts["key"].strip(): {_SIGNS[parts["sign"]]: value}})
+    equal = {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+    return {"and": [*([equal] if equal else []), *others]} if others else equal or None
+
+
+def _json_filter(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(f"--filter got something in braces that is not JSON: {error}") from error
 
 
 def _value(text: str) -> Any:

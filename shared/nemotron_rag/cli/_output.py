@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nemotron_rag.documents.text import excerpt, printable, split_marked
-from nemotron_rag.types import AddReport, Failure, Hit, ImageReference
+from nemotron_rag.types import AddReport, Failure, Hit, ImageReference, Page
 
 __all__ = [
     "added_json",
@@ -93,28 +93,42 @@ def hits_table(hits: Sequence[Hit], query: str) -> Table:
     for hit in hits:
         cells: list[str | Text] = [str(hit.rank), f"{hit.score:.3f}"]
         cells += [f"{hit.retrieval_score:.3f}"] if two_stages else []
-        cells += [Text(printable(names[hit.page.source])), str(hit.page.number)]
+        cells += [Text(printable(names[hit.page.source])), _numbers(hit)]
         cells += [_marked(hit.page.text, query)] if with_text else []
         table.add_row(*cells)
     return table
+
+
+def _numbers(hit: Hit) -> str:
+    """The page's number, and in brackets those of its neighbours."""
+    near = ", ".join(str(page.number) for page in hit.neighbours)
+    return f"{hit.page.number} ({near})" if near else str(hit.page.number)
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
     """Return a hit as JSON.
 
     The stable keys are rank, score (null where a reranker gave none), retrieval_score (null without a first stage), id,
-    source, page_number, text, metadata, and image (path or URL, null for none).
+    source, page_number, text, metadata, image (path or URL, null for none), and neighbours, a list of pages with the
+    keys from id to image.
     """
     return {
         "rank": hit.rank,
         "score": hit.score if math.isfinite(hit.score) else None,
         "retrieval_score": hit.retrieval_score if math.isfinite(hit.retrieval_score) else None,
-        "id": hit.page.id,
-        "source": hit.page.source,
-        "page_number": hit.page.number,
-        "text": hit.page.text,
-        "metadata": dict(hit.page.metadata),
-        "image": str(hit.page.image) if isinstance(hit.page.image, ImageReference) else None,
+        **_page_json(hit.page),
+        "neighbours": [_page_json(page) for page in hit.neighbours],
+    }
+
+
+def _page_json(page: Page) -> dict[str, Any]:
+    return {
+        "id": page.id,
+        "source": page.source,
+        "page_number": page.number,
+        "text": page.text,
+        "metadata": dict(page.metadata),
+        "image": str(page.image) if isinstance(page.image, ImageReference) else None,
     }
 
 

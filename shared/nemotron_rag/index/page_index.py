@@ -16,6 +16,7 @@ from nemotron_rag.index.ingest import Ingest
 from nemotron_rag.index.models import IndexModels, Rerank
 from nemotron_rag.index.plan import Plan
 from nemotron_rag.index.request import Mode, Request
+from nemotron_rag.index.selection import Selection, numbers_around
 from nemotron_rag.index.source_files import Sources, clean_source
 from nemotron_rag.index.state import Images, IndexState, images_of
 from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PageIndex"]
 
+_DEEPER = 4  # times as many pages are asked for where too few documents were found
 _SAMPLED = 200  # pages whose metadata keys are named where a filter has a wrong one
 _log = logging.getLogger("nemotron_rag")
 
@@ -258,6 +260,10 @@ class PageIndex:
         filter: Filter | None = None,
         mode: Mode | None = None,
         prefetch: int | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
         score_threshold: float | None = None,
         score_transform: ScoreTransform = None,
         on_image_error: OnImageError = "text",
@@ -269,8 +275,8 @@ class PageIndex:
             query: in words; or a `Passage` with an image, with or without words, where embedder and reranker read such
                 queries (Qwen3-VL-Embedding and -Reranker, jina-reranker-m0).
             k: pages returned.
-            candidates: pages fetched for the reranker, which reads image and text of all of them; None for 20, or k
-                if that is more.
+            candidates: pages fetched for the reranker, which reads image and text of all of them, or to choose diverse
+                ones from; None for 20, or k if that is more, or 4 k where diverse ones are chosen and not reranked.
             rerank: True for the index's own reranker if it has one, False for none, or the name of one, or a loaded
                 `Reranker`.
             filter: which pages to look at: ``{"source": "a.pdf", "page_number": [1, 2], "year": {"gte": 2020}}`` over
@@ -283,7 +289,15 @@ class PageIndex:
                 MaxSim, or in hybrid mode fusion scores.
             prefetch: pages whose token vectors are compared exactly; None for the store's default, 200 in Qdrant. More
                 find more, and take longer.
-            score_threshold: smallest `Hit.score` that is kept.
+            min_score: smallest `Hit.retrieval_score` of a page, before anything is reranked: a cosine or MaxSim, not in
+                hybrid mode.
+            per_document: pages of one document (`Page.source`) that are returned at most; the store is asked for more
+                until k are found. A reranker may see more of them, and so decides which these are.
+            diversity: from 0 to 1: choose pages that are unlike each other, by maximal marginal relevance (see
+                `nemotron_rag.index.selection`), and return them in the order in which they were chosen. None for 0.
+            neighbours: so many pages before and after each hit in its document come with it, as `Hit.neighbours`, if
+                the filter matches them too.
+            score_threshold: smallest `Hit.score` that is kept: after reranking the reported score.
             score_transform: of the reranker's logits: "sigmoid", or a function; the order follows the logits.
             on_image_error: a page's image cannot be read when it is reranked: go on with its "text", "skip" the page,
                 or "raise".
@@ -299,10 +313,15 @@ class PageIndex:
             NemotronRagError: a model or the store failed.
         """
         reranker, request = self._request(
-            k, candidates=candidates, rerank=rerank, filter=filter, mode=mode, prefetch=prefetch
+            Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours),
+            candidates=candidates,
+            rerank=rerank,
+            filter=filter,
+            mode=mode,
+            prefetch=prefetch,
+            min_score=min_score,
         )
         policy = RankingPolicy(
-            top_n=k,
             score_threshold=score_threshold,
             score_transform=score_transform,
             on_image_error=on_image_error,
@@ -314,9 +333,9 @@ class PageIndex:
         rows = embedder.embed_queries([_checked_query(query, embedder)])
         hits = self._nearest(rows[0], request, query=_words(query))
         if reranker is None or not hits:
-            return _above(hits, policy)
-        pages = [hit.page for hit in hits]
-        return _reranked(hits, _rank_pages(reranker.get(), query, pages, policy))
+            return self._selected(_above(hits, policy), request.selection, filter)
+        places = _rank_pages(reranker.get(), query, [hit.page for hit in hits], policy)
+        return self._selected(_reranked(hits, places), request.selection, filter)
 
     async def asearch(
         self,
@@ -328,6 +347,10 @@ class PageIndex:
         filter: Filter | None = None,
         mode: Mode | None = None,
         prefetch: int | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
         score_threshold: float | None = None,
         score_transform: ScoreTransform = None,
         on_image_error: OnImageError = "text",
@@ -335,10 +358,16 @@ class PageIndex:
     ) -> list[Hit]:
         """`search` for event loops, which it does not block."""
         reranker, request = await asyncio.to_thread(
-            self._request, k, candidates=candidates, rerank=rerank, filter=filter, mode=mode, prefetch=prefetch
+            self._request,
+            Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours),
+            candidates=candidates,
+            rerank=rerank,
+            filter=filter,
+            mode=mode,
+            prefetch=prefetch,
+            min_score=min_score,
         )
         policy = RankingPolicy(
-            top_n=k,
             score_threshold=score_threshold,
             score_transform=score_transform,
             on_image_error=on_image_error,
@@ -350,35 +379,136 @@ class PageIndex:
         rows = await embedder.aembed_queries([_checked_query(query, embedder)])
         hits = await asyncio.to_thread(self._nearest, rows[0], request, query=_words(query))
         if reranker is None or not hits:
-            return _above(hits, policy)
-        pages = [hit.page for hit in hits]
-        return _reranked(hits, await _arank_pages(await reranker.aget(), query, pages, policy))
+            return await asyncio.to_thread(self._selected, _above(hits, policy), request.selection, filter)
+        places = await _arank_pages(await reranker.aget(), query, [hit.page for hit in hits], policy)
+        return await asyncio.to_thread(self._selected, _reranked(hits, places), request.selection, filter)
 
-    def search_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+    def candidates(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        candidates: int | None = None,
+        filter: Filter | None = None,
+        mode: Mode | None = None,
+        prefetch: int | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+    ) -> list[Hit]:
+        """The hits that `search` gives to a reranker: for those who rank them in another way, and then `select`.
+
+        Args:
+            query: in words.
+            k: pages that are returned in the end.
+            candidates: see `search`, as are all others.
+            filter: see `search`.
+            mode: see `search`.
+            prefetch: see `search`.
+            min_score: see `search`.
+            per_document: see `search`.
+
+        Returns:
+            By their retrieval scores, best first.
+
+        Raises:
+            InputError, NemotronRagError: as from `search`.
+        """
+        selection = Selection(k=k, per_document=per_document)
+        options: dict[str, Any] = {"filter": filter, "mode": mode, "prefetch": prefetch, "min_score": min_score}
+        _, request = self._request(selection, candidates=candidates, rerank=None, **options)
+        if not self._can_search(query):
+            return []
+        embedder = self._state.embedder()
+        rows = embedder.embed_queries([_checked_query(query, embedder)])
+        return self._nearest(rows[0], request, query=_words(query))
+
+    async def acandidates(self, query: Query, **options: Any) -> list[Hit]:
+        """`candidates` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.candidates, query, **options)
+
+    def select(
+        self,
+        hits: Sequence[Hit],
+        *,
+        k: int = 10,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
+        filter: Filter | None = None,
+    ) -> list[Hit]:
+        """Which of ranked hits `search` returns: for those who rank them in another way.
+
+        Args:
+            hits: of this index, best first by `Hit.score`.
+            k: hits returned at most.
+            per_document: see `search`, as are all others.
+            diversity: see `search`.
+            neighbours: see `search`.
+            filter: with which the hits were found.
+
+        Returns:
+            New hits, with `Hit.rank` and `Hit.neighbours`.
+
+        Raises:
+            InputError: a value cannot be used.
+            NemotronRagError: the store failed.
+        """
+        selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
+        return self._selected(list(hits), selection, filter)
+
+    async def aselect(self, hits: Sequence[Hit], **options: Any) -> list[Hit]:
+        """`select` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.select, hits, **options)
+
+    def search_image(
+        self,
+        image: ImageSource,
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
+    ) -> list[Hit]:
         """Find the k pages that look most like an image, in any form that `load_image` reads; nothing is reranked.
 
-        The image is embedded as a query where the embedder reads such queries, else as a passage.
+        The image is embedded as a query where the embedder reads such queries, else as a passage. The options are those
+        of `search`.
 
         Raises:
             ImageError: the image cannot be read; or as from `search`.
         """
-        _, request = self._request(k, rerank=False, filter=filter)
+        selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
+        _, request = self._request(selection, rerank=False, filter=filter, min_score=min_score)
         if not self._can_search(""):
             return []
         embedder, query = self._state.embedder(), Passage(image=image)
         as_query = reads_image_queries(embedder)
         rows = embedder.embed_queries([query]) if as_query else embedder.embed_passages([query])
-        return self._nearest(rows[0], request)
+        return self._selected(self._nearest(rows[0], request), selection, filter)
 
-    async def asearch_image(self, image: ImageSource, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+    async def asearch_image(
+        self,
+        image: ImageSource,
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
+    ) -> list[Hit]:
         """`search_image` for event loops, which it does not block."""
-        _, request = await asyncio.to_thread(self._request, k, rerank=False, filter=filter)
+        selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
+        _, request = await asyncio.to_thread(self._request, selection, rerank=False, filter=filter, min_score=min_score)
         if not await asyncio.to_thread(self._can_search, ""):
             return []
         embedder = await asyncio.to_thread(self._state.embedder)
         query, as_query = Passage(image=image), reads_image_queries(embedder)
         rows = await (embedder.aembed_queries([query]) if as_query else embedder.aembed_passages([query]))
-        return await asyncio.to_thread(self._nearest, rows[0], request)
+        hits = await asyncio.to_thread(self._nearest, rows[0], request)
+        return await asyncio.to_thread(self._selected, hits, selection, filter)
 
     def heatmap(self, page: Passage, query: str) -> Heatmap:
         """Compute where on a page the words of a query match, by the late-interaction model of this index.
@@ -506,26 +636,28 @@ class PageIndex:
 
     def _request(
         self,
-        k: int,
+        selection: Selection,
         *,
         candidates: int | None = None,
-        rerank: Rerank,
+        rerank: Rerank | None,
         filter: Filter | None,
         mode: Mode | None = None,
         prefetch: int | None = None,
+        min_score: float | None = None,
     ) -> tuple[LazyModel[Reranker] | None, Request]:
-        """The reranker that a search asks for, and its other arguments, checked."""
+        """The reranker that a search asks for, None for one of the caller's own, and its other arguments, checked."""
         state = self._state
         _ = state.store
         state.exists()
-        reranker = state.models.reranker(rerank)
+        reranker = None if rerank is None else state.models.reranker(rerank)
         request = Request(
-            k=k,
+            selection=selection,
             candidates=candidates,
-            reranking=reranker is not None,
+            reranking=rerank is None or reranker is not None,
             mode=mode,
             prefetch=prefetch,
             filter=filter,
+            min_score=min_score,
             is_multivector=state.is_multivector,
         )
         return reranker, request
@@ -536,25 +668,64 @@ class PageIndex:
         return self._state.exists()
 
     def _nearest(self, vectors: PageVectors, request: Request, *, query: str = "") -> list[Hit]:
-        """The pages that a request finds.
+        """The pages that a request finds; of a limited number of each document so many that k are left of them.
 
         Args:
             vectors: of the query, (dimensions,) or (tokens, dimensions).
             request: of the search.
             query: whose words hybrid mode looks for.
         """
-        found = self._state.store.query(
-            request.vectors(vectors),
-            k=request.fetched,
-            prefetch=request.prefetch,
-            words=request.words(query),
-            filter=request.filter,
-        )
+        count, rows = request.fetched, request.vectors(vectors)
+        while True:
+            found = self._state.store.query(
+                rows, k=count, prefetch=request.prefetch, words=request.words(query), filter=request.filter
+            )
+            hits = [
+                Hit(self._page(stored, request.filter), score=score, retrieval_score=score, rank=rank)
+                for rank, (stored, score) in enumerate(found, 1)
+                if request.min_score is None or score >= request.min_score
+            ]
+            documents = [_document(hit) for hit in hits]
+            if len(hits) < count or request.selection.is_filled(documents):
+                break
+            count *= _DEEPER
         self._check_keys(request.filter, found=bool(found))
-        return [
-            Hit(self._page(stored, request.filter), score=score, retrieval_score=score, rank=rank)
-            for rank, (stored, score) in enumerate(found, 1)
-        ]
+        if not request.reranking:
+            return hits
+        return [hits[index] for index in request.selection.candidates(documents, request.fetched)]
+
+    def _selected(self, hits: list[Hit], selection: Selection, filter: Filter | None) -> list[Hit]:
+        """Hits in their final order, and their neighbours."""
+        if selection.chooses and hits:
+            ids = [hit.page.id for hit in hits]
+            order = selection.choose(
+                [_document(hit) for hit in hits],
+                [hit.score for hit in hits],
+                lambda: [*map(self._state.store.vectors(ids).get, ids)],
+            )
+            hits = [hits[index] for index in order]
+        kept = [replace(hit, rank=rank) for rank, hit in enumerate(hits[: selection.k], 1)]
+        return self._with_neighbours(kept, selection.neighbours, filter) if selection.neighbours else kept
+
+    def _with_neighbours(self, hits: list[Hit], reach: int, filter: Filter | None) -> list[Hit]:
+        """Hits with the pages around them; none twice."""
+        around = [{"source": hit.page.source, "page_number": numbers_around(hit.page.number, reach)} for hit in hits]
+        named = [part for part, hit in zip(around, hits, strict=True) if hit.page.source]
+        if not named:
+            return hits
+        found: dict[tuple[str, int], StoredPage] = {}
+        for stored in self._state.store.pages(_both({"or": named}, filter), texts=True):
+            found.update({(source, stored.page.number): stored for source in stored.sources})
+        taken = {hit.page.id for hit in hits}
+        result = []
+        for hit in hits:
+            places = [(hit.page.source, number) for number in numbers_around(hit.page.number, reach)]
+            near = [found[place] for place in places if place in found and found[place].page.id not in taken]
+            taken.update(stored.page.id for stored in near)
+            here = _both({"source": hit.page.source}, filter)
+            pages = [replace(self._page(stored, here), source=hit.page.source) for stored in near]
+            result.append(replace(hit, neighbours=tuple(pages)))
+        return result
 
     def _page(self, stored: StoredPage, filter: Filter | None) -> Page:
         """The page with its image, as the file has it in which the filter found it."""
@@ -598,6 +769,16 @@ def _rank_pages(reranker: Reranker, query: Query, pages: Sequence[Page], policy:
 async def _arank_pages(reranker: Reranker, query: Query, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
     """`_rank_pages` for event loops, which it does not block."""
     return await arank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
+
+
+def _both(one: Mapping[str, Any], other: Filter | None) -> Filter:
+    """A filter for what two match, in the same file if both are plain ones."""
+    return {"and": [one, other]} if isinstance(other, Mapping) else one if other is None else (one, other)
+
+
+def _document(hit: Hit) -> str:
+    """What counts as one document: the pages of one source; a page without one is alone."""
+    return hit.page.source or f"\0{hit.page.id}"
 
 
 def _describe(page: Page) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from nemotron_rag.errors import InputError
+from nemotron_rag.index.selection import Selection
 from nemotron_rag.late_interaction.projection import mean_vector
 from nemotron_rag.late_interaction.token_vectors import fit_query
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
@@ -16,36 +18,38 @@ __all__ = ["Mode", "Request"]
 Mode: TypeAlias = Literal["dense", "multi", "hybrid"]
 """How pages are found; see `PageIndex.search`."""
 
+_CHOSEN_FROM = 4  # pages for each that is returned, where diverse ones are chosen and no reranker reads them
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Arguments of `PageIndex.search`, which explains them.
 
     Args:
-        k: results returned.
-        candidates: pages fetched for reranking; None for the default.
+        selection: which of the pages found are returned, and how many.
+        candidates: pages fetched for reranking, or to choose from; None for the default.
         reranking: whether a reranker follows.
         mode: None for the index's own.
         prefetch: pages whose token vectors are compared exactly; None for the store's default.
         filter: which pages to look at.
+        min_score: smallest retrieval score of a page that is found; None for any.
         is_multivector: whether the index has token vectors.
 
     Raises:
         InputError: a value cannot be used, or the index cannot do it.
     """
 
-    k: int
+    selection: Selection
     candidates: int | None = None
     reranking: bool = False
     mode: Mode | None = None
     prefetch: int | None = None
     filter: Filter | None = None
+    min_score: float | None = None
     is_multivector: bool = False
 
     def __post_init__(self) -> None:
-        if self.k is None:
-            raise InputError("k must be a positive integer, got None")
-        for name in ("k", "candidates", "prefetch"):
+        for name in ("candidates", "prefetch"):
             check_count(name, getattr(self, name))
         self._check_candidates()
         if self.mode is not None and self.mode not in get_args(Mode):
@@ -53,13 +57,21 @@ class Request:
         if self.mode == "multi" and not self.is_multivector:
             raise InputError("mode 'multi' needs token vectors, this index has one vector a page; leave it out")
         self._check_prefetch()
+        self._check_min_score()
+
+    @property
+    def k(self) -> int:
+        """Results returned."""
+        return self.selection.k
 
     @property
     def fetched(self) -> int:
         """Pages taken from the store."""
-        if not self.reranking:
-            return self.k
-        return self.candidates or max(self.k, DEFAULT_CANDIDATES)
+        if self.candidates is not None:
+            return self.candidates
+        if self.reranking:
+            return max(self.k, DEFAULT_CANDIDATES)
+        return max(_CHOSEN_FROM * self.k, DEFAULT_CANDIDATES) if self.selection.diversity else self.k
 
     def vectors(self, given: PageVectors) -> PageVectors:
         """Which of a query's (dimensions,) or (tokens, dimensions) is searched for: in dense mode the tokens' mean."""
@@ -74,7 +86,7 @@ class Request:
     def _check_candidates(self) -> None:
         if self.candidates is None:
             return
-        if not self.reranking:
+        if not self.reranking and not self.selection.diversity:
             raise InputError("candidates= is for reranking, and there is no reranker; give rerank=, or k alone")
         if self.candidates < self.k:
             raise InputError(f"candidates must be at least k={self.k}, got {self.candidates}")
@@ -88,3 +100,15 @@ class Request:
             )
         if self.prefetch < self.fetched:
             raise InputError(f"prefetch must be at least the {self.fetched} pages fetched, got {self.prefetch}")
+
+    def _check_min_score(self) -> None:
+        if self.min_score is None:
+            return
+        if isinstance(self.min_score, bool) or not (
+            isinstance(self.min_score, int | float) and math.isfinite(self.min_score)
+        ):
+            raise InputError(f"min_score must be a finite number or None, got {self.min_score!r}")
+        if self.mode == "hybrid":
+            raise InputError(
+                "min_score= is for scores of vectors, those of mode 'hybrid' tell an order only; leave one of them out"
+            )

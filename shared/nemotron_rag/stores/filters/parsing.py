@@ -37,8 +37,11 @@ _DEEPEST = 32  # filters in filters; more is an accident, such as a list that ho
 _INTEGERS = range(-(2**63), 2**63)  # whole numbers that Qdrant takes
 
 
-def parse_filter(filter: Mapping[str, Any] | None) -> tuple[Expression, ...]:
+def parse_filter(filter: Mapping[str, Any] | tuple[Mapping[str, Any], ...] | None) -> tuple[Expression, ...]:
     """Read a filter, all of whose entries must hold; see `nemotron_rag.stores.filters` for its form.
+
+    Args:
+        filter: None for one that always holds; of a tuple of filters, all must hold.
 
     Raises:
         InputError: it is no dict, or a key or value cannot be used.
@@ -47,6 +50,8 @@ def parse_filter(filter: Mapping[str, Any] | None) -> tuple[Expression, ...]:
         >>> parse_filter({"year": {"gte": 2020}, "page_number": 3})[1]
         Condition(key='page_number', test=Equals(value=3))
     """
+    if isinstance(filter, tuple):
+        return tuple(expression for part in filter for expression in parse_filter(part))
     return () if filter is None else _entries(filter, 0)
 
 

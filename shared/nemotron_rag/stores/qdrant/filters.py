@@ -54,7 +54,8 @@ def compile_filter(
     """Translate a filter; all its entries must hold.
 
     Args:
-        filter: see `nemotron_rag.stores.filters`; a `qdrant_client.models.Filter` is used as it is.
+        filter: see `nemotron_rag.stores.filters`; a `qdrant_client.models.Filter` is used as it is; of a tuple of
+            filters, all must hold.
         fields: keys that are not metadata: with their places in the payload, or just the keys if they are at its top.
         metadata: where in the payload all other keys are; empty for its top.
         files: the list in the payload in whose entries all this is, one of which must meet the whole filter; empty if
@@ -65,6 +66,9 @@ def compile_filter(
     """
     if filter is None or isinstance(filter, models.Filter):
         return filter
+    if isinstance(filter, tuple):
+        parts = [compile_filter(part, fields=fields, metadata=metadata, files=files) for part in filter]
+        return models.Filter(must=[part for part in parts if part is not None])
     if not isinstance(filter, Mapping):
         raise InputError(f"filter must be a dict or a qdrant_client.models.Filter, got {type(filter).__name__}")
     compiled = models.Filter(must=[_expression(each, fields, metadata) for each in parse_filter(filter)])

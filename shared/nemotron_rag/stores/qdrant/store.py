@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
+import numpy as np
 from qdrant_client import QdrantClient, models
 
 from nemotron_rag.documents.words import CURRENT_ANALYSIS
@@ -24,11 +25,11 @@ from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, from_payload
 from nemotron_rag.stores.qdrant.opening import Engine
 from nemotron_rag.stores.qdrant.search import Search
 from nemotron_rag.stores.qdrant.two_stages import search_in_stages
-from nemotron_rag.stores.qdrant.vectors import check_size
+from nemotron_rag.stores.qdrant.vectors import VECTOR, check_size
 from nemotron_rag.stores.qdrant.writes import LISTED, NO_TEXT, PageWriter
 from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.stores.tenant import Tenant, TenantKey
-from nemotron_rag.types import Filter, IndexedType, PageVectors, StoredPage, TokenStorage
+from nemotron_rag.types import Filter, FloatArray, IndexedType, PageVectors, StoredPage, TokenStorage, page_uuid
 
 __all__ = ["DEFAULT_PREFETCH", "QdrantStore"]
 
@@ -236,11 +237,28 @@ class QdrantStore:
         """
         return {page_id: known.page for page_id, known in self._writer.read(ids).items()}
 
-    def pages(self, filter: Filter | None = None) -> Iterator[StoredPage]:
-        """The pages that a filter matches, without their texts, in no particular order, read as they are consumed.
+    def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
+        """Of the stored ones of these pages the vector, or the mean of the token vectors, by id: (dimensions,).
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        found: dict[str, FloatArray] = {}
+        points = [page_uuid(page_id) for page_id in ids]
+        for start in range(0, len(points), LISTED):
+            part = points[start : start + LISTED]
+            records = self._collection.call("retrieve", ids=part, with_payload=["id"], with_vectors=[VECTOR])
+            rows = {from_payload(each.payload).page.id: (each.vector or {}).get(VECTOR) for each in records}
+            found |= {page_id: np.asarray(row, np.float32) for page_id, row in rows.items() if row is not None}
+        return found
+
+    def pages(self, filter: Filter | None = None, *, texts: bool = False) -> Iterator[StoredPage]:
+        """The pages that a filter matches, in no particular order, read as they are consumed.
 
         Args:
-            filter: see `nemotron_rag.stores.filters`; or a `qdrant_client.models.Filter`.
+            filter: see `nemotron_rag.stores.filters`; or a `qdrant_client.models.Filter`; or a tuple of filters, all of
+                which must hold.
+            texts: with their texts.
 
         Raises:
             InputError: the filter cannot be translated.
@@ -251,7 +269,7 @@ class QdrantStore:
         offset: Any = None
         while True:
             records, offset = self._collection.call(
-                "scroll", scroll_filter=conditions, limit=limit, with_payload=NO_TEXT, offset=offset
+                "scroll", scroll_filter=conditions, limit=limit, with_payload=texts or NO_TEXT, offset=offset
             )
             yield from (from_payload(record.payload) for record in records)
             if offset is None:
