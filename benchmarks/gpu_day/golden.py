@@ -30,6 +30,9 @@ _PLAIN, _NOT_TAKEN = "plain", "not taken"
 # hold float32 to 2e-5 and 3e-5; other kernels add up in another order, and one level of a resized pixel shows.
 _ERROR = {"float32": 3e-4, "bfloat16": 3e-2}
 _ERROR_RESIZED = 4e-3
+_ERROR_SCORES = (
+    6e-2  # bfloat16; a small score is the difference of larger numbers, and the references' own are 4e-2 off
+)
 _COSINE = {"float32": 0.99999, "bfloat16": 0.9995}
 
 
@@ -201,9 +204,10 @@ def _judge(
     error, to_plain = _error(case, found, expected), _error(case, found, plain)
     extra = max((float(abs(rows).max()) for rows in found[len(expected) :]), default=0.0)
     cosine = 1.0 if case.is_score else _cosine(found, expected)
-    allowed = max(_ERROR[dtype], _ERROR_RESIZED if variant.resize else 0.0)
+    usual = _ERROR_SCORES if case.is_score and dtype == "bfloat16" else _ERROR[dtype]
+    allowed = max(usual, _ERROR_RESIZED if variant.resize else 0.0)
     taken = all(name in ran for name in _needed(variant, dtype))
-    least = _COSINE[dtype] if allowed == _ERROR[dtype] else 0.9995
+    least = _COSINE[dtype] if allowed == usual else 0.9995
     good = max(error, to_plain, extra) <= allowed and cosine >= least
     ok = "yes" if good and taken else "no" if taken else _NOT_TAKEN
     cells = (f"{error:.1e}", "-" if case.is_score else f"{cosine:.6f}", f"{max(to_plain, extra):.1e}")
