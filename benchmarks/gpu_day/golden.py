@@ -173,7 +173,7 @@ def _switched(variant: Variant, device: str, kernel: _Seen, resized: _Seen) -> I
         if variant.kernel:
             stack.enter_context(stand_ins.packed_kernel() if dry else nullcontext())
         else:
-            for module in (attention, _vl_model, _text_model):
+            for module in (attention, _vl_model, _text_model, _mistral_model):
                 stack.enter_context(patch.object(module, "has_kernel", return_value=False))
         if not variant.even:
             stack.enter_context(patch.object(attention, "_is_even", return_value=False))

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nemotron_rag.models._llama import model as _vl_model
 from nemotron_rag.models._llama import text_model as _text_model
+from nemotron_rag.models._mistral import model as _mistral_model
 from nemotron_rag.runtime import attention, graphs
 
 __all__ = ["packed_kernel", "uncompiled"]
@@ -22,7 +23,7 @@ __all__ = ["packed_kernel", "uncompiled"]
 def packed_kernel() -> Iterator[None]:
     """Variable-length attention, computed sequence by sequence; graphs that run everything again."""
     with ExitStack() as stack:
-        for module in (attention, _vl_model, _text_model):
+        for module in (attention, _vl_model, _text_model, _mistral_model):
             stack.enter_context(patch.object(module, "has_kernel", lambda *_, **__: True))
         stack.enter_context(patch.object(attention, "varlen_attn", _varlen_attn))
         stack.enter_context(patch.object(graphs, "_record", lambda run: run))

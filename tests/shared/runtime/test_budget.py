@@ -12,6 +12,7 @@ from nemotron_rag.models._base.packed import token_bytes
 from nemotron_rag.models._llama.layers import BidirectionalLlama, llama_config
 from nemotron_rag.models._llama.model import VLModel
 from nemotron_rag.models._llama.tower import tower_patch_bytes
+from nemotron_rag.models._mistral.model import MistralModel
 from nemotron_rag.models._qwen.model import QwenModel
 from nemotron_rag.runtime import budget
 from nemotron_rag.runtime.attention import pack
@@ -70,6 +71,18 @@ def test_qwen_needs_what_the_formulas_say(reference, load, case, dtype):
     positions = torch.arange(TOKENS).expand(3, -1)
     ids = torch.zeros(TOKENS, dtype=torch.long)
     needed = _peak(lambda: stack(ids, positions, [TOKENS // 2] * 2)) / TOKENS
+    assert needed <= token_bytes(config.text, patches.dtype) <= 2.5 * needed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nemotron35_needs_what_the_formulas_say(reference, dtype):
+    model: MistralModel = load_embedder(reference / "nemotron35_embed_open_1", device="cpu", dtype=dtype)._model
+    config, stack = model.config, model._stack
+    patches = torch.zeros(TOKENS, 3 * config.vision.patch_size**2, dtype=getattr(torch, dtype))
+    needed = _peak(lambda: stack.vision_tower(patches, [(16, TOKENS // 16)])) / TOKENS
+    assert needed <= config.vision.patch_bytes(patches.dtype) <= 2.5 * needed
+    ids = torch.zeros(TOKENS, dtype=torch.long)
+    needed = _peak(lambda: stack(ids, pack([TOKENS // 2] * 2, ids.device))) / TOKENS
     assert needed <= token_bytes(config.text, patches.dtype) <= 2.5 * needed
 
 

@@ -20,11 +20,12 @@ from nemotron_rag.models._mistral.network import load_mistral_stack
 from nemotron_rag.models._mistral.pixels import blend_on_white, fitted_size, patchify
 from nemotron_rag.models._mistral.prompts import Prompts
 from nemotron_rag.models._mistral.tokenizer import Grid, MistralTokenizer
-from nemotron_rag.runtime.attention import pack
+from nemotron_rag.runtime.attention import has_kernel, pack
 from nemotron_rag.runtime.budget import tokens_at_once
 from nemotron_rag.runtime.checkpoint import find_tensor
 from nemotron_rag.runtime.device import staged
 from nemotron_rag.runtime.features import image_features, image_key, vision_features, weights_key
+from nemotron_rag.runtime.graphs import Replay
 from nemotron_rag.types import Passage
 
 __all__ = ["MistralInput", "MistralModel", "load_mistral_model", "load_score_head"]
@@ -92,6 +93,8 @@ class MistralModel(PackedModel[MistralInput]):
         self._prompts = Prompts(folder, is_chat=is_chat, is_reranker=is_reranker, protect=self._tokenizer.protect)
         self._check_prompts(is_reranker=is_reranker)
         self._stack = load_mistral_stack(folder, self.config, device=device, dtype=dtype)
+        graphs = has_kernel(device, dtype, head_dim=self.config.text.head_dim)
+        self._replay = Replay(self._stack, device=device) if graphs else None
         self._tower_key = b""
         self._patches_at_once = 0
         if vision is not None:
@@ -154,9 +157,15 @@ class MistralModel(PackedModel[MistralInput]):
     def _compute(self, batch: Sequence[MistralInput]) -> list[torch.Tensor]:
         """Compute and pool each sequence: (hidden,) float32 each."""
         lengths = [item.tokens for item in batch]
+        return list(pool(self._run(batch), lengths, self.config.pooling).cpu())
+
+    def _run(self, batch: Sequence[MistralInput]) -> torch.Tensor:
+        """Compute the last hidden states of all tokens of a batch: (tokens, hidden)."""
+        if self._replay and len(batch) == 1 and batch[0].image is None and self._replay.fits(batch[0].tokens):
+            return self._replay(batch[0].ids)
         ids = torch.tensor([i for item in batch for i in item.ids], device=self._device)  # (tokens,)
-        hidden = self._stack(ids, pack(lengths, self._device), self._image_tokens(batch))  # (tokens, hidden)
-        return list(pool(hidden, lengths, self.config.pooling).cpu())
+        packing = pack([item.tokens for item in batch], self._device)
+        return self._stack(ids, packing, self._image_tokens(batch))  # type: ignore[no-any-return]
 
     def _image_tokens(self, batch: Sequence[MistralInput]) -> torch.Tensor | None:
         """Return the image tokens of a batch in order, (image tokens, hidden); None if it has no image."""
