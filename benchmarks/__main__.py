@@ -21,6 +21,7 @@ from benchmarks.loads import embed, mixed, rerank
 from benchmarks.report import Section, plain, show
 from benchmarks.setup import Setup
 from benchmarks.sizes import FULL, SMALL, TOY, Size
+from benchmarks.variable import AVAILABLE, variable
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype
 
 LOADS: dict[str, Callable[[Setup], Iterator[Section]]] = {
@@ -29,6 +30,8 @@ LOADS: dict[str, Callable[[Setup], Iterator[Section]]] = {
     "mixed": mixed,
     "ablation": ablation,
 }
+if AVAILABLE:
+    LOADS["variable"] = variable
 
 
 def main(arguments: list[str] | None = None) -> None:
