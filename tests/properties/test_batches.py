@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_rag.errors import ItemTooLargeError
-from nemotron_rag.models._qwen.model import _groups
+from nemotron_rag.models._base.images import grouped
 from nemotron_rag.models._qwen.tokenizer import Image
 from nemotron_rag.runtime import windows
 from nemotron_rag.runtime.batching import compute_batch
@@ -119,7 +119,7 @@ def test_windows_give_one_row_for_each_input_in_order(count):
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=12), st.integers(1, 60))
 def test_images_are_grouped_by_what_the_tower_takes_at_once(grids, room):
     images = [Image(grid, key=bytes([i])) for i, grid in enumerate(grids)]
-    groups = list(_groups(images, room))
+    groups = list(grouped(images, room))
     assert [image for group in groups for image in group] == images
     sizes = [sum(image.tokens for image in group) for group in groups]
     assert all(size <= room or len(group) == 1 for size, group in zip(sizes, groups, strict=True))

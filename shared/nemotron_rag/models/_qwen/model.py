@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,7 +14,7 @@ from PIL.Image import Image as PILImage
 
 from nemotron_rag.documents.images import to_rgb
 from nemotron_rag.errors import ImageError
-from nemotron_rag.models._base.images import PassageImage, at_index
+from nemotron_rag.models._base.images import PassageImage, at_index, grouped
 from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import token_vectors
 from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
@@ -188,7 +188,7 @@ class QwenModel(PackedModel[QwenInput]):
         settings = self.config.pixels
         merge = settings.merge_size
         features: list[torch.Tensor] = []
-        for group in _groups(images, self._patches_at_once // merge**2):
+        for group in grouped(images, self._patches_at_once // merge**2):
             pixels = [self._resized(image.pixels, image.grid) for image in group if image.pixels is not None]
             patches = [patchify(part, settings) for part in pixels]
             grids = [(image.grid[0] * merge, image.grid[1] * merge) for image in group]
@@ -200,18 +200,6 @@ class QwenModel(PackedModel[QwenInput]):
         """Move an image to the device and resize it to whole image tokens: (height, width, 3) uint8."""
         height, width = (tokens * self.config.pixels.token_side for tokens in grid)
         return resize(pixels.to(self._device, non_blocking=True), (width, height))
-
-
-def _groups(images: Sequence[Image], budget: int) -> Iterator[list[Image]]:
-    """Cut images into groups of at most `budget` image tokens; a larger image is a group of its own."""
-    group: list[Image] = []
-    for image in images:
-        if group and sum(other.tokens for other in group) + image.tokens > budget:
-            yield group
-            group = []
-        group.append(image)
-    if group:
-        yield group
 
 
 def load_qwen_model(
