@@ -112,7 +112,9 @@ def _scores(folder: Path) -> np.ndarray:
     return load_reranker(folder, device="cpu").score("a query", PAGES)
 
 
-@pytest.mark.parametrize("name", ["score.weight", "model.score.weight", "model.language_model.score.weight"])
+@pytest.mark.parametrize(
+    "name", ["score.weight", "model.score.weight", "model.language_model.score.weight", "base_model.model.score.weight"]
+)
 def test_the_head_has_several_names(tmp_path, name):
     folder = _weights(_copy(RERANK, tmp_path / "renamed"), _renamed("language_model.score.weight", name))
     np.testing.assert_array_equal(_scores(folder), _scores(RERANK))

@@ -15,6 +15,7 @@ from nemotron_rag.models._base.packed import PackedModel, load_packed, token_byt
 from nemotron_rag.models._base.pooling import pool
 from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
 from nemotron_rag.models._base.sentence import renders_chats
+from nemotron_rag.models._base.weights import find_weight
 from nemotron_rag.models._mistral.config import read_mistral_config
 from nemotron_rag.models._mistral.network import load_mistral_stack
 from nemotron_rag.models._mistral.pixels import blend_on_white, fitted_size, patchify
@@ -32,7 +33,7 @@ __all__ = ["MistralInput", "MistralModel", "load_mistral_model", "load_score_hea
 
 _DENSE = "2_Dense"
 _ANY_LENGTH = 1 << 30  # tokens
-_HEADS = ("language_model.score.weight", "score.weight", "model.language_model.score.weight", "model.score.weight")
+_HEADS = ("language_model.score.weight", "score.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ def load_score_head(folder: Path, *, hidden: int, temperature: float) -> tuple[t
     Raises:
         CheckpointError: it is missing, or has another shape.
     """
-    found = next((head for head in (find_tensor(folder, name) for name in _HEADS) if head is not None), None)
+    found = next((head for head in (find_weight(folder, name) for name in _HEADS) if head is not None), None)
     if found is None and (folder / _DENSE).is_dir():
         found, temperature = find_tensor(folder / _DENSE, "linear.weight"), 1.0
     if found is None:
