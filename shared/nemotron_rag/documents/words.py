@@ -158,5 +158,7 @@ def _ranges(codes: list[int]) -> str:
 
 
 def _old_words(text: str) -> list[str]:
+    if text.isascii():
+        return _OLD_WORD.findall(text.casefold())
     apart = unicodedata.normalize("NFKD", text.casefold())
     return _OLD_WORD.findall("".join(letter for letter in apart if not unicodedata.combining(letter)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from qdrant_client import models
@@ -53,6 +54,7 @@ def _sparse(weights: dict[str, float]) -> models.SparseVector:
     return models.SparseVector(indices=list(by_id), values=list(by_id.values()))
 
 
+@lru_cache(maxsize=2**16)
 def _term_id(word: str) -> int:
     """31 bits of a hash: two of 100,000 words share one about twice, which costs next to nothing."""
     return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=4).digest(), "big") >> 1
