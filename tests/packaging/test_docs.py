@@ -19,9 +19,9 @@ from PIL import Image
 import nemotron_rag
 from nemotron_rag import Hit, LoadOptions, Page, PageIndex, cli, configure_vision_cache
 from nemotron_rag.cli._models import MODEL_COLUMNS, model_row
-from nemotron_rag.cli._output import hit_json
 from nemotron_rag.models import catalog, lazy, load
 from nemotron_rag.ranking import DEFAULT_CANDIDATES
+from nemotron_rag.report import hit_json
 from nemotron_rag.stores.qdrant import DEFAULT_PREFETCH
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 

@@ -21,6 +21,7 @@ import typer
 from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
+from nemotron_rag.cli._serve import serve
 from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.models.catalog import CATALOG
@@ -242,6 +243,7 @@ def models(as_json: options.Json = False) -> int:
     return 0
 
 
+app.command()(serve)
 app.command()(verify)
 
 
@@ -308,7 +310,7 @@ def demo(
 
     Indexes them with the starter models, offline and on a CPU, runs five queries and shows the best pages.
     """
-    from nemotron_rag import demo as demonstration
+    from nemotron_rag.cli import demo as demonstration
     from nemotron_rag.cli._demo import show_demo
 
     show_demo(demonstration.run_demo(pdfs or demonstration.find_pdfs(), out=out, progress=sys.stderr.isatty()))
@@ -362,7 +364,9 @@ def _answer(
 
         write_report(html, [Answer(query, hits, f"{len(hits)} pages in {seconds:.1f} s", heatmap)])
     if as_json:
-        output.show_json({"query": query, "seconds": seconds, "hits": [output.hit_json(hit) for hit in hits]})
+        from nemotron_rag.report import hit_json
+
+        output.show_json({"query": query, "seconds": seconds, "hits": [hit_json(hit) for hit in hits]})
         return 0
     if hits:
         output.show(output.hits_table(hits, query))

@@ -16,14 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nemotron_rag.documents.text import excerpt, printable, split_marked
-from nemotron_rag.types import AddReport, Failure, Hit, ImageReference, Page
+from nemotron_rag.types import AddReport, Failure, Hit
 
 __all__ = [
     "added_json",
     "added_lines",
     "bare_table",
     "count",
-    "hit_json",
     "hits_table",
     "info_lines",
     "is_wide",
@@ -103,33 +102,6 @@ def _numbers(hit: Hit) -> str:
     """The page's number, and in brackets those of its neighbours."""
     near = ", ".join(str(page.number) for page in hit.neighbours)
     return f"{hit.page.number} ({near})" if near else str(hit.page.number)
-
-
-def hit_json(hit: Hit) -> dict[str, Any]:
-    """Return a hit as JSON.
-
-    The stable keys are rank, score (null where a reranker gave none), retrieval_score (null without a first stage), id,
-    source, page_number, text, metadata, image (path or URL, null for none), and neighbours, a list of pages with the
-    keys from id to image.
-    """
-    return {
-        "rank": hit.rank,
-        "score": hit.score if math.isfinite(hit.score) else None,
-        "retrieval_score": hit.retrieval_score if math.isfinite(hit.retrieval_score) else None,
-        **_page_json(hit.page),
-        "neighbours": [_page_json(page) for page in hit.neighbours],
-    }
-
-
-def _page_json(page: Page) -> dict[str, Any]:
-    return {
-        "id": page.id,
-        "source": page.source,
-        "page_number": page.number,
-        "text": page.text,
-        "metadata": dict(page.metadata),
-        "image": str(page.image) if isinstance(page.image, ImageReference) else None,
-    }
 
 
 def added_lines(report: AddReport) -> list[str]:

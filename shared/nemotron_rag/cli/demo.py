@@ -109,7 +109,7 @@ def find_pdfs() -> Path:
     Raises:
         InputError: neither exists; the package was installed without its repository.
     """
-    for root in (Path.cwd(), Path(__file__).parents[2]):
+    for root in (Path.cwd(), Path(__file__).parents[3]):
         folder = root / "cookbook" / "pdfs"
         if folder.is_dir():
             return folder

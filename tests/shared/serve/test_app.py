@@ -1,0 +1,267 @@
+"""The server without a socket: what each format is answered with, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from nemotron_rag import Page, PageIndex, Passage
+from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.images import encode_image, to_data_uri
+from nemotron_rag.errors import InputError
+from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.serve import Served, ServeSettings, make_app
+from nemotron_rag.serve.inputs import to_passage
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore, FakeReranker
+from support.serving import fakes
+
+RED = Image.new("RGB", (8, 6), "red")
+URI = str(to_data_uri(encode_image(RED, "png"), "png"))
+
+
+def client(served=None, settings=None, **options) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(make_app(served or fakes(), settings), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://server", **options)
+
+
+async def post(path, body, *, served=None, settings=None, status=200, **options):
+    async with client(served, settings, **options) as http:
+        answer = await http.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def line_of(answer) -> str:
+    line = answer["error"]["message"]
+    assert line == answer["detail"]
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("given", "passages"),
+    [
+        ("red apples", [Passage("red apples")]),
+        (["red apples", "whales"], [Passage("red apples"), Passage("whales")]),
+        ([URI, f"a caption {URI}"], [Passage(image=RED), Passage("a caption", RED)]),
+        ([{"text": "a caption", "image": URI}], [Passage("a caption", RED)]),
+        ([{"image": URI.partition(",")[2]}], [Passage(image=RED)]),
+        (
+            [{"content": [{"type": "text", "text": "a caption"}, {"type": "image_url", "image_url": {"url": URI}}]}],
+            [Passage("a caption", RED)],
+        ),
+        ([{"type": "text", "text": "one"}, {"type": "image_url", "image_url": URI}], [Passage("one", RED)]),
+    ],
+)
+async def test_inputs_of_every_format_are_embedded_like_passages(given, passages):
+    answer = await post("/v1/embeddings", {"model": "fake-embedder", "input": given, "input_type": "passage"})
+    rows = np.array([row["embedding"] for row in answer["data"]])
+    np.testing.assert_allclose(rows, FakeEmbedder().embed_passages(passages), atol=1e-6)
+    assert [row["index"] for row in answer["data"]] == list(range(len(passages)))
+
+
+@pytest.mark.parametrize(
+    "role", [{"input_type": "query"}, {"input_type": "search_query"}, {"model": "fake-embedder-query"}]
+)
+async def test_queries_are_embedded_as_queries(role, monkeypatch):
+    seen = []
+    embedder = FakeEmbedder()
+    monkeypatch.setattr(FakeEmbedder, "aembed_queries", lambda self, queries: _seen(seen, queries))
+    served = Served(embedder=LazyModel(embedder, "embedder"))
+    await post("/v1/embeddings", {"input": ["why"], **role}, served=served)
+    assert seen == [["why"]]
+
+
+async def _seen(seen, queries):
+    seen.append(queries)
+    return np.zeros((len(queries), 4), np.float32)
+
+
+async def test_base64_is_little_endian_float32():
+    body = {"input": "why", "input_type": "query", "encoding_format": "base64"}
+    answer = await post("/v1/embeddings", body)
+    row = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
+    np.testing.assert_array_equal(row, FakeEmbedder().embed_queries(["why"])[0])
+
+
+async def test_token_vectors_are_rows():
+    served = Served(embedder=LazyModel(FakeMultiVectorEmbedder(), "multivector_embedder"))
+    answer = await post("/v1/embeddings", {"input": "red apples", "input_type": "query"}, served=served)
+    expected = FakeMultiVectorEmbedder().embed_queries(["red apples"])[0]
+    np.testing.assert_allclose(answer["data"][0]["embedding"], expected, atol=1e-6)
+
+
+DOCUMENTS = ["blue whales", "red apples", {"text": "red"}]
+
+
+async def test_ranking_answers_raw_logits_best_first():
+    passages = [{"text": "blue whales"}, {"text": "red apples"}, {"text": "red"}]
+    answer = await post("/v1/ranking", {"query": {"text": "red apples"}, "passages": passages})
+    assert answer["rankings"] == [
+        {"index": 1, "logit": 5.0},
+        {"index": 2, "logit": 0.0},
+        {"index": 0, "logit": -5.0},
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+async def test_rerank_answers_scores_and_logits(path):
+    body = {"query": "red apples", "documents": DOCUMENTS, "top_n": 2, "return_documents": True}
+    answer = await post(path, body)
+    assert [(row["index"], row["logit"]) for row in answer["results"]] == [(1, 5.0), (2, 0.0)]
+    assert [row["document"]["text"] for row in answer["results"]] == ["red apples", "red"]
+    assert [row["relevance_score"] for row in answer["results"]] == pytest.approx([1 / (1 + np.exp(-5)), 0.5])
+
+
+async def test_parts_under_content_are_one_document_each():
+    parts = [{"type": "text", "text": "whales"}, {"type": "image_url", "image_url": {"url": URI}}]
+    answer = await post("/rerank", {"query": "whales", "documents": {"content": parts}})
+    assert [row["index"] for row in answer["results"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/v1/embeddings", {"input": "why"}, 422, "input_type must be 'query' or 'passage'"),
+        ("/v1/embeddings", {"input": "why", "model": "gpt", "input_type": "query"}, 404, "it has 'fake-embedder'"),
+        ("/v1/embeddings", {"input": [], "input_type": "query"}, 422, "inputs must hold at least one"),
+        ("/v1/embeddings", {"input": ["a"] * 4, "input_type": "passage"}, 422, "inputs may hold 3 at most, got 4"),
+        ("/v1/embeddings", {"input": "a", "input_type": "query", "dimensions": 9}, 422, "have 64 dimensions"),
+        ("/v1/embeddings", {"input_type": "query"}, 422, "input: Field required"),
+        ("/v1/embeddings", {"input": [{"image": "/etc/passwd"}], "input_type": "passage"}, 422, "not its path"),
+        ("/v1/embeddings", {"input": [{"image": "http://a/b.png"}], "input_type": "passage"}, 422, "allowed host"),
+        ("/v1/embeddings", {"input": [{"image": "file:///etc/passwd"}], "input_type": "passage"}, 422, "not its path"),
+        ("/v1/embeddings", {"input": ["data:image/png;base64,AAAA"], "input_type": "passage"}, 422, "image"),
+        ("/v1/embeddings", {"input": [{"content": [{"type": "audio"}]}], "input_type": "passage"}, 422, "'audio'"),
+        ("/v1/embeddings", {"input": [{"colour": "red"}], "input_type": "passage"}, 422, "['colour']"),
+        ("/v1/embeddings", {"input": ["a"], "modality": "image", "input_type": "passage"}, 422, "data URI"),
+        ("/v1/rerank", {"query": "why", "documents": []}, 422, "documents must hold at least one"),
+        ("/v1/rerank", {"query": "why", "documents": ["a"], "top_n": 0}, 422, "top_n"),
+        ("/v1/ranking", {"query": {"text": "why"}, "passages": [{}]}, 422, "input 0"),
+        ("/v1/nowhere", {}, 404, "Not Found"),
+        ("/v1/search", {"query": "why"}, 404, "Not Found"),
+    ],
+)
+async def test_what_cannot_be_used_is_refused_in_one_line(path, body, status, words):
+    answer = await post(path, body, settings=ServeSettings(max_items=3), status=status)
+    assert words in line_of(answer)
+
+
+async def test_two_images_in_one_input_are_refused():
+    parts = [{"type": "image_url", "image_url": URI}] * 2
+    with pytest.raises(InputError, match="one image at most, got 2"):
+        to_passage({"content": parts}, ImageAccess())
+
+
+async def test_an_unexpected_error_says_nothing_of_the_inside(monkeypatch):
+    async def broken(self, query, passages):
+        raise RuntimeError("secret path /srv/models")
+
+    monkeypatch.setattr(FakeReranker, "ascore", broken)
+    answer = await post("/rerank", {"query": "why", "documents": ["a"]}, status=500)
+    assert "RuntimeError" in line_of(answer)
+    assert "/srv" not in line_of(answer)
+
+
+async def test_a_key_is_asked_for_and_never_shown():
+    settings = ServeSettings(api_key="t0psecret")
+    assert "t0psecret" not in repr(settings)
+    body = {"input": "why", "input_type": "query"}
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "t0psecret"}):
+        answer = await post("/v1/embeddings", body, settings=settings, status=401, headers=headers)
+        assert "t0psecret" not in line_of(answer)
+    await post("/v1/embeddings", body, settings=settings, headers={"Authorization": "Bearer t0psecret"})
+    async with client(settings=settings) as http:
+        assert (await http.get("/v1/health/ready")).status_code == 200
+        assert (await http.get("/v1/models")).status_code == 401
+        assert (await http.get("/metrics")).status_code == 401
+
+
+async def test_a_large_body_is_refused_also_where_its_length_is_not_said():
+    settings = ServeSettings(max_body_bytes=100)
+    await post("/rerank", {"query": "x" * 200, "documents": ["a"]}, settings=settings, status=413)
+
+    async def chunks():
+        for _ in range(10):
+            yield b" " * 50
+
+    async with client(settings=settings) as http:
+        answer = await http.post("/rerank", content=chunks(), headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+
+
+async def test_more_requests_than_may_wait_get_429(monkeypatch):
+    free = asyncio.Event()
+
+    async def slow(self, query, passages):
+        await free.wait()
+        return np.zeros(len(passages), np.float32)
+
+    monkeypatch.setattr(FakeReranker, "ascore", slow)
+    async with client(settings=ServeSettings(max_waiting=2)) as http:
+        body = {"query": "why", "documents": ["a"]}
+        waiting = [asyncio.create_task(http.post("/rerank", json=body)) for _ in range(2)]
+        while len(waiting) < 2 or not all(task.get_stack() for task in waiting):
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        refused = await http.post("/rerank", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert (await http.get("/health")).status_code == 200
+        free.set()
+        assert [(await task).status_code for task in waiting] == [200, 200]
+        assert (await http.post("/rerank", json=body)).status_code == 200
+
+
+async def test_metrics_count_by_path_and_status():
+    async with client() as http:
+        await http.post("/rerank", json={"query": "why", "documents": ["a", "b"]})
+        await http.post("/rerank", json={})
+        await http.get("/made/up/by/a/client")
+        text = (await http.get("/metrics")).text
+    assert 'nemotron_rag_requests_total{path="/rerank",status="200"} 1.0' in text
+    assert 'nemotron_rag_requests_total{path="/rerank",status="422"} 1.0' in text
+    assert 'nemotron_rag_requests_total{path="other",status="404"} 1.0' in text
+    assert 'nemotron_rag_items_total{what="scored"} 2.0' in text
+    assert "/made/up" not in text
+
+
+async def test_models_are_listed():
+    async with client() as http:
+        rows = (await http.get("/v1/models")).json()["data"]
+    assert [(row["id"], row["kind"]) for row in rows] == [("fake-embedder", "embedder"), ("fake-reranker", "reranker")]
+
+
+async def test_an_index_is_searched_and_its_images_are_shown(tmp_path):
+    store = FakePageStore()
+    index = PageIndex(store=store, embedder=FakeEmbedder(), reranker=FakeReranker(), images=tmp_path)
+    with index:
+        index.add([Page(id="a", text="red apples", image=RED), Page(id="w", text="blue whales")])
+        async with client(Served(index=index)) as http:
+            found = await http.post("/v1/search", json={"query": "red apples", "k": 2})
+            hits = found.json()["hits"]
+            direct = index.search("red apples", k=2)
+            assert [hit["id"] for hit in hits] == [hit.page.id for hit in direct]
+            assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in direct])
+            assert str(tmp_path) not in found.text
+            image = await http.get(hits[0]["image"])
+            assert image.headers["content-type"] == f"image/{direct[0].page.image.image_format}"
+            assert image.content == direct[0].page.image.read_bytes()
+            assert (await http.get("/v1/images/..%2F..%2Fetc%2Fpasswd")).status_code == 404
+            bad = await http.post("/v1/search", json={"query": "red", "filter": {"colour": {"$near": 1}}})
+            assert bad.status_code == 422
+            assert (await http.post("/v1/embeddings", json={"input": "a"})).status_code == 404
+
+
+def test_nothing_to_serve_and_impossible_settings_are_refused():
+    with pytest.raises(InputError, match="nothing to serve"):
+        Served()
+    with pytest.raises(InputError, match="max_waiting must be a positive integer, got 0"):
+        ServeSettings(max_waiting=0)
+    with pytest.raises(InputError, match="opens no files"):
+        ServeSettings(images=ImageAccess(roots=["/"]))
