@@ -69,6 +69,9 @@ class LangChain(Adapter):
     def _pages(self, documents: Sequence[Document]) -> list[Found]:
         return [Found(document.metadata["page_id"], document.metadata.get("relevance_score")) for document in documents]
 
+    def narrow(self, retriever, filter):
+        retriever.filter = filter
+
     def image_of(self, retriever, query):
         return load_image(retriever.invoke(query)[0].metadata["image"])
 
@@ -117,6 +120,9 @@ class LlamaIndex(Adapter):
 
     async def aretrieve(self, retriever, query):
         return [Found(item.node.node_id, item.score) for item in await retriever.aretrieve(query)]
+
+    def narrow(self, retriever, filter):
+        retriever.filters = filter
 
     def image_of(self, retriever, query):
         return Image.open(io.BytesIO(retriever.retrieve(query)[0].node.resolve_image().read()))

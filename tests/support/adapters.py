@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemotron_rag import Page, PageIndex, Passage
+from nemotron_rag import Hit, Page, PageIndex, Passage
 from nemotron_rag.errors import ImageError, InputError, NonFiniteError, UnknownModelError
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 
@@ -93,6 +93,10 @@ class Adapter(ABC):
         """`retrieve` for event loops."""
 
     @abstractmethod
+    def narrow(self, retriever: Any, filter: dict[str, Any]) -> None:
+        """Give a retriever a filter."""
+
+    @abstractmethod
     def image_of(self, retriever: Any, query: str) -> Image.Image | None:
         """The image of the first page found, as the framework hands it on."""
 
@@ -130,6 +134,11 @@ def close(one: Sequence[Found], other: Sequence[Found]) -> bool:
         (a.score is None) == (b.score is None) and (a.score is None or math.isclose(a.score, b.score, abs_tol=1e-6))
         for a, b in zip(one, other, strict=True)
     )
+
+
+def _with_neighbours(hit: Hit) -> list[tuple[Page, float | None]]:
+    """A hit and its neighbours, which have no score."""
+    return [(hit.page, hit.score), *((page, None) for page in hit.neighbours)]
 
 
 def hits_of(index: PageIndex, query: str, **options: Any) -> list[Found]:
@@ -321,6 +330,48 @@ class AdapterContract:
         retriever = adapter.retriever(index, k=4)
         assert close(adapter.retrieve(retriever, QUERY), wanted)
         assert close(await adapter.aretrieve(retriever, QUERY), wanted)
+
+    @pytest.mark.parametrize(
+        "chosen",
+        [
+            {"per_document": 1},
+            {"diversity": 0.6},
+            {"per_document": 2, "diversity": 0.3},
+            {"min_score": 0.2},
+            {"min_score": 0.1, "per_document": 1},
+        ],
+    )
+    async def test_what_is_chosen_is_as_the_index_chooses(self, adapter, index, ranking_index, chosen):
+        for where, options in ((index, {}), (ranking_index, {"candidates": 6})):
+            wanted = hits_of(where, QUERY, k=3, **options, **chosen)
+            retriever = adapter.retriever(where, k=3, **options, **chosen)
+            assert wanted
+            assert close(adapter.retrieve(retriever, QUERY), wanted)
+            assert close(await adapter.aretrieve(retriever, QUERY), wanted)
+
+    async def test_a_reranker_of_its_own_chooses_as_the_index_does(self, adapter, index):
+        chosen = {"per_document": 1, "diversity": 0.2, "neighbours": 1}
+        hits = index.search(QUERY, k=2, candidates=5, rerank=FakeReranker(), **chosen)
+        wanted = [Found(page.id, score) for hit in hits for page, score in _with_neighbours(hit)]
+        for reranker in (FakeReranker(), adapter.reranker(FakeReranker(), top_n=None)):
+            retriever = adapter.retriever(index, k=2, candidates=5, reranker=reranker, **chosen)
+            assert close(adapter.retrieve(retriever, QUERY), wanted)
+            assert close(await adapter.aretrieve(retriever, QUERY), wanted)
+
+    async def test_neighbours_stand_behind_their_page_without_a_score(self, adapter, index, ranking_index):
+        for where in (index, ranking_index):
+            hits = where.search(QUERY, k=2, neighbours=2, filter={"page_number": {"lt": 6}})
+            wanted = [Found(page.id, score) for hit in hits for page, score in _with_neighbours(hit)]
+            assert len(wanted) > 2
+            retriever = adapter.retriever(where, k=2, candidates=6 if where is ranking_index else None, neighbours=2)
+            adapter.narrow(retriever, {"page_number": {"lt": 6}})
+            assert close(adapter.retrieve(retriever, QUERY), wanted)
+            assert close(await adapter.aretrieve(retriever, QUERY), wanted)
+
+    @pytest.mark.parametrize("wrong", [{"per_document": 0}, {"diversity": 2}, {"neighbours": -1}])
+    def test_wrong_choices_are_refused_when_it_is_built(self, adapter, index, wrong):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            adapter.retriever(index, **wrong)
 
     async def test_an_indexes_own_reranker_ranks(self, adapter, ranking_index):
         wanted = hits_of(ranking_index, QUERY, k=3, candidates=5)

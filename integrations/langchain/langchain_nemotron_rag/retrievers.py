@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -22,7 +23,7 @@ from langchain_nemotron_rag._settings import Component, Unchecked
 from langchain_nemotron_rag._stored import page_filter, with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
 from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
-from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, PageIndex, Reranker
+from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, Page, PageIndex, Reranker
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
@@ -40,6 +41,7 @@ __all__ = ["NemotronPageRetriever"]
 
 _K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
+_NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 _SCORES = ("relevance_score", "retrieval_score")
 _log = logging.getLogger("nemotron_rag")
 
@@ -82,6 +84,12 @@ class NemotronPageRetriever(Component, BaseRetriever):
         image_key: where in the metadata images are.
         embedder: of an index by location; None for the one that wrote it.
         mode: of an index: "dense", "multi" or "hybrid"; None for what its model gives. See `PageIndex.search`.
+        min_score: of an index: smallest ``retrieval_score``, before anything is reranked. Not in mode "hybrid".
+        per_document: of an index: so many documents of one ``source`` at most.
+        diversity: of an index: from 0, by the scores alone, to 1: documents that are unlike each other.
+        neighbours: of an index: so many pages before and after each page found come behind it, without a score and with
+            its id as ``neighbour_of`` in their metadata. They are not counted by `k`. All four are those of
+            `PageIndex.search`.
         collection: of an index by location.
         api_key: of a Qdrant server, for an index by url; None for the environment variable ``QDRANT_API_KEY``. Neither
             it nor `headers` is in a repr, a dump, a trace or a pickle.
@@ -126,6 +134,10 @@ class NemotronPageRetriever(Component, BaseRetriever):
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
     embedder: Unchecked[str | Path | Embedder | MultiVectorEmbedder | None] = None
     mode: Mode | None = None
+    min_score: float | None = Field(default=None, allow_inf_nan=False)
+    per_document: int | None = Field(default=None, ge=1)
+    diversity: float | None = Field(default=None, ge=0, le=1)
+    neighbours: int = Field(default=0, ge=0)
     collection: str = _COLLECTION
     api_key: Annotated[SecretStr | None, PlainValidator(_hidden)] = Field(default=None, repr=False, exclude=True)
     headers: Unchecked[dict[str, str] | None] = Field(default=None, repr=False, exclude=True)
@@ -176,6 +188,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         documents: Sequence[Document] = self._documents(found, search.compressor)
         if search.compressor is not None and documents:
             documents = search.compressor.compress_documents(documents, search.query, callbacks)
+        documents = self._selected(search, found, documents)
         return self._shown(documents, self._form, search.returned)
 
     async def _arun(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
@@ -186,6 +199,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         documents: Sequence[Document] = await run_in_executor(None, self._documents, found, search.compressor)
         if search.compressor is not None and documents:
             documents = await search.compressor.acompress_documents(documents, search.query, callbacks)
+        documents = await run_in_executor(None, self._selected, search, found, documents)
         return await run_in_executor(None, self._shown, documents, self._form, search.returned)
 
     def _by_text(
@@ -206,19 +220,66 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if isinstance(self.index, VectorStore):
             return self._of_store("similarity_search_with_score", query, fetched, chosen, compressor, returned)
         options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode}
+        if self._chosen:
+            return self._choosing(query, options, returned, candidates)
         if compressor is not None or self.reranker is False:
             options["rerank"] = False
         else:  # the index says whether there is a reranker
             options["candidates"] = candidates
         return _Search(self._open(), "search", query, options, compressor, returned)
 
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        """Which of the pages found are returned, as far as anything is said of it; see `PageIndex.select`."""
+        given = {name: getattr(self, name) for name in ("min_score", "per_document", "diversity")}
+        near = {"neighbours": self.neighbours} if self.neighbours else {}
+        return {name: value for name, value in given.items() if value is not None} | near
+
+    def _choosing(self, query: str, options: dict[str, Any], returned: int, candidates: int | None) -> _Search:
+        """A search of an index of which not just the first are returned: the index chooses, whoever ranks."""
+        chosen, shown = self._chosen, returned * (1 + 2 * self.neighbours)
+        if isinstance(self.reranker, bool | None):
+            options |= {"k": returned, **chosen}
+            options |= {"rerank": False} if self.reranker is False else {"candidates": candidates}
+            return _Search(self._open(), "search", query, options, None, shown)
+        fetched = candidates or max(returned, DEFAULT_CANDIDATES)
+        options |= {"k": returned, "candidates": fetched, "per_document": self.per_document}
+        options["min_score"] = chosen.pop("min_score", None)
+        after = {"k": returned, "filter": options["filter"], **chosen}
+        return _Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after)
+
+    def _selected(self, search: _Search, found: Any, documents: Sequence[Document]) -> Sequence[Document]:
+        """Those of ranked documents that the index chooses, with the neighbours of their pages."""
+        if search.select is None:
+            return documents
+        hits = {hit.page.id: hit for hit in cast("Sequence[Hit]", found)}
+        by_id = {document.metadata["page_id"]: document for document in documents}
+        if isinstance(search.compressor, NemotronRerank):
+            key = getattr(search.compressor, "score_key", _SCORES[0])
+            scores = [document.metadata.get(key, -math.inf) for document in by_id.values()]
+        else:  # it tells an order alone
+            scores = [-float(place) for place in range(len(by_id))]
+        ranked = [replace(hits[page_id], score=score) for page_id, score in zip(by_id, scores, strict=True)]
+        chosen = cast("PageIndex", search.place).select(ranked, **search.select)
+        return [
+            document
+            for hit in chosen
+            for document in (by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours))
+        ]
+
+    def _neighbour(self, page: Page, hit: Hit) -> Document:
+        document = document_of_page(page)
+        image = {} if page.image is None else {self.image_key: page.image}
+        return document.model_copy(update={"metadata": {**document.metadata, _NEIGHBOUR: hit.page.id, **image}})
+
     def _by_image(self, image: Any, k: int | None, filter: Filter | None) -> _Search:
         check_count("k", k)
         count, chosen = k or self.k or _K, self.filter if filter is None else filter
         if isinstance(self.index, VectorStore):
             return self._of_store("similarity_search_by_image_with_score", image, count, chosen, None, count)
-        options = {"k": count, "filter": page_filter(chosen)}
-        return _Search(self._open(), "search_image", image_source(image), options, None, count)
+        options = {"k": count, "filter": page_filter(chosen), **self._chosen}
+        shown = count * (1 + 2 * self.neighbours)
+        return _Search(self._open(), "search_image", image_source(image), options, None, shown)
 
     def _of_store(self, method: str, query: Any, k: int, filter: Filter | None, *ranking: Any) -> _Search:
         store = cast("VectorStore", self.index)
@@ -255,7 +316,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             document = _with_scores(document_of_page(hit.page), hit.score, hit.retrieval_score)
             if hit.page.image is not None:
                 document.metadata[self.image_key] = hit.page.image
-            documents.append(document)
+            documents += [document, *(self._neighbour(page, hit) for page in hit.neighbours)]
         return documents
 
     @property
@@ -293,6 +354,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
                 raise InputError(f"{names} belong to an index by location; set them where the index is opened")
         if self.mode is not None and isinstance(self.index, VectorStore):
             raise InputError("mode is for an index of pages; a vector store searches in its own way, leave it out")
+        if self._chosen and isinstance(self.index, VectorStore):
+            names = ", ".join(self._chosen)
+            raise InputError(f"{names}: for an index of pages; leave them out, or search an index")
         if isinstance(self.reranker, NemotronRerank) and self.reranker.image_key != self.image_key:
             raise InputError(
                 f"image_key is {self.image_key!r}, that of the reranker {self.reranker.image_key!r}; give one"
@@ -420,6 +484,7 @@ class _Search(NamedTuple):
     options: dict[str, Any]
     compressor: BaseDocumentCompressor | None
     returned: int
+    select: dict[str, Any] | None = None
 
     def scoreless(self) -> VectorStore:
         """The vector store, whose search for texts has no scores.

@@ -6,8 +6,8 @@ import asyncio
 import base64
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, Unpack
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -24,12 +24,15 @@ from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.index import Mode, PageIndex
 from nemotron_rag.index.lazy import IndexOptions, LazyIndex
 from nemotron_rag.index.models import Rerank
-from nemotron_rag.ranking import check_count, fuse
+from nemotron_rag.index.selection import Selection
+from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count, fuse
 from nemotron_rag.stores.page_images import StoredImage
-from nemotron_rag.types import Hit, Passage
+from nemotron_rag.types import Hit, Page, Passage
 
 __all__ = ["NemotronPageRetriever"]
 
+_NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
+_CHOSEN_FROM = 4  # pages for each that is returned, where no reranker says how many
 _LOST = "page %s comes without its image: %s"
 _log = logging.getLogger("nemotron_rag")
 
@@ -59,6 +62,12 @@ class NemotronPageRetriever(BaseRetriever):
             nodes' metadata, where ``file_path`` is ``source``; or a `qdrant_client.models.Filter` over the payload.
         mode: of an index: "dense", "multi" or "hybrid", which finds by the words too; None for the default of its
             embedder. See `PageIndex.search`.
+        min_score: of an index: smallest score of the vectors; before anything is reranked. Not in mode "hybrid".
+        per_document: of an index: so many nodes of one ``file_path`` at most.
+        diversity: of an index: from 0, by the scores alone, to 1: nodes that are unlike each other.
+        neighbours: of an index: so many pages before and after each page found come behind it, without a score and with
+            its id as ``neighbour_of`` in their metadata. They are not counted by `top_n`. All four are those of
+            `PageIndex.search`.
         inline_images: images of an index always as base64, for an LLM that runs elsewhere; events then hold them too.
         callback_manager: for callbacks.
         **index_options: for an index by location: ``embedder``, ``collection``, ``images``, ``api_key``, ``headers``,
@@ -89,6 +98,10 @@ class NemotronPageRetriever(BaseRetriever):
         top_n: int | None = None,
         filters: Filters | None = None,
         mode: Mode | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
         inline_images: bool = False,
         callback_manager: CallbackManager | None = None,
         **index_options: Unpack[IndexOptions],
@@ -97,7 +110,8 @@ class NemotronPageRetriever(BaseRetriever):
         self.similarity_top_k, self.top_n, self.filters = similarity_top_k, top_n, filters
         self._reranker = reranker if isinstance(reranker, NemotronRerank) else None
         self._check_counts()
-        self._source = _source(index, reranker, mode, inline_images, index_options)
+        chosen = _Chosen(min_score, per_document, diversity, neighbours)
+        self._source = _source(index, reranker, mode, inline_images, chosen, index_options)
         self._made: NemotronRerank | None = None  # here, so it is closed here
         if isinstance(index, NodeCollection) and not isinstance(reranker, NemotronRerank | bool | None):
             self._made = NemotronRerank(reranker, top_n=None, callback_manager=self.callback_manager)
@@ -128,6 +142,8 @@ class NemotronPageRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         queries, k = _queries(query_bundle), self.similarity_top_k
+        if isinstance(self._source, _IndexPages) and self._source.chosen:
+            return self._choose(query_bundle, queries, self._source)
         found = [self._source.search(query, k=k, filters=self.filters) for query in queries]
         nodes = _joined(found)[:k]
         reranker = self._reranker_for(query_bundle)
@@ -135,9 +151,25 @@ class NemotronPageRetriever(BaseRetriever):
             nodes = reranker.postprocess_nodes(nodes, query_bundle=query_bundle)
         return self._with_images(nodes[: self.top_n])
 
+    def _choose(self, query: QueryBundle, queries: Sequence[Passage], source: _IndexPages) -> list[NodeWithScore]:
+        """The nodes of an index of which not just the first are wanted."""
+        reranker = self._reranker_for(query)
+        k = self.similarity_top_k if self.top_n is None else self.top_n
+        if reranker is not None:
+            k, reranker = min(k, reranker.top_n or k), reranker.model_copy(update={"top_n": None})
+        candidates = None if reranker is None else self.similarity_top_k
+        found = [source.candidates(each, k=k, candidates=candidates, filters=self.filters) for each in queries]
+        nodes = _joined([source.nodes(hits) for hits in found])
+        if reranker is not None:
+            nodes = reranker.postprocess_nodes(nodes, query_bundle=query)
+        hits = {hit.page.id: hit for several in found for hit in several}
+        return self._with_images(source.select(nodes, hits, k=k, filters=self.filters))
+
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         queries, k = _queries(query_bundle), self.similarity_top_k
+        if isinstance(self._source, _IndexPages) and self._source.chosen:
+            return await asyncio.to_thread(self._choose, query_bundle, queries, self._source)
         searches = [self._source.asearch(query, k=k, filters=self.filters) for query in queries]
         nodes = _joined(await asyncio.gather(*searches))[:k]
         reranker = self._reranker_for(query_bundle)
@@ -166,6 +198,32 @@ class NemotronPageRetriever(BaseRetriever):
 
 
 @dataclass(frozen=True)
+class _Chosen:
+    """Which of the pages found are returned; see `PageIndex.search`.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+
+    min_score: float | None = None
+    per_document: int | None = None
+    diversity: float | None = None
+    neighbours: int = 0
+
+    def __post_init__(self) -> None:
+        Selection(k=1, **self.options)
+
+    def __bool__(self) -> bool:
+        """Whether anything else is asked for than the first pages."""
+        return bool(self.neighbours) or any(v is not None for v in (self.min_score, self.per_document, self.diversity))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `PageIndex.select`."""
+        return {"per_document": self.per_document, "diversity": self.diversity, "neighbours": self.neighbours}
+
+
+@dataclass(frozen=True)
 class _IndexPages:
     """Finds pages of an index, which the first search opens; see `PageIndex.search` and `NemotronPageRetriever`."""
 
@@ -173,19 +231,58 @@ class _IndexPages:
     rerank: Rerank
     mode: Mode | None
     inline_images: bool
+    chosen: _Chosen
+
+    def candidates(self, query: Passage, *, k: int, candidates: int | None, filters: Filters | None) -> list[Hit]:
+        """The pages near to a text, or to an image, of which k are to be chosen; see `PageIndex.candidates`.
+
+        Args:
+            query: one of the two.
+            k: how many.
+            candidates: pages that a reranker reads; None if there is none.
+            filters: see `NemotronPageRetriever`.
+        """
+        index, filter = self.index.get(), index_filter(filters)
+        count = candidates or max(_CHOSEN_FROM * k, DEFAULT_CANDIDATES)
+        least = self.chosen.min_score
+        if query.image is not None:
+            return index.search_image(query.image, k=count, filter=filter, min_score=least)
+        limit = self.chosen.per_document
+        options: dict[str, Any] = {
+            "filter": filter,
+            "mode": self.mode,
+            "min_score": least,
+            "per_document": limit,
+        }
+        return index.candidates(query.text, k=k, candidates=count, **options)
+
+    def select(
+        self, nodes: Sequence[NodeWithScore], hits: Mapping[str, Hit], *, k: int, filters: Filters | None
+    ) -> list[NodeWithScore]:
+        """Which of ranked nodes are returned, with their neighbours behind them; see `PageIndex.select`."""
+        by_id = {item.node.node_id: item for item in nodes}
+        ranked = [
+            replace(hits[page_id], score=float("-inf") if item.score is None else item.score)
+            for page_id, item in by_id.items()
+        ]
+        chosen = self.index.get().select(ranked, k=k, filter=index_filter(filters), **self.chosen.options)
+        result = []
+        for hit in chosen:
+            result += [by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours)]
+        return result
 
     def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """The k pages nearest to a text, or to an image; not reranked, and before `with_images`."""
         index, filter = self.index.get(), index_filter(filters)
         if query.image is not None:
-            return self._nodes(index.search_image(query.image, k=k, filter=filter))
-        return self._nodes(index.search(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
+            return self.nodes(index.search_image(query.image, k=k, filter=filter))
+        return self.nodes(index.search(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
 
     async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         index, filter = await self.index.aget(), index_filter(filters)
         if query.image is not None:
-            return self._nodes(await index.asearch_image(query.image, k=k, filter=filter))
-        return self._nodes(await index.asearch(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
+            return self.nodes(await index.asearch_image(query.image, k=k, filter=filter))
+        return self.nodes(await index.asearch(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
 
     def reranker(self, callback_manager: CallbackManager) -> NemotronRerank | None:
         """Ranks as `PageIndex.search` does: pages by image and text, without metadata. None if nothing ranks."""
@@ -201,11 +298,19 @@ class _IndexPages:
     def __repr__(self) -> str:
         return repr(self.index)
 
-    def _nodes(self, hits: Sequence[Hit]) -> list[NodeWithScore]:
-        return [NodeWithScore(node=self._node(hit), score=float(hit.score)) for hit in hits]
+    def nodes(self, hits: Sequence[Hit]) -> list[NodeWithScore]:
+        """Hits as nodes, before `with_images`."""
+        return [NodeWithScore(node=self._node(hit.page), score=float(hit.score)) for hit in hits]
 
-    def _node(self, hit: Hit) -> BaseNode:
-        page, image = hit.page, hit.page.image
+    def _neighbour(self, page: Page, hit: Hit) -> NodeWithScore:
+        node = self._node(page)
+        node.metadata[_NEIGHBOUR] = hit.page.id
+        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, _NEIGHBOUR]
+        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, _NEIGHBOUR]
+        return NodeWithScore(node=node, score=None)
+
+    def _node(self, page: Page) -> BaseNode:
+        image = page.image
         try:
             path = image.path if isinstance(image, StoredImage) else None
         except ImageError as error:
@@ -240,14 +345,16 @@ def _source(
     reranker: NemotronRerank | Rerank | None,
     mode: Mode | None,
     inline_images: bool,
+    chosen: _Chosen,
     options: IndexOptions,
 ) -> _IndexPages | NodeCollection:
     if isinstance(index, PageIndex | str | os.PathLike):
         rerank = reranker is None if isinstance(reranker, NemotronRerank | None) else reranker
-        return _IndexPages(LazyIndex(index, rerank=rerank, **options), rerank, mode, inline_images)
+        return _IndexPages(LazyIndex(index, rerank=rerank, **options), rerank, mode, inline_images, chosen)
     if not isinstance(index, NodeCollection):
         raise InputError(f"wanted index as a folder, url, PageIndex or NodeCollection, got {type(index).__name__}")
-    names = ", ".join([*options, *(["mode"] if mode else []), *(["inline_images"] if inline_images else [])])
+    given = {"mode": mode, "inline_images": inline_images, **asdict(chosen)}
+    names = ", ".join([*options, *(name for name, value in given.items() if value)])
     if names:
         raise InputError(f"{names} belong to an index of nemotron_rag; a NodeCollection has its own settings")
     return index
