@@ -350,6 +350,7 @@ class ModelSpec:
         starter: whether the weights are those of the extra `starters`, the package ``nemotron-rag-starters``.
         page_vectors: vectors of a page image, those of the prompt not counted: 1, for tiles those of the largest
             image, for grids a published mean.
+        instruction: what queries are embedded for, unless told otherwise; None for the default of the model's own code.
         note: one line for people, empty if there is nothing to add.
     """
 
@@ -368,4 +369,5 @@ class ModelSpec:
     verified: bool
     starter: bool = False
     page_vectors: int = 1
+    instruction: str | None = None
     note: str = ""

@@ -87,6 +87,7 @@ def model_json(spec: ModelSpec) -> dict[str, Any]:
         "modalities": list(spec.modalities),
         "max_input_tiles": spec.max_input_tiles,
         "max_length": dict(spec.max_length),
+        "instruction": spec.instruction,
         "repo": spec.repo,
         "revision": spec.revision,
         "verified": spec.verified,

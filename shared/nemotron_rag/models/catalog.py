@@ -36,6 +36,7 @@ _NVIDIA_LICENCE = "NVIDIA Open Model License + Llama 3.2 Community License"
 
 # Revisions and sizes of the embedders are those that the benchmark mteb pins. The rerankers have the same networks, 8B
 # also an output layer.
+_QWEN_SEARCH = "Retrieve images or text relevant to the user's query."  # in the authors' example of a search
 _QWEN_UNREAD = "Not confirmed, for want of the published files: that its tokenizer adds no token of its own"
 _QWEN_EMBED_NOTE = f"reads images as queries too. {_QWEN_UNREAD}; for which sizes besides the full one it was trained"
 _QWEN_RERANK_NOTE = f"no revision on the model hub is confirmed; reads images as queries too. {_QWEN_UNREAD}"
@@ -281,6 +282,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=None,
         max_length=dict.fromkeys(_VL, 8192),
         verified=True,
+        instruction=_QWEN_SEARCH,
         note=_QWEN_EMBED_NOTE,
     ),
     ModelSpec(
@@ -297,6 +299,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         max_input_tiles=None,
         max_length=dict.fromkeys(_VL, 8192),
         verified=True,
+        instruction=_QWEN_SEARCH,
         note=_QWEN_EMBED_NOTE,
     ),
     ModelSpec(

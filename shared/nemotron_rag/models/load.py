@@ -67,8 +67,9 @@ class LoadOptions(TypedDict, total=False):
             ``query``; None for the model's own. Text is cut; image tokens never are. Of a reranker it counts the query.
         max_image_tokens: most tokens of an image, for Qwen3-VL-Embedding and -Reranker, which read it at its own aspect
             ratio; larger ones are shrunk. None for the model's own. Fewer are faster and see less.
-        instruction: for models that take one: what a query is embedded for, or what a reranker judges by; None for the
-            published default. Passages are always embedded with that default.
+        instruction: for models that take one: what a query is embedded for, or what a reranker judges by. None for the
+            published default, which passages always have; of an embedder that is named by its catalog id, for the
+            authors' example of a search.
         compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first images,
             and needs a C++ compiler or Triton. On a CPU it brings nothing; on a GPU it has not been measured.
     """
@@ -298,6 +299,8 @@ def _build(folder: Path, found: _Found, options: LoadOptions, *, pinned: bool = 
         given.pop("compile", None)
     if spec and spec.max_input_tiles:
         given.setdefault("max_input_tiles", spec.max_input_tiles)
+    if spec and spec.instruction:
+        given.setdefault("instruction", spec.instruction)
     revision = given.pop("revision", None)
     if spec and spec.repo and pinned:
         revision = revision or spec.revision

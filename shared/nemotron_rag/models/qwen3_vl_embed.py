@@ -29,8 +29,8 @@ class Qwen3VLEmbed(SingleVectorModel[QwenModel]):
     """An `Embedder` over a Qwen3-VL-Embedding checkpoint; `nemotron_rag.load_embedder` makes it.
 
     A query may be a text, an image, or both. Only its instruction distinguishes it from a passage, which has the
-    published default; without ``instruction=`` queries have that too. The authors embed queries of a search with
-    ``Retrieve images or text relevant to the user's query.``
+    published default; without ``instruction=`` queries of a folder have that too. Named by its catalog id, the model
+    embeds queries as the authors do for a search: ``Retrieve images or text relevant to the user's query.``
 
     Its files are those of plain Qwen3-VL, so that a folder of plain Qwen3-VL is loaded as this model too. A literal
     ``<|im_end|>`` in a query of words is the control token, as the published tokenizer has it; in a passage, and in a

@@ -186,6 +186,15 @@ def test_other_poolings_of_the_published_class(tmp_path, pooling, place):
     assert reranker.score("a", [Passage("b c")])[0] == pytest.approx(logit, rel=1e-4, abs=1e-4)
 
 
+def test_the_published_weighted_average_is_the_sum(tmp_path):
+    """Whose direction is that of the mean; a reranker reads its length too."""
+    found = load_embedder(_pooled_folder(tmp_path / "sum", EMBED, pooling="weighted_avg"), device="cpu")
+    wanted = load_embedder(EMBED, device="cpu").embed_queries(["a b c"])
+    np.testing.assert_allclose(found.embed_queries(["a b c"]), wanted, atol=1e-6)
+    with pytest.raises(CheckpointError, match="pooling='weighted_avg', only"):
+        load_reranker(_pooled_folder(tmp_path / "rerank", RERANK, pooling="weighted_avg"), device="cpu")
+
+
 class TestLastTokenPooling(EmbedderContract):
     passages = TEXT_ONLY
 

@@ -13,12 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import ImageError, InputError, TokenLimitError
+from nemotron_rag.models.catalog import find
 from nemotron_rag.models.qwen3_vl_embed import embed_instruction
+from nemotron_rag.runtime import hub
 from nemotron_rag.runtime.features import vision_features
 from support.contracts import EmbedderContract, RerankerContract, make_image
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 EMBED, RERANK = DATA / "qwen3vl_embed_open_1", DATA / "qwen3vl_rerank_open_1"
+CATALOG_INSTRUCTION = find("Qwen3-VL-Embedding-2B").instruction
 TOLERANCE = {"atol": 3e-5, "rtol": 1e-4}  # stated by the cases' meta.json
 
 
@@ -286,6 +289,20 @@ def test_an_output_layer_counts_if_the_files_have_one(tmp_path):
         scores.append(load_reranker(folder, device="cpu").score("a", [Passage("b")])[0])
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert abs(scores[0] - scores[2]) > 1e-3
+
+
+def test_named_by_its_catalog_id_it_embeds_for_a_search(monkeypatch):
+    """What the hub would give is a local folder here."""
+    monkeypatch.setattr(hub, "download", lambda repo, *, revision, only_cached: EMBED)
+    call = _call(EMBED, "queries")
+    assert call["instruction"] == CATALOG_INSTRUCTION
+    found = load_embedder("Qwen3-VL-Embedding-2B", device="cpu").embed_queries(call["texts"])
+    np.testing.assert_allclose(found, _expected(EMBED, "queries.embeddings_l2"), **TOLERANCE)
+    call = _call(EMBED, "queries_instruction")
+    told = load_embedder("Qwen3-VL-Embedding-2B", device="cpu", instruction=call["instruction"])
+    np.testing.assert_allclose(
+        told.embed_queries(call["texts"]), _expected(EMBED, "queries_instruction.embeddings_l2"), **TOLERANCE
+    )
 
 
 def test_options_are_checked():

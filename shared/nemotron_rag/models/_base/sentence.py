@@ -74,6 +74,8 @@ def read_pooling(folder: Path, config: Mapping[str, Any]) -> Pooling:
     fields = read_json(folder / _pooling_folder(folder, known), "config.json", optional=True)
     named = fields.get("pooling_mode") or [mode for flag, mode in _FLAGS.items() if fields.get(flag)]
     modes = [named] if isinstance(named, str) else list(named) or [str(config.get("pooling", "avg"))]
+    if modes == ["weighted_avg"] and not is_reranker:  # in the published code of the Llama models: the sum
+        return "avg"  # of the same direction
     if len(modes) != 1 or modes[0] not in _POOLINGS:
         raise CheckpointError(f"has pooling={' + '.join(modes)!r}, only {', '.join(_POOLINGS)} are implemented")
     if not fields.get("include_prompt", True) and not renders_chats(folder):
