@@ -58,9 +58,15 @@ FAMILIES: tuple[Family, ...] = (
         "embedder",
         "mistral3",
         {"architectures": ["Mistral3Model"]},
-        frozenset({"max_length", "dimensions"}),
+        frozenset({"max_length", "max_image_tokens", "dimensions"}),
     ),
-    Family("nemotron35_rerank", "reranker", "mistral3", {"architectures": ["Mistral3ForSequenceClassification"]}),
+    Family(
+        "nemotron35_rerank",
+        "reranker",
+        "mistral3",
+        {"architectures": ["Mistral3ForSequenceClassification"]},
+        frozenset({"max_length", "max_image_tokens"}),
+    ),
     Family(
         "nemotron3_embed",
         "embedder",

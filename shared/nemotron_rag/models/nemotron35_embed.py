@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nemotron_rag.models._base.embedder import SingleVectorModel
 from nemotron_rag.models._base.lengths import resolve_lengths
-from nemotron_rag.models._mistral.model import MistralInput, MistralModel, load_mistral_model
+from nemotron_rag.models._mistral.model import Limits, MistralInput, MistralModel, load_mistral_model
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
@@ -24,7 +24,7 @@ class Nemotron35Embed(SingleVectorModel[MistralModel]):
         model: the loaded weights; other objects may share them.
         name: catalog id or folder.
         revision: of the weights.
-        max_length: tokens by ``text``, ``image``, ``image_text`` and ``query``.
+        limits: how large inputs may be.
         dimensions: length of the vectors (Matryoshka: the first ones, normalised again); None for all of them.
 
     Example:
@@ -40,13 +40,13 @@ class Nemotron35Embed(SingleVectorModel[MistralModel]):
         *,
         name: str,
         revision: str,
-        max_length: Mapping[str, int],
+        limits: Limits,
         dimensions: int | None = None,
     ) -> None:
         super().__init__(model, name=name, full=model.config.text.hidden_size, dimensions=dimensions)
         self._pooling = model.config.pooling
         self._revision = revision
-        self._max_length = max_length
+        self._limits = limits
 
     @property
     def identity(self) -> Mapping[str, str | int | bool | None]:
@@ -56,14 +56,14 @@ class Nemotron35Embed(SingleVectorModel[MistralModel]):
             "revision": self._revision,
             "dimensions": self.dimensions,
             "pooling": self._pooling,
-            **{f"max_length_{key}": value for key, value in self._max_length.items()},
+            **self._limits.identity,
         }
 
     def _prepare_query(self, model: MistralModel, query: str, index: int) -> MistralInput:
-        return model.encode_query(query, max_length=self._max_length["query"], index=index)
+        return model.encode_query(query, max_length=self._limits.max_length["query"], index=index)
 
     def _prepare_passage(self, model: MistralModel, passage: Passage, index: int) -> MistralInput:
-        return model.encode_passage(passage, max_length=self._max_length, index=index)
+        return model.encode_passage(passage, self._limits, index=index)
 
 
 def load(
@@ -75,6 +75,7 @@ def load(
     dtype: str | None,
     dimensions: int | None = None,
     max_length: int | Mapping[str, int] | None = None,
+    max_image_tokens: int | None = None,
 ) -> Nemotron35Embed:
     """Load a checkpoint folder; `nemotron_rag.models.load.load_embedder` explains the arguments."""
     model = load_mistral_model(folder, device=device, dtype=dtype)
@@ -83,6 +84,6 @@ def load(
         model,
         name=name,
         revision=revision or fingerprint(folder),
-        max_length=resolve_lengths(defaults, max_length),
+        limits=Limits(resolve_lengths(defaults, max_length), max_image_tokens),
         dimensions=dimensions,
     )

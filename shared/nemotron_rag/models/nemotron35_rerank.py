@@ -12,7 +12,7 @@ import torch
 
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.reranker import LinearCrossEncoder
-from nemotron_rag.models._mistral.model import MistralInput, MistralModel, load_mistral_model, load_score_head
+from nemotron_rag.models._mistral.model import Limits, MistralInput, MistralModel, load_mistral_model, load_score_head
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage
 
@@ -28,7 +28,7 @@ class Nemotron35Rerank(LinearCrossEncoder[MistralModel]):
         temperature: logits are divided by it.
         name: catalog id or folder.
         revision: of the weights.
-        max_length: tokens by ``text``, ``image`` and ``image_text``, of query and passage together.
+        limits: how large inputs may be, query and passage together.
 
     Example:
         >>> from nemotron_rag import Passage, load_reranker
@@ -45,20 +45,19 @@ class Nemotron35Rerank(LinearCrossEncoder[MistralModel]):
         temperature: float,
         name: str,
         revision: str,
-        max_length: Mapping[str, int],
+        limits: Limits,
     ) -> None:
         super().__init__(model, name=name, head=head, temperature=temperature)
         self._revision = revision
-        self._max_length = max_length
+        self._limits = limits
 
     @property
     def identity(self) -> Mapping[str, str | int | bool | None]:
         """Everything that decides what the scores are."""
-        lengths = {f"max_length_{key}": value for key, value in self._max_length.items()}
-        return {"family": "nemotron35_rerank", "revision": self._revision, **lengths}
+        return {"family": "nemotron35_rerank", "revision": self._revision, **self._limits.identity}
 
     def _prepare(self, model: MistralModel, query: str, passage: Passage, index: int) -> MistralInput:
-        return model.encode_pair(query, passage, max_length=self._max_length, index=index)
+        return model.encode_pair(query, passage, self._limits, index=index)
 
 
 def load(
@@ -69,6 +68,7 @@ def load(
     device: str | None,
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
+    max_image_tokens: int | None = None,
 ) -> Nemotron35Rerank:
     """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     model = load_mistral_model(folder, device=device, dtype=dtype, is_reranker=True)
@@ -81,5 +81,5 @@ def load(
         temperature=temperature,
         name=name,
         revision=revision or fingerprint(folder),
-        max_length=resolve_lengths(defaults, max_length),
+        limits=Limits(resolve_lengths(defaults, max_length), max_image_tokens),
     )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import InputError, TokenLimitError
 from nemotron_rag.models._base.resize import resize_image
-from nemotron_rag.models._mistral.model import load_mistral_model
+from nemotron_rag.models._mistral.model import Limits, load_mistral_model
 from nemotron_rag.models._mistral.pixels import blend_on_white, fitted_size, patchify
 from support.contracts import EmbedderContract, RerankerContract, make_image
 
@@ -95,11 +95,11 @@ def test_token_ids_equal_the_reference(folder, call):
     ids, mask = (_expected(folder, f"{call['name']}.{what}") for what in ("input_ids", "attention_mask"))
     for row, passage in enumerate(_passages(folder, call)):
         if "pairs" in call:
-            found = model.encode_pair(call["pairs"][row][0], passage, max_length=lengths, index=row)
+            found = model.encode_pair(call["pairs"][row][0], passage, Limits(lengths), index=row)
         elif call["kind"] == "queries":
             found = model.encode_query(passage.text, max_length=lengths["text"], index=row)
         else:
-            found = model.encode_passage(passage, max_length=lengths, index=row)
+            found = model.encode_passage(passage, Limits(lengths), index=row)
         assert found.ids == ids[row][mask[row] == 1].tolist()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer
 
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError
-from nemotron_rag.models._mistral.model import load_mistral_model
+from nemotron_rag.models._mistral.model import Limits, load_mistral_model
 from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.features import vision_features
 from support.contracts import make_image
@@ -169,7 +170,7 @@ def test_text_that_looks_like_a_control_token_is_text():
     ids = load_mistral_model(EMBED, device="cpu", dtype=None).encode_text(SPECIAL, max_length=999, index=0).ids
     assert min(ids) >= 40  # control tokens come first in this vocabulary
     item = load_mistral_model(RERANK, device="cpu", dtype=None, is_reranker=True).encode_pair(
-        SPECIAL, Passage(SPECIAL, make_image(1, (56, 28))), max_length={"image_text": 999}, index=0
+        SPECIAL, Passage(SPECIAL, make_image(1, (56, 28))), Limits({"image_text": 999}), index=0
     )
     assert [number for number in item.ids if number < 40] == [10, 10, 13]
 
@@ -257,6 +258,21 @@ def test_a_start_token_in_the_template_is_the_only_one(tmp_path):
     (folder / "chat_template.jinja").write_text("{{- bos_token -}}" + template)
     assert _ids(folder, "a pump") == _ids(WITH_START, "a pump")
     assert _ids(folder, "a pump").count(1) == 1
+
+
+@pytest.mark.parametrize("case", [EMBED, WITH_START])
+def test_what_a_template_puts_last_stays_when_a_text_is_cut(tmp_path, case):
+    """As sentence-transformers restores it, which a model that pools the last token needs."""
+    folder = _copy(case, tmp_path / "ended")
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template + "</s>[/INST]")
+    model = load_mistral_model(folder, device="cpu", dtype=None)
+    whole = model.encode_query("word " * 30, max_length=99, index=0).ids
+    cut = model.encode_query("word " * 30, max_length=20, index=0).ids
+    assert cut == whole[:18] + whole[-2:]
+    assert cut[-2:] == [2, 4]
+    assert model.encode_text("word " * 30, max_length=20, index=0).ids[-2:] == [2, 4]
+    assert model.encode_query("a", max_length=len(whole), index=0).ids[-2:] == [2, 4]
 
 
 # ---- pooling and lengths ----
@@ -423,6 +439,33 @@ def test_an_image_is_encoded_once(monkeypatch):
     tower = reranker._model._stack
     monkeypatch.setattr(tower, "encode_images", lambda *args: pytest.fail("it was encoded again"))
     np.testing.assert_allclose(reranker.score("a query", PAGES), first, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 12, 30, 1000])
+def test_images_are_shrunk_to_a_number_of_tokens(most):
+    sizes = [(1, 1), (168, 168), (120, 168), (168, 30), (900, 6), (6, 900), (29, 140)]
+    limits = Limits(dict.fromkeys(("image",), 999), max_image_tokens=most)
+    model = load_mistral_model(EMBED, device="cpu", dtype=None)
+    for size in sizes:
+        free, held = (
+            model.encode_passage(Passage(image=make_image(1, size)), each, index=0).image
+            for each in (Limits({"image": 999}), limits)
+        )
+        assert held.tokens <= most
+        if free.tokens <= most:
+            assert held.grid == free.grid
+        elif size == (168, 168):
+            assert held.tokens == math.isqrt(most) ** 2
+
+
+def test_shrunk_images_are_other_vectors_under_another_identity():
+    free, held = (load_embedder(EMBED, device="cpu", max_image_tokens=most) for most in (None, 6))
+    assert (free.identity["max_image_tokens"], held.identity["max_image_tokens"]) == (None, 6)
+    page = [Passage(image=make_image(1, (168, 168)))]
+    assert abs(free.embed_passages(page) - held.embed_passages(page)).max() > 1e-3
+    few, many = (load_reranker(RERANK, device="cpu", max_image_tokens=most).score("a", page) for most in (6, 36))
+    assert few != pytest.approx(many, abs=1e-3)
+    assert many == pytest.approx(load_reranker(RERANK, device="cpu").score("a", page), abs=1e-4)
 
 
 def test_transparency_is_laid_on_white():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nemotron_rag import Passage, load_embedder
-from nemotron_rag.models._mistral.model import load_mistral_model
+from nemotron_rag.models._mistral.model import Limits, load_mistral_model
 from nemotron_rag.models._mistral.pixels import PixelSettings, fitted_size, patchify
 from support.contracts import make_image
 
@@ -73,7 +73,7 @@ def _write(folder: Path, *, patch=14, merge=2, rope=YARN, act="silu", kv=2, head
 @torch.inference_mode()
 def _reference(model, ours, passage: Passage, *, length: int = 999) -> np.ndarray:
     """The vector of one passage, by the reference's network over our ids and the resized image."""
-    item = ours.encode_passage(passage, max_length=dict.fromkeys(("text", "image", "image_text"), length), index=0)
+    item = ours.encode_passage(passage, Limits(dict.fromkeys(("text", "image", "image_text"), length)), index=0)
     copies = 2 if item.image and item.image.tokens == 1 else 1  # the reference fails on a lone image of one token
     ids = torch.tensor([item.ids] * copies)
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

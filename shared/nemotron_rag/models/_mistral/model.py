@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,30 @@ from nemotron_rag.runtime.features import image_features, image_key, vision_feat
 from nemotron_rag.runtime.graphs import Replay
 from nemotron_rag.types import Passage
 
-__all__ = ["MistralInput", "MistralModel", "load_mistral_model", "load_score_head"]
+__all__ = ["Limits", "MistralInput", "MistralModel", "load_mistral_model", "load_score_head"]
 
 _DENSE = "2_Dense"
 _ANY_LENGTH = 1 << 30  # tokens
 _HEADS = ("language_model.score.weight", "score.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large inputs may be.
+
+    Args:
+        max_length: tokens by ``text``, ``image`` and ``image_text``, of an embedder also by ``query``.
+        max_image_tokens: images of more image tokens are shrunk; None for the checkpoint's size.
+    """
+
+    max_length: Mapping[str, int]
+    max_image_tokens: int | None = None
+
+    @property
+    def identity(self) -> Mapping[str, int | None]:
+        """The limits as plain values, for a model's `identity`."""
+        lengths = {f"max_length_{key}": value for key, value in self.max_length.items()}
+        return {"max_image_tokens": self.max_image_tokens, **lengths}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +113,11 @@ class MistralModel(PackedModel[MistralInput]):
         self._tokenizer = MistralTokenizer(folder, image_token_id=self.config.image_token_id, is_chat=is_chat)
         self._prompts = Prompts(folder, is_chat=is_chat, is_reranker=is_reranker, protect=self._tokenizer.protect)
         self._check_prompts(is_reranker=is_reranker)
+        self._query_ending: list[int] = []
+        self._text_ending: list[int] = []
+        if is_chat and not is_reranker:
+            self._query_ending = self._fixed_ending(self._prompts.query)
+            self._text_ending = self._fixed_ending(partial(self._prompts.passage, has_image=False))
         self._stack = load_mistral_stack(folder, self.config, device=device, dtype=dtype)
         graphs = has_kernel(device, dtype, head_dim=self.config.text.head_dim)
         self._replay = Replay(self._stack, device=device) if graphs else None
@@ -107,48 +132,51 @@ class MistralModel(PackedModel[MistralInput]):
     def encode_query(self, query: str, *, max_length: int, index: int) -> MistralInput:
         """Prepare a query for an embedder."""
         prompt = self._prompts.query(query)
-        return MistralInput(self._tokenizer.encode(prompt, max_length=max_length, index=index))
+        ids = self._tokenizer.encode(prompt, max_length=max_length, index=index, ending=self._query_ending)
+        return MistralInput(ids)
 
     def encode_text(self, text: str, *, max_length: int, index: int) -> MistralInput:
         """Prepare a passage for an embedder that reads text only."""
         prompt = self._prompts.passage(text, has_image=False)
-        return MistralInput(self._tokenizer.encode(prompt, max_length=max_length, index=index))
+        ids = self._tokenizer.encode(prompt, max_length=max_length, index=index, ending=self._text_ending)
+        return MistralInput(ids)
 
-    def encode_passage(self, passage: Passage, *, max_length: Mapping[str, int], index: int) -> MistralInput:
+    def encode_passage(self, passage: Passage, limits: Limits, *, index: int) -> MistralInput:
         """Prepare a passage for an embedder."""
-        prompt = self._prompts.passage(passage.text, has_image=passage.image is not None)
-        return self._encode_with_image(prompt, passage, max_length=max_length[passage.modality], index=index)
+        if passage.image is None:
+            return self.encode_text(passage.text, max_length=limits.max_length["text"], index=index)
+        return self._encode_with_image(self._prompts.passage(passage.text, has_image=True), passage, limits, index)
 
-    def encode_pair(self, query: str, passage: Passage, *, max_length: Mapping[str, int], index: int) -> MistralInput:
+    def encode_pair(self, query: str, passage: Passage, limits: Limits, *, index: int) -> MistralInput:
         """Prepare a query and a passage for a reranker."""
         prompt = self._prompts.pair(query, passage.text, has_image=passage.image is not None)
-        return self._encode_with_image(prompt, passage, max_length=max_length[passage.modality], index=index)
+        return self._encode_with_image(prompt, passage, limits, index)
 
-    def _encode_with_image(self, prompt: str, passage: Passage, *, max_length: int, index: int) -> MistralInput:
-        image = self._image(passage, index=index)
-        grid = image.grid if image else None
-        return MistralInput(self._tokenizer.encode(prompt, grid=grid, max_length=max_length, index=index), image)
+    def _encode_with_image(self, prompt: str, passage: Passage, limits: Limits, index: int) -> MistralInput:
+        image = self._image(passage, limits, index=index)
+        grid, most = image.grid if image else None, limits.max_length[passage.modality]
+        return MistralInput(self._tokenizer.encode(prompt, grid=grid, max_length=most, index=index), image)
 
-    def _image(self, passage: Passage, *, index: int) -> MistralImage | None:
+    def _image(self, passage: Passage, limits: Limits, *, index: int) -> MistralImage | None:
         """Read and resize a passage's image, unless its vision features are cached; None if it has none."""
         if passage.image is None:
             return None
         try:
-            return self._prepare_image(PassageImage(passage.image, convert=blend_on_white))
+            return self._prepare_image(PassageImage(passage.image, convert=blend_on_white), limits.max_image_tokens)
         except ImageError as error:
             raise at_index(error, index) from error
 
-    def _prepare_image(self, image: PassageImage) -> MistralImage:
+    def _prepare_image(self, image: PassageImage, max_tokens: int | None) -> MistralImage:
         settings = self.config.pixels
         assert settings is not None  # a family that reads images has them
-        width, height = fitted_size(*image.size, settings)
+        width, height = fitted_size(*image.size, settings, max_tokens=max_tokens)
         grid = (height // settings.token_side, width // settings.token_side)
         key = self._tower_key + image_key(image.hash, f"{width}x{height}")
         features = vision_features.find(key)
         if features is not None:
             return MistralImage(grid, key, features=staged(features, self._device))
         if image.is_trusting:
-            return self._prepare_image(image.checked())
+            return self._prepare_image(image.checked(), max_tokens)
         decoded = image.decoded()
         on_device = resizes_on_device(decoded, pixels=width * height, device=self._device)
         sent = torch.from_numpy(image.pixels() if on_device else np.array(resize_image(decoded, (width, height))))
@@ -210,6 +238,15 @@ class MistralModel(PackedModel[MistralInput]):
             else:
                 prompt = self._prompts.passage("b", has_image=has_image)
             self._tokenizer.encode(prompt, grid=grid, max_length=_ANY_LENGTH, index=0)
+
+    def _fixed_ending(self, render: Callable[[str], str]) -> list[int]:
+        """The ids that the template puts after every text; sentence-transformers keeps them when it cuts a text."""
+        first, second = (
+            self._tokenizer.encode(render(text), max_length=_ANY_LENGTH, index=0) for text in ("0", "1 2 3 4")
+        )
+        equal = [one == other for one, other in zip(reversed(first), reversed(second), strict=False)]
+        count = equal.index(False) if False in equal else 0
+        return first[len(first) - count :]
 
 
 def load_mistral_model(

@@ -81,10 +81,16 @@ def read_pixel_settings(processor: Mapping[str, Any], *, patch_size: int, merge_
     )
 
 
-def fitted_size(width: int, height: int, settings: PixelSettings) -> tuple[int, int]:
+def fitted_size(width: int, height: int, settings: PixelSettings, *, max_tokens: int | None = None) -> tuple[int, int]:
     """Compute the size that an image is resized to: shrunk to the longest side allowed, then up to whole image tokens.
 
     A side never falls below one pixel. (The published processor fails where a very long image loses its shorter side.)
+
+    Args:
+        width: of the image, pixels.
+        height: of the image, pixels.
+        settings: of the checkpoint.
+        max_tokens: an image of more image tokens is shrunk further, down to whole ones; None for no such limit.
 
     Returns:
         Width and height, pixels.
@@ -93,7 +99,11 @@ def fitted_size(width: int, height: int, settings: PixelSettings) -> tuple[int, 
     if ratio > 1:
         width, height = (max(1, math.floor(side / ratio)) for side in (width, height))
     token = settings.token_side
-    return -(-width // token) * token, -(-height // token) * token
+    columns, rows = -(-width // token), -(-height // token)
+    if max_tokens is not None and columns * rows > max_tokens:
+        shrink = math.sqrt(width * height / (max_tokens * token**2))
+        columns, rows = (max(1, min(max_tokens, math.floor(side / shrink / token))) for side in (width, height))
+    return columns * token, rows * token
 
 
 def patchify(pixels: torch.Tensor, settings: PixelSettings) -> torch.Tensor:

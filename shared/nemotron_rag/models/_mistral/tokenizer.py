@@ -8,7 +8,7 @@ token, as the published ones do, whose vectors are met only so; there it stands 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,9 @@ class MistralTokenizer:
         plain = text.replace(_MARK, "\ufffd")
         return self._split.sub(lambda found: f"{found[0][0]}{_MARK}{found[0][1:]}", plain)
 
-    def encode(self, prompt: str, *, grid: Grid | None = None, max_length: int, index: int) -> list[int]:
+    def encode(
+        self, prompt: str, *, grid: Grid | None = None, max_length: int, index: int, ending: Sequence[int] = ()
+    ) -> list[int]:
         """Tokenize a prompt, and cut its text on the right to `max_length`.
 
         Args:
@@ -73,6 +75,7 @@ class MistralTokenizer:
             grid: of its image, or None.
             max_length: most tokens, added ones and image included.
             index: of the input in the caller's list, for the error message.
+            ending: last ids of the prompt, kept when its text is cut; those that the tokenizer adds always are.
 
         Raises:
             TokenLimitError: the image does not fit; image tokens are never cut.
@@ -101,7 +104,9 @@ class MistralTokenizer:
                 f"passage {index} needs {needed + len(end)} tokens for its image, max_length allows {max_length}; "
                 f"raise max_length or give a smaller image"
             )
-        return ids[: max(0, max_length - len(end))] + end
+        ids += end
+        tail = [*ending] or end
+        return ids if len(ids) <= max_length else ids[: max(0, max_length - len(tail))] + tail
 
     def _parts(self, prompt: str) -> list[str]:
         """Split a prompt at its control tokens, which stay."""
