@@ -167,18 +167,18 @@ class ModelFields(Component):
     image_roots: Annotated[Sequence[str | Path], AfterValidator(_paths)] = ()
     image_hosts: Annotated[Sequence[str], AfterValidator(tuple)] = ()
 
-    _kind: ClassVar[Kind]
+    _kinds: ClassVar[tuple[Kind, ...]]
     _shared = ("model",)
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**without_hosted(type(self).__name__, fields))
 
     def _check(self) -> None:
-        LazyModel(self.model, self._kind, **self._load_options())
+        LazyModel(self.model, *self._kinds, **self._load_options())
 
     def _lazy(self) -> LazyModel[Any]:
         model, options = self.model, self._load_options()
-        return self._open_once("model", (model, options), lambda: LazyModel(model, self._kind, **options))
+        return self._open_once("model", (model, options), lambda: LazyModel(model, *self._kinds, **options))
 
     @property
     def model_name(self) -> str:

@@ -58,7 +58,7 @@ class NemotronEmbeddings(ModelFields, Embeddings):
     model: Unchecked[str | Path | Embedder] = "llama-nemotron-embed-vl-1b-v2"
     dimensions: Unchecked[int | None] = None
 
-    _kind: ClassVar[Kind] = "embedder"
+    _kinds: ClassVar[tuple[Kind, ...]] = ("embedder",)
 
     def load(self) -> Embedder:
         """The loaded model; loads it if need be.

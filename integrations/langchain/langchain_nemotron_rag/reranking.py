@@ -14,8 +14,9 @@ from pydantic import Field
 
 from langchain_nemotron_rag._documents import FoundMetadata, describe, passage_of
 from langchain_nemotron_rag._settings import ModelFields, Unchecked
-from nemotron_rag import Passage, Reranker
+from nemotron_rag import MultiVectorEmbedder, Passage, Reranker
 from nemotron_rag.errors import InputError
+from nemotron_rag.late_interaction.reranker import as_reranker
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
 from nemotron_rag.types import FloatArray, Kind
 
@@ -36,7 +37,8 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
     model's one worker, so threads, tasks and instances can share it.
 
     Args:
-        model: catalog id, hub repository, local folder, or a loaded `nemotron_rag.Reranker`.
+        model: catalog id, hub repository, local folder, or a loaded `nemotron_rag.Reranker`; or a late-interaction
+            model (ColEmbed), which ranks by MaxSim.
         top_n: most documents returned; None for all.
         score_threshold: smallest reported score that is kept; None keeps all.
         score_transform: of the reported score: None or "raw" for the logit, "sigmoid", or a function of the logit. The
@@ -67,7 +69,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         [Document(metadata={'relevance_score': 5.0}, page_content='red apples')]
     """
 
-    model: Unchecked[str | Path | Reranker] = "llama-nemotron-rerank-vl-1b-v2"
+    model: Unchecked[str | Path | Reranker | MultiVectorEmbedder] = "llama-nemotron-rerank-vl-1b-v2"
     top_n: int | None = Field(default=5, ge=0)
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
     score_transform: ScoreTransform = None
@@ -76,7 +78,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
     on_image_error: OnImageError = "text"
     on_unscored: OnUnscored = "last"
 
-    _kind: ClassVar[Kind] = "reranker"
+    _kinds: ClassVar[tuple[Kind, ...]] = ("reranker", "multivector_embedder")
 
     def load(self) -> Reranker:
         """The loaded model; loads it if need be.
@@ -84,7 +86,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         Raises:
             NemotronRagError: as `nemotron_rag.load_reranker`.
         """
-        return cast("Reranker", self._lazy().get())
+        return as_reranker(self._lazy().get())
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -248,15 +250,15 @@ class _Ranking:
 
     def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
         """Score as the model does."""
-        reranker, started = self._model.get(), time.perf_counter()
-        scores = cast("FloatArray", reranker.score(query, passages))
+        reranker, started = as_reranker(self._model.get()), time.perf_counter()
+        scores = reranker.score(query, passages)
         self._note(passages, started)
         return scores
 
     async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
-        reranker, started = await self._model.aget(), time.perf_counter()
-        scores = cast("FloatArray", await reranker.ascore(query, passages))
+        reranker, started = as_reranker(await self._model.aget()), time.perf_counter()
+        scores = await reranker.ascore(query, passages)
         self._note(passages, started)
         return scores
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -30,6 +30,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.index import Mode
 from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.state import Images, images_of
+from nemotron_rag.late_interaction.heatmap import Heatmap
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.stores.page_images import ImageForm
@@ -37,11 +38,16 @@ from nemotron_rag.stores.qdrant import QdrantStore
 from nemotron_rag.stores.server import Connection
 from nemotron_rag.types import Filter, ImageReference
 
-__all__ = ["NemotronPageRetriever"]
+__all__ = ["NemotronPageRetriever", "SearchType"]
+
+SearchType: TypeAlias = Literal["similarity", "mmr", "similarity_score_threshold"]
+"""As in LangChain's own retrievers."""
 
 _K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
 _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
+_MMR_POOL, _MMR_FACTOR = 20, 4  # documents to choose from: at least so many, and so many times those chosen
+_LAMBDA = 0.5  # LangChain's default of `lambda_mult`
 _SCORES = ("relevance_score", "retrieval_score")
 _log = logging.getLogger("nemotron_rag")
 
@@ -96,6 +102,12 @@ class NemotronPageRetriever(Component, BaseRetriever):
         headers: sent to such a server with every request.
         timeout: seconds that one request to such a server may take; None for 60.
         tenant: of an index by location: whose pages are seen, such as ``("customer", "acme")``; see `PageIndex`.
+        search_type: "similarity"; "mmr" for documents that are unlike each other, with `diversity` or the
+            ``lambda_mult`` of `search_kwargs` (1 is the nearest, 0 as unlike as can be); or
+            "similarity_score_threshold", which needs `score_threshold`.
+        score_threshold: smallest ``relevance_score`` that is returned: of the reranker, else of the vectors.
+        search_kwargs: further options of the search, as `PageIndex.search` or the vector store takes them, such as
+            ``prefetch``, ``offset`` or ``lambda_mult``.
         images: where the images of an index by location are stored; see `PageIndex`. With a server, name a folder or
             URL, or None to have none.
         reranker_options: for a reranker that is named, over those that follow; see `nemotron_rag.LoadOptions`.
@@ -144,10 +156,70 @@ class NemotronPageRetriever(Component, BaseRetriever):
     timeout: Unchecked[float | None] = None
     tenant: Unchecked[tuple[str, str] | None] = None
     images: Unchecked[Images] = True
+    search_type: SearchType = "similarity"
+    score_threshold: float | None = Field(default=None, allow_inf_nan=False)
+    search_kwargs: Unchecked[dict[str, Any] | None] = None
     dimensions: Unchecked[int | None] = None
     reranker_options: Unchecked[dict[str, Any] | None] = None
 
     _shared = ("index", "reranker", "embedder")
+
+    def load(self) -> Self:
+        """Open the index and load all models now, not with the first query.
+
+        Returns:
+            This retriever.
+
+        Raises:
+            NemotronRagError: the index cannot be opened, or a model not be loaded.
+        """
+        if isinstance(self.index, VectorStore):
+            load = getattr(self.index.embeddings, "load", None)
+            if load is not None:
+                load()
+        else:
+            self._open().load()
+        compressor = self._compressor(1)
+        if isinstance(compressor, NemotronRerank):
+            compressor.load()
+        return self
+
+    async def aload(self) -> Self:
+        """`load` for event loops, which it does not block."""
+        return await run_in_executor(None, self.load)
+
+    def heatmap(self, document: Document, query: str) -> Heatmap:
+        """Where on the page of a found document the words of a query match; see `nemotron_rag.PageIndex.heatmap`.
+
+        Args:
+            document: as this retriever gave it, in whatever form its image is, or without one.
+            query: in words.
+
+        Raises:
+            InputError: the index has one vector a page, or it does not have this page with an image.
+
+        Example:
+            >>> from nemotron_rag import Page, PageIndex
+            >>> from nemotron_rag.testing import FakeMultiVectorEmbedder
+            >>> index = PageIndex(embedder=FakeMultiVectorEmbedder())
+            >>> page = Page("red apples", Image.new("RGB", (40, 60), "white"), id="p1", source="a.pdf")
+            >>> report = index.add([page], progress=False)
+            >>> retriever = NemotronPageRetriever(index=index)
+            >>> found, = retriever.invoke("red apples")
+            >>> retriever.heatmap(found, "red apples").image().size
+            (40, 60)
+        """
+        if isinstance(self.index, VectorStore):
+            raise InputError("heatmaps need an index with token vectors; index with PageIndex and a ColEmbed model")
+        index, id = self._open(), document.metadata.get("page_id", document.id)
+        hits = index.search(query, k=1, filter={"id": id}, rerank=False) if isinstance(id, str) else []
+        if not hits:
+            raise InputError(f"document {id!r} is no page of the index; give one that this retriever found")
+        return index.heatmap(hits[0].page, query)
+
+    async def aheatmap(self, document: Document, query: str) -> Heatmap:
+        """`heatmap` for event loops, which it does not block."""
+        return await run_in_executor(None, self.heatmap, document, query)
 
     def retrieve_by_image(self, image: Any, *, k: int | None = None, filter: Filter | None = None) -> list[Document]:
         """The pages that look most like an image; they are not reranked.
@@ -184,22 +256,22 @@ class NemotronPageRetriever(Component, BaseRetriever):
         try:
             found = getattr(search.place, search.method)(search.query, **search.options)
         except NotImplementedError:
-            found = _without_scores(search.scoreless().similarity_search(search.query, **search.options))
+            found = search.scoreless().similarity_search(search.query, **search.options)
         documents: Sequence[Document] = self._documents(found, search.compressor)
         if search.compressor is not None and documents:
             documents = search.compressor.compress_documents(documents, search.query, callbacks)
-        documents = self._selected(search, found, documents)
+        documents = self._selected(search, found, search.above(documents))
         return self._shown(documents, self._form, search.returned)
 
     async def _arun(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
         try:
             found = await getattr(search.place, f"a{search.method}")(search.query, **search.options)
         except NotImplementedError:
-            found = _without_scores(await search.scoreless().asimilarity_search(search.query, **search.options))
+            found = await search.scoreless().asimilarity_search(search.query, **search.options)
         documents: Sequence[Document] = await run_in_executor(None, self._documents, found, search.compressor)
         if search.compressor is not None and documents:
             documents = await search.compressor.acompress_documents(documents, search.query, callbacks)
-        documents = await run_in_executor(None, self._selected, search, found, documents)
+        documents = await run_in_executor(None, self._selected, search, found, search.above(documents))
         return await run_in_executor(None, self._shown, documents, self._form, search.returned)
 
     def _by_text(
@@ -210,23 +282,38 @@ class NemotronPageRetriever(Component, BaseRetriever):
         fetch_k: int | None = None,
         top_n: int | None = None,
         filter: Filter | None = None,
+        search_type: SearchType | None = None,
+        score_threshold: float | None = None,
+        **search_kwargs: Any,
     ) -> _Search:
         if not isinstance(query, str):
             raise InputError(f"query must be a str, got {type(query).__name__}; for an image use retrieve_by_image")
         returned, candidates = self._plan(k, fetch_k, top_n)
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+        kind = self._checked_type(search_type or self.search_type, threshold)
+        more = {**(self.search_kwargs or {}), **search_kwargs}
         chosen = self.filter if filter is None else filter
         compressor = self._compressor(returned)
         fetched = returned if compressor is None else candidates or max(returned, DEFAULT_CANDIDATES)
         if isinstance(self.index, VectorStore):
-            return self._of_store("similarity_search_with_score", query, fetched, chosen, compressor, returned)
-        options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode}
-        if self._chosen:
-            return self._choosing(query, options, returned, candidates)
+            method = "similarity_search_with_score"
+            if kind == "mmr":
+                method = "max_marginal_relevance_search"
+                more = {"fetch_k": max(_MMR_POOL, _MMR_FACTOR * fetched), **more}
+            return self._of_store(method, query, fetched, chosen, more, compressor, returned, None, threshold)
+        selection = self._chosen
+        if kind == "mmr":
+            selection.setdefault("diversity", 1 - more.pop("lambda_mult", _LAMBDA))
+        options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode, **more}
+        if selection:
+            return self._choosing(query, options, returned, candidates, selection, threshold)
         if compressor is not None or self.reranker is False:
             options["rerank"] = False
         else:  # the index says whether there is a reranker
             options["candidates"] = candidates
-        return _Search(self._open(), "search", query, options, compressor, returned)
+        if compressor is None:
+            options["score_threshold"] = threshold
+        return _Search(self._open(), "search", query, options, compressor, returned, None, threshold)
 
     @property
     def _chosen(self) -> dict[str, Any]:
@@ -235,18 +322,26 @@ class NemotronPageRetriever(Component, BaseRetriever):
         near = {"neighbours": self.neighbours} if self.neighbours else {}
         return {name: value for name, value in given.items() if value is not None} | near
 
-    def _choosing(self, query: str, options: dict[str, Any], returned: int, candidates: int | None) -> _Search:
+    def _choosing(
+        self,
+        query: str,
+        options: dict[str, Any],
+        returned: int,
+        candidates: int | None,
+        chosen: dict[str, Any],
+        threshold: float | None,
+    ) -> _Search:
         """A search of an index of which not just the first are returned: the index chooses, whoever ranks."""
-        chosen, shown = self._chosen, returned * (1 + 2 * self.neighbours)
+        shown = returned * (1 + 2 * self.neighbours)
         if isinstance(self.reranker, bool | None):
-            options |= {"k": returned, **chosen}
+            options |= {"k": returned, "score_threshold": threshold, **chosen}
             options |= {"rerank": False} if self.reranker is False else {"candidates": candidates}
             return _Search(self._open(), "search", query, options, None, shown)
         fetched = candidates or max(returned, DEFAULT_CANDIDATES)
         options |= {"k": returned, "candidates": fetched, "per_document": self.per_document}
         options["min_score"] = chosen.pop("min_score", None)
         after = {"k": returned, "filter": options["filter"], **chosen}
-        return _Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after)
+        return _Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after, threshold)
 
     def _selected(self, search: _Search, found: Any, documents: Sequence[Document]) -> Sequence[Document]:
         """Those of ranked documents that the index chooses, with the neighbours of their pages."""
@@ -276,18 +371,21 @@ class NemotronPageRetriever(Component, BaseRetriever):
         check_count("k", k)
         count, chosen = k or self.k or _K, self.filter if filter is None else filter
         if isinstance(self.index, VectorStore):
-            return self._of_store("similarity_search_by_image_with_score", image, count, chosen, None, count)
+            method = "similarity_search_by_image_with_score"
+            return self._of_store(method, image, count, chosen, self.search_kwargs or {}, None, count)
         options = {"k": count, "filter": page_filter(chosen), **self._chosen}
         shown = count * (1 + 2 * self.neighbours)
         return _Search(self._open(), "search_image", image_source(image), options, None, shown)
 
-    def _of_store(self, method: str, query: Any, k: int, filter: Filter | None, *ranking: Any) -> _Search:
+    def _of_store(
+        self, method: str, query: Any, k: int, filter: Filter | None, more: Mapping[str, Any], *ranking: Any
+    ) -> _Search:
         store = cast("VectorStore", self.index)
         if isinstance(store, NemotronPageVectorStore):  # its own images need no leave to be opened
             store = store.giving("reference")
         if not (hasattr(store, method) and hasattr(store, f"a{method}")):
             raise _cannot(store, method)
-        options = {"k": k} if filter is None else {"k": k, "filter": filter}
+        options = {"k": k, **more} if filter is None else {"k": k, "filter": filter, **more}
         return _Search(store, method, query, options, *ranking)
 
     def _documents(
@@ -295,7 +393,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
     ) -> list[Document]:
         """What was found as documents, which a compressor can read."""
         if isinstance(self.index, VectorStore):
-            documents = self._of_scored(cast("Sequence[tuple[Document, float]]", found))
+            pairs = [each if isinstance(each, tuple) else (each, math.nan) for each in cast("Sequence[Any]", found)]
+            documents = self._of_scored(pairs)
         else:
             documents = self._of_hits(cast("Sequence[Hit]", found))
         if compressor is None or isinstance(compressor, NemotronRerank):  # which alone reads references
@@ -306,7 +405,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
         """What a vector store found; distances become similarities, of which the largest is the best."""
         if not found:
             return []
-        scores = _similarities(cast("VectorStore", self.index), [float(score) for _, score in found])
+        scores = [float(score) for _, score in found]
+        if all(map(math.isfinite, scores)):
+            scores = _similarities(cast("VectorStore", self.index), scores)
         return [_with_scores(document, score, score) for (document, _), score in zip(found, scores, strict=True)]
 
     def _of_hits(self, hits: Sequence[Hit]) -> list[Document]:
@@ -340,6 +441,13 @@ class NemotronPageRetriever(Component, BaseRetriever):
             pairs.append((document.model_copy(update={"metadata": found}), image if changed else None))
         return with_images(pairs, form=form, image_key=self.image_key, image_format=self.image_format, write_type=True)
 
+    def _checked_type(self, search_type: SearchType, threshold: float | None) -> SearchType:
+        if search_type not in get_args(SearchType):
+            raise InputError(f"search_type must be one of {', '.join(get_args(SearchType))}, got {search_type!r}")
+        if search_type == "similarity_score_threshold" and threshold is None:
+            raise InputError("search_type='similarity_score_threshold' needs score_threshold=; give one")
+        return search_type
+
     # ---- settings
 
     def _check(self) -> None:
@@ -361,6 +469,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             raise InputError(
                 f"image_key is {self.image_key!r}, that of the reranker {self.reranker.image_key!r}; give one"
             )
+        self._checked_type(self.search_type, self.score_threshold)
         self._lazy_reranker()
         self._plan()
 
@@ -485,6 +594,14 @@ class _Search(NamedTuple):
     compressor: BaseDocumentCompressor | None
     returned: int
     select: dict[str, Any] | None = None
+    threshold: float | None = None
+
+    def above(self, documents: Sequence[Document]) -> Sequence[Document]:
+        """Those that reach the threshold with what they are ordered by."""
+        if self.threshold is None:
+            return documents
+        key = self.compressor.score_key if isinstance(self.compressor, NemotronRerank) else _SCORES[0]
+        return [each for each in documents if each.metadata.get(key, -math.inf) >= self.threshold]
 
     def scoreless(self) -> VectorStore:
         """The vector store, whose search for texts has no scores.
@@ -499,10 +616,6 @@ class _Search(NamedTuple):
 
 def _cannot(store: object, method: str) -> InputError:
     return InputError(f"{type(store).__name__} has no {method}; use NemotronPageVectorStore or an index")
-
-
-def _without_scores(documents: Sequence[Document]) -> list[tuple[Document, float]]:
-    return [(document, math.nan) for document in documents]
 
 
 def _with_scores(document: Document, score: float, retrieval_score: float) -> Document:

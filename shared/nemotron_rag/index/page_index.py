@@ -510,6 +510,21 @@ class PageIndex:
         hits = await asyncio.to_thread(self._nearest, rows[0], request)
         return await asyncio.to_thread(self._selected, hits, selection, filter)
 
+    def load(self) -> None:
+        """Load the models now, not with the first search; without pages there is only a reranker to load.
+
+        Raises:
+            NemotronRagError: as from `search`.
+        """
+        if self._can_search(""):
+            self._state.embedder()
+        if (reranker := self.reranker()) is not None:
+            reranker.get()
+
+    async def aload(self) -> None:
+        """`load` for event loops, which it does not block."""
+        await asyncio.to_thread(self.load)
+
     def heatmap(self, page: Passage, query: str) -> Heatmap:
         """Compute where on a page the words of a query match, by the late-interaction model of this index.
 

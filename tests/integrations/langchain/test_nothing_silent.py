@@ -87,7 +87,7 @@ def test_names_of_models():
     assert "rerank" not in str(raised.value)
     with pytest.raises(UnknownModelError, match=r"the nearest: llama-nemotron-rerank-vl-1b-v2") as raised:
         NemotronRerank(model="nvidia/llama-nemotron-rerank-vl-1b")
-    assert "embed" not in str(raised.value)
+    assert "llama-nemotron-embed" not in str(raised.value)
     with pytest.raises(InputError, match=r"PageIndex\(embedder='starter-colembed'\), which the retrievers search"):
         NemotronEmbeddings(model="starter-colembed")
 

@@ -280,9 +280,12 @@ def test_impossible_fields(fields):
     [
         ({"model": "no-such-model"}, "no-such-model"),
         ({"model": "starter-embed-vl"}, "starter-embed-vl is of kind embedder, wanted reranker"),
-        ({"model": FakeEmbedder()}, "wanted .* a loaded reranker, got a embedder, FakeEmbedder"),
-        ({"model": 7}, "wanted .* a loaded reranker, got int"),
-        ({"model": object()}, "wanted .* a loaded reranker, got object"),
+        (
+            {"model": FakeEmbedder()},
+            "wanted .* loaded reranker or multivector_embedder, got a embedder, FakeEmbedder",
+        ),
+        ({"model": 7}, "wanted .* a loaded reranker or multivector_embedder, got int"),
+        ({"model": object()}, "wanted .* a loaded reranker or multivector_embedder, got object"),
         ({"max_input_tiles": 0}, "max_input_tiles must be a positive integer, got 0"),
         ({"device": "gpu"}, "device must be .* got 'gpu'"),
         ({"dtype": "int8"}, "dtype must be one of .* got 'int8'"),
