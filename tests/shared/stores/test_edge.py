@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,13 @@ def test_what_a_killed_process_left_of_a_new_collection_is_no_collection(tmp_pat
     assert (client.delete_collection("other"), client.delete_collection("other")) == (True, False)
     assert not client.collection_exists("other")
     client.close()
+
+
+def test_a_folder_that_was_removed_is_closed_without_a_word(tmp_path):
+    store = filled(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    store.close()
+    assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".", "..", "é ?*", "x" * 80, ".hidden"])

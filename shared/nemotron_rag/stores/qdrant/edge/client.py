@@ -410,7 +410,7 @@ class EdgeClient:
         self._unflushed.clear()
         if not shards:
             return
-        with place.writing() if place.may_write else nullcontext(), _errors():
+        with place.writing() if place.may_write and not place.is_gone() else nullcontext(), _errors():
             for shard in shards.values():
                 shard.close()
 

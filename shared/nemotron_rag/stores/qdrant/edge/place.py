@@ -93,6 +93,10 @@ class Place:
         finally:
             self._held -= 1
 
+    def is_gone(self) -> bool:
+        """Whether somebody has removed the folder."""
+        return not self._root.is_dir()
+
     def names(self) -> list[str]:
         """Of the collections."""
         return sorted(unquote(found.parent.name) for found in self._root.glob("*/collection.json"))
