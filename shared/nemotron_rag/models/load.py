@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
-from nemotron_rag.documents.files import one_line
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
 from nemotron_rag.models import catalog, families
+from nemotron_rag.models._base.folders import refuse_adapter, refuse_quantized
 from nemotron_rag.models.families import Family
 from nemotron_rag.runtime import import_local
 from nemotron_rag.types import Kind, ModelSpec
@@ -178,9 +178,8 @@ def load_row(
         InputError: an option means nothing to this model.
         MissingExtraError: it is a starter, and the extra `starters` is not installed.
     """
-    if folder is not None:
-        _refuse_adapter(folder)
     place = folder or _folder(spec.id, spec, None, download=download)
+    refuse_adapter(place)
     found = _Found(spec.id, families.family_of(spec.family), spec)
     _check_options(found, options)
     return _build(place, found, options, pinned=folder is None)
@@ -290,6 +289,7 @@ def _is_positive(value: object) -> bool:
 
 def _build(folder: Path, found: _Found, options: LoadOptions, *, pinned: bool = True) -> object:
     spec = found.spec
+    refuse_quantized(folder, found.family.module)
     if spec and spec.starter:
         _log.info("%s is a tiny model of the nemotron-rag project for trying things out, not one of NVIDIA's", spec.id)
     if spec and not spec.commercial:
@@ -325,30 +325,16 @@ def _folder(name_or_folder: ModelName, spec: ModelSpec | None, revision: str | N
 
 def _family(folder: Path, *kinds: Kind) -> Family:
     """Detect the family of a local checkpoint by its config.json."""
-    _refuse_adapter(folder)
+    refuse_adapter(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return families.find_family(config, *kinds)
+        found = families.find_family(config, *kinds)
     except UnknownModelError as error:
         raise CheckpointError(f"folder {folder} holds {error}") from error
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"folder {folder} holds no config.json with a model_type: {error!r}") from error
-
-
-def _refuse_adapter(folder: Path) -> None:
-    """Raise if a folder holds a LoRA adapter: without its base model it computes nothing, and it is not merged here."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        return
-    try:
-        base = str(json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path") or "its base model")
-    except (OSError, ValueError, AttributeError):
-        base = "its base model"
-    raise CheckpointError(
-        f"folder {folder} holds a LoRA adapter (adapter_config.json), not a model; merge it with PEFT, "
-        f"PeftModel.from_pretrained(<{one_line(base)}>, <folder>).merge_and_unload().save_pretrained(<new folder>), "
-        "and give that folder; if its weights are merged already, remove adapter_config.json"
-    )
+    refuse_quantized(folder, found.module)
+    return found
 
 
 @cache  # logged once

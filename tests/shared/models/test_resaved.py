@@ -154,6 +154,24 @@ def test_an_adapter_is_refused_with_how_to_merge_it(tmp_path):
         load_embedder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("qwen3_vl_embed", "Qwen/Qwen3-VL-Embedding-2B or Qwen/Qwen3-VL-Embedding-8B"),
+        ("qwen3_vl_rerank", "the model that was quantized"),
+        ("llama_nemotron_embed_vl", "nvidia/llama-nemotron-embed-vl-1b-v2"),
+    ],
+)
+def test_quantized_weights_are_refused_with_what_to_give(tmp_path, family, names):
+    place = Path(shutil.copytree(DATA / CASES[family], tmp_path / "q", ignore=shutil.ignore_patterns("images")))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}}))
+    row = next(row for row in FAMILIES if row.module == family)
+    for load in (LOAD[row.kind], lambda folder: check_model(folder, row.kind)):
+        with pytest.raises(CheckpointError, match=rf"are quantized \(bitsandbytes\), which is not read; give {names}$"):
+            load(place)
+
+
 def test_weights_of_an_adapter_among_the_others_are_refused(tmp_path):
     folder = _resaved(tmp_path / "a", "qwen3_vl_embed", rename=lambda name: name, dtype=torch.float32)
     weights = load_file(folder / "model.safetensors")

@@ -16,8 +16,6 @@ from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._base.sentence import Pooling, read_max_length, read_pooling
 from nemotron_rag.models._mistral.pixels import PixelSettings, read_pixel_settings
 from nemotron_rag.models._mistral.rope import Rope, read_rope
-from nemotron_rag.models.catalog import CATALOG
-from nemotron_rag.models.families import find_family
 from nemotron_rag.runtime.budget import layer_bytes
 from nemotron_rag.runtime.checkpoint import read_json
 
@@ -116,7 +114,6 @@ def read_mistral_config(folder: Path) -> MistralConfig:
         CheckpointError: a file is missing or broken, or a value is not implemented.
     """
     config = read_json(folder, "config.json")
-    _refuse_quantized(folder, config)
     try:
         return _build(folder, config)
     except CheckpointError as error:
@@ -198,22 +195,3 @@ def _vision(config: Mapping[str, Any]) -> VisionConfig:
 
 def _image_token(config: Mapping[str, Any]) -> int:
     return int(config["image_token_index"] if "image_token_index" in config else config["image_token_id"])
-
-
-def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise if the weights are FP8 or NVFP4, with the name of the same model in BF16.
-
-    Raises:
-        CheckpointError: they are.
-    """
-    text = config.get("text_config") or config
-    found = config.get("quantization_config") or text.get("quantization_config")
-    found = found or read_json(folder, "hf_quant_config.json", optional=True).get("quantization")
-    if not found:
-        return
-    kind = found.get("quant_algo") or found.get("format") or found.get("quant_method")
-    family = find_family(config).module
-    rows = [spec for spec in CATALOG if spec.family == family and spec.repo]
-    fitting = [spec for spec in rows if not spec.dimensions or spec.dimensions[-1] == text.get("hidden_size")]
-    names = " or ".join(str(spec.repo) for spec in fitting or rows)
-    raise CheckpointError(f"the weights of checkpoint {folder} are quantized ({kind}), which is not read; give {names}")
