@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, cast
 
 from llama_index.core.base.embeddings.base import Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from llama_index.core.embeddings.multi_modal_base import MultiModalEmbedding
-from llama_index.core.schema import BaseNode, TransformComponent
+from llama_index.core.indices.utils import async_embed_nodes, embed_nodes
+from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 from llama_index.core.storage.kvstore.types import BaseKVStore
 from llama_index.core.utils import get_tqdm_iterable
 
 from llama_index_nemotron_rag.documents import stored_nodes
 from llama_index_nemotron_rag.events import dispatcher, embedding_events
-from llama_index_nemotron_rag.nodes import NodeReading, Reading
+from llama_index_nemotron_rag.nodes import NodeReading, image_of
 from llama_index_nemotron_rag.settings import ModelFields, ModelSettings
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.cached import CachedEmbedder
@@ -31,6 +33,8 @@ COLLECTION = "nemotron_rag_embeddings"
 """Where vectors are in a key-value store that is given as `cache`."""
 
 T = TypeVar("T")
+_EMBED_NODES = (embed_nodes.__code__, async_embed_nodes.__code__)
+_CALLERS = 12  # how far up they are looked for: LlamaIndex wraps every method in spans
 
 
 class _EmbeddingSettings(ModelSettings, total=False):
@@ -49,7 +53,8 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
     Queries and passages have prompts of their own; the method says which is meant (`get_query_embedding`,
     `get_text_embedding`, ...). A text is never taken for a path. An image may be any that
     `nemotron_rag.documents.images.load_image` reads; a path given here is the caller's own and is opened. As a step of
-    an `IngestionPipeline` it embeds the image and text of each node, as `NemotronPageEmbedder` does with its defaults.
+    an `IngestionPipeline`, and as the `embed_model` of an index, it embeds the image and text of each node, as
+    `NemotronPageEmbedder` does with its defaults.
     It serialises without its weights.
 
     Args:
@@ -179,23 +184,17 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
         Returns:
             The nodes, less those that the policy for unreadable images leaves out.
         """
-        nodes, done = stored_nodes(nodes), list[BaseNode]()
-        for start, batch in self._batches(nodes, show_progress):
-            readings = reading.read(batch, start=start)
-            vectors = self.get_passage_embeddings([r.passage for r in readings])
-            done += _embedded(nodes, readings, vectors)
-        return done
+        nodes = stored_nodes(nodes)
+        found = list(self._node_vectors(nodes, reading, show_progress))
+        return _embedded(nodes, found)
 
     async def aembed_nodes(
         self, nodes: Sequence[BaseNode], reading: NodeReading, *, show_progress: bool = False
     ) -> list[BaseNode]:
         """`embed_nodes` for event loops."""
-        nodes, done = stored_nodes(nodes), list[BaseNode]()
-        for start, batch in self._batches(nodes, show_progress):
-            readings = await asyncio.to_thread(reading.read, batch, start=start)
-            vectors = await self.aget_passage_embeddings([r.passage for r in readings])
-            done += _embedded(nodes, readings, vectors)
-        return done
+        nodes = stored_nodes(nodes)
+        found = [item async for item in self._anode_vectors(nodes, reading, show_progress)]
+        return _embedded(nodes, found)
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Set `node.embedding` from each node's image and text."""
@@ -204,6 +203,22 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """`__call__` for event loops."""
         return await self.aembed_nodes(nodes, NodeReading(), show_progress=kwargs.get("show_progress", False))
+
+    def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
+        """Embed texts; nodes of an index that have images, and whose texts these are, by their images too."""
+        nodes = _nodes_of(texts)
+        if nodes is None:
+            return super().get_text_embedding_batch(texts, show_progress, **kwargs)
+        return [vector for _, vector in self._node_vectors(nodes, NodeReading(), show_progress)]
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """`get_text_embedding_batch` for event loops."""
+        nodes = _nodes_of(texts)
+        if nodes is None:
+            return await super().aget_text_embedding_batch(texts, show_progress, **kwargs)
+        return [vector async for _, vector in self._anode_vectors(nodes, NodeReading(), show_progress)]
 
     def _get_query_embedding(self, query: str) -> Embedding:
         return _lists(self._cached(self._model.get()).embed_queries([query]))[0]
@@ -237,6 +252,24 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
 
     def _cached(self, model: Embedder) -> Embedder:
         return model if self.cache is None else CachedEmbedder(model, _Vectors(self.cache))
+
+    def _node_vectors(
+        self, nodes: Sequence[BaseNode], reading: NodeReading, show_progress: bool
+    ) -> Iterator[tuple[int, Embedding]]:
+        """The index and vector of each node that can be read."""
+        for start, batch in self._batches(nodes, show_progress):
+            readings = reading.read(batch, start=start)
+            vectors = self.get_passage_embeddings([r.passage for r in readings])
+            yield from zip([r.index for r in readings], vectors, strict=True)
+
+    async def _anode_vectors(
+        self, nodes: Sequence[BaseNode], reading: NodeReading, show_progress: bool
+    ) -> AsyncIterator[tuple[int, Embedding]]:
+        for start, batch in self._batches(nodes, show_progress):
+            readings = await asyncio.to_thread(reading.read, batch, start=start)
+            vectors = await self.aget_passage_embeddings([r.passage for r in readings])
+            for found in zip([r.index for r in readings], vectors, strict=True):
+                yield found
 
     def _batches(self, items: Sequence[T], show_progress: bool) -> Iterator[tuple[int, Sequence[T]]]:
         """The index of the first item of each batch, and the batch."""
@@ -327,7 +360,25 @@ def _pages(images: Sequence[ImageSource], texts: Sequence[str]) -> list[Passage]
     return [replace(image, text=text) for image, text in zip(_images(images), texts, strict=True)]
 
 
-def _embedded(nodes: Sequence[BaseNode], readings: Sequence[Reading], vectors: Sequence[Embedding]) -> list[BaseNode]:
-    for reading, vector in zip(readings, vectors, strict=True):
-        nodes[reading.index].embedding = vector
-    return [nodes[reading.index] for reading in readings]
+def _embedded(nodes: Sequence[BaseNode], found: Sequence[tuple[int, Embedding]]) -> list[BaseNode]:
+    for index, vector in found:
+        nodes[index].embedding = vector
+    return [nodes[index] for index, _ in found]
+
+
+def _nodes_of(texts: Sequence[str]) -> list[BaseNode] | None:
+    """The nodes whose texts an index of LlamaIndex asks for, if there is an image among them; else None.
+
+    `VectorStoreIndex` hands over the texts of nodes alone, and their images would be lost without a word. The nodes are
+    in the function of LlamaIndex that calls; where it is not found, the texts are all there is.
+    """
+    frame = sys._getframe(1)
+    for _ in range(_CALLERS):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+        if frame.f_code in _EMBED_NODES:
+            nodes = [node for node in frame.f_locals["nodes"] if node.embedding is None]
+            matches = [node.get_content(MetadataMode.EMBED) for node in nodes] == list(texts)
+            return nodes if matches and any(image_of(node) for node in nodes) else None
+    return None

@@ -6,16 +6,17 @@ import base64
 import binascii
 import logging
 import os
+import uuid
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict, cast
 
 from llama_index.core.base.llms.types import BaseContentBlock, ImageBlock, TextBlock
 from llama_index.core.bridge.pydantic import BeforeValidator, Field, PrivateAttr
-from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MetadataMode, Node
+from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MetadataMode, Node, NodeWithScore, TextNode
 from PIL import Image
 
 from llama_index_nemotron_rag.settings import Component
@@ -34,6 +35,9 @@ __all__ = [
     "for_llm",
     "image_hint",
     "image_of",
+    "shown_nodes",
+    "split_node",
+    "with_named_image",
     "without_image",
 ]
 
@@ -66,6 +70,7 @@ class PageNode(ImageNode):
     """
 
     _stored: tuple[ImageReference, tuple[str | None, ...]] | None = PrivateAttr(default=None)
+    _was_shown: bool = PrivateAttr(default=False)
 
     @property
     def stored_image(self) -> ImageReference | None:
@@ -88,10 +93,10 @@ class PageNode(ImageNode):
         return node
 
     def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[BaseContentBlock]:
-        """Metadata, text and image, those that it has."""
+        """Metadata, text and image, those that it has; not an image that another node of the answer shows."""
         texts = (self.get_metadata_str(metadata_mode).strip(), self.text)
         blocks: list[BaseContentBlock] = [TextBlock(text=text) for text in texts if text]
-        image = image_of(self, stored=False)
+        image = None if self._was_shown else image_of(self, stored=False)
         shown = None if image is None else _shown(image.source, self.image_mimetype)
         return blocks if shown is None else [*blocks, shown]
 
@@ -270,6 +275,48 @@ def for_llm(node: BaseNode) -> BaseNode:
     return _page_node(node) if type(node) is ImageNode and node.text else node
 
 
+def shown_nodes(items: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+    """The nodes of an answer as an LLM should see them: text beside image, one image a page, the name of its file.
+
+    Of several chunks of a page, the first shows the image; the others keep it, for rerankers, and show their text.
+    SimpleDirectoryReader hides `file_name` from prompts, so that an LLM cannot say which of several PDFs it read.
+    """
+    seen: set[Hashable] = set()
+    return [
+        NodeWithScore(node=_shown_once(_with_file_name(for_llm(item.node)), seen), score=item.score) for item in items
+    ]
+
+
+def split_node(node: BaseNode) -> list[BaseNode]:
+    """A page as two nodes, its text and its image, for those who take the text of no `ImageNode`."""
+    if not isinstance(node, ImageNode):
+        return [node]
+    image = None if isinstance(node, PageNode) and node._was_shown else image_of(node, stored=False)
+    if image is not None and isinstance(image.source, Path) and not image.source.is_file():
+        image = None
+    if not node.get_content(MetadataMode.LLM).strip():
+        return [node] if image is not None else []
+    fields: dict[str, Any] = {name: getattr(node, name) for name in TextNode.model_fields}
+    text = TextNode(**fields | {"id_": str(uuid.uuid5(uuid.NAMESPACE_OID, node.node_id))})
+    return [text] if image is None else [text, node]
+
+
+def with_named_image(node: BaseNode, keys: Sequence[str], access: ImageAccess) -> BaseNode:
+    """Of a text whose metadata names an image that may be opened, a `PageNode` with both; else the node as it is."""
+    if type(node) is not TextNode or not keys:
+        return node
+    image = image_of(node, image_keys=keys)
+    if image is None or not isinstance(image.source, str):
+        return node
+    try:
+        path = access.path(image.source)
+    except ImageError as error:
+        _log.warning("node %s comes without its image: %s", node.node_id, error)
+        return node
+    fields: dict[str, Any] = {name: getattr(node, name) for name in TextNode.model_fields}
+    return PageNode(**fields, image_path=str(path))
+
+
 def without_image(node: BaseNode) -> BaseNode:
     """A copy that goes on as text, because its image cannot be read."""
     if type(node) is ImageNode:
@@ -280,6 +327,26 @@ def without_image(node: BaseNode) -> BaseNode:
             copied._stored = None
         return copied
     return node.model_copy(update={"image_resource": None} if isinstance(node, Node) else {})
+
+
+def _shown_once(node: BaseNode, seen: set[Hashable]) -> BaseNode:
+    image = image_of(node, stored=False) if isinstance(node, ImageNode) else None
+    if image is None or not isinstance(image.source, Hashable):
+        return node
+    was_shown = image.source in seen
+    seen.add(image.source)
+    if was_shown == (isinstance(node, PageNode) and node._was_shown):
+        return node
+    copied = node.model_copy() if isinstance(node, PageNode) else _page_node(cast("ImageNode", node))
+    copied._was_shown = was_shown
+    return copied
+
+
+def _with_file_name(node: BaseNode) -> BaseNode:
+    hidden = node.excluded_llm_metadata_keys
+    if "file_name" not in hidden or "page_label" not in node.metadata:
+        return node
+    return node.model_copy(update={"excluded_llm_metadata_keys": [key for key in hidden if key != "file_name"]})
 
 
 def _page_node(node: ImageNode) -> PageNode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, Unpack
 
@@ -11,8 +12,18 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from llama_index_nemotron_rag.events import dispatcher, rerank_events
-from llama_index_nemotron_rag.nodes import NodeReading, ReadingSettings, for_llm, image_hint, without_image
+from llama_index_nemotron_rag.nodes import (
+    NodeReading,
+    ReadingSettings,
+    Strings,
+    image_hint,
+    shown_nodes,
+    split_node,
+    with_named_image,
+    without_image,
+)
 from llama_index_nemotron_rag.settings import Component, ModelFields, ModelSettings
+from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.lazy import LazyModel, lazy_reranker
 from nemotron_rag.models.load import ModelName, options_of
@@ -56,7 +67,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
         keep_retrieval_score: note the score a node came with under ``retrieval_score`` in the metadata of a copy, shown
             neither to the LLM nor to embedders; the first reranker of a chain notes it.
         text_for_llm: return an `ImageNode` with text as a `PageNode`, so that a multimodal LLM gets both; LlamaIndex
-            itself drops such text.
+            itself drops such text. Of several chunks of a page, the best shows the image.
         callback_manager: for callbacks.
         **settings: all of these, and the arguments of `ModelFields` (``device``, ``dtype``, ``max_input_tiles``, ...)
             and `NodeReading` (``modality``, ``image_roots``, ``image_hosts``, ``image_keys``, ...).
@@ -106,7 +117,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
             if nodes:
                 passages = self.passages([item.node for item in nodes])
                 places = rank(self._model.get(), query.query_str, passages, **self._options(nodes))
-                result += [self._result(nodes[place.index], place) for place in places]
+                result += self._results(nodes, places)
         return result
 
     @dispatcher.span
@@ -118,7 +129,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
             if nodes:
                 passages = await asyncio.to_thread(self.passages, [item.node for item in nodes])
                 places = await arank(await self._model.aget(), query.query_str, passages, **self._options(nodes))
-                result += [self._result(nodes[place.index], place) for place in places]
+                result += self._results(nodes, places)
         return result
 
     def _events(self, nodes: Nodes, query: QueryBundle) -> AbstractContextManager[Nodes]:
@@ -127,10 +138,12 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
     def _options(self, nodes: Nodes) -> dict[str, Any]:
         return {"policy": RankingPolicy.of(self), "describe": lambda index: f"node {index} ({nodes[index].node_id})"}
 
+    def _results(self, nodes: Nodes, places: Sequence[Place]) -> Nodes:
+        results = [self._result(nodes[place.index], place) for place in places]
+        return shown_nodes(results) if self.text_for_llm else results
+
     def _result(self, item: NodeWithScore, place: Place) -> NodeWithScore:
         node = without_image(item.node) if place.image_lost else item.node
-        if self.text_for_llm:
-            node = for_llm(node)
         if self.keep_retrieval_score:
             node = _with_retrieval_score(node, item.score)
         return NodeWithScore(node=node, score=place.score)
@@ -139,9 +152,17 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
 class KeepPageText(Component, BaseNodePostprocessor):
     """Turns every `ImageNode` with text into a `PageNode`: LlamaIndex would show the LLM its image alone.
 
-    `NemotronRerank` does it already; this is for query engines without one. Set the `context_window` of the LLM:
-    LlamaIndex counts 2125 tokens an image, calls the LLM once for each image where only one fits, and with
-    ``simple_summarize`` silently drops those that do not.
+    `NemotronRerank` does it already; this is for query engines without one. Of several chunks of a page, the first
+    shows the image. Set the `context_window` of the LLM: LlamaIndex counts 2125 tokens an image, calls the LLM once for
+    each image where only one fits, and with ``simple_summarize`` silently drops those that do not.
+
+    Args:
+        split: return the text and the image of each page as two nodes, for `MultiModalContextChatEngine`,
+            `MultiModalCondensePlusContextChatEngine` and `SimpleMultiModalQueryEngine`, which take the image alone of
+            an `ImageNode`, whatever its class. Put it behind all rerankers.
+        image_keys: metadata keys of text nodes that name the image of their page, such as ``page_image_path``: where
+            property graphs, citations and hierarchies have lost it, the node gets it back.
+        image_roots: folders below which these images may lie.
 
     Example:
         >>> from llama_index.core.schema import ImageNode, NodeWithScore
@@ -149,12 +170,23 @@ class KeepPageText(Component, BaseNodePostprocessor):
         >>> page, = KeepPageText().postprocess_nodes(nodes)
         >>> [type(block).__name__ for block in page.node.get_content_blocks()]
         ['TextBlock', 'ImageBlock']
+        >>> [type(item.node).__name__ for item in KeepPageText(split=True).postprocess_nodes(nodes)]
+        ['TextNode', 'PageNode']
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
+    split: bool = False
+    image_keys: Strings = Field(default_factory=list)
+    image_roots: Strings = Field(default_factory=list)
+
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        return [NodeWithScore(node=for_llm(item.node), score=item.score) for item in nodes]
+        access = ImageAccess(roots=self.image_roots)
+        named = [(with_named_image(item.node, self.image_keys, access), item.score) for item in nodes]
+        shown = shown_nodes([NodeWithScore(node=node, score=score) for node, score in named])
+        if not self.split:
+            return shown
+        return [NodeWithScore(node=part, score=item.score) for item in shown for part in split_node(item.node)]
 
 
 def _checked(query: QueryBundle | None) -> QueryBundle:

@@ -18,7 +18,7 @@ from llama_index_nemotron_rag.collection import NodeCollection
 from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.events import dispatcher
 from llama_index_nemotron_rag.filters import Filters, index_filter
-from llama_index_nemotron_rag.nodes import PageNode
+from llama_index_nemotron_rag.nodes import PageNode, shown_nodes
 from llama_index_nemotron_rag.reranking import NemotronRerank
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.index import Mode, PageIndex
@@ -186,7 +186,8 @@ class NemotronPageRetriever(BaseRetriever):
         return reranker.model_copy(update={"top_n": min(limits) if limits else None})
 
     def _with_images(self, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        return self._source.with_images(nodes) if isinstance(self._source, _IndexPages) else nodes
+        shown = self._source.with_images(nodes) if isinstance(self._source, _IndexPages) else nodes
+        return shown_nodes(shown)
 
     def _check_counts(self) -> None:
         check_count("similarity_top_k", self.similarity_top_k)

@@ -85,6 +85,17 @@ class ImageAccess:
             return source if path is None else _AllowedImage(self, path, source.size, source.pixel_hash)
         return _AllowedImage(self, source, size, pixel_hash)
 
+    def path(self, name: str | os.PathLike[str]) -> Path:
+        """The path of an image file that a document names, absolute and without links; it is not opened.
+
+        Raises:
+            ImageError: it is outside the allowed folders, or is no file.
+        """
+        path = self._allowed_path(os.fspath(name))
+        if not path.is_file():
+            raise ImageError(f"image path {os.fspath(name)!r} is no file")
+        return path
+
     def of_caller(self, source: ImageSource) -> ImageSource:
         """An image that the caller names, not a document: paths are the caller's own, hosts must still be allowed."""
         return self.reference(source) if _is_url(source) else source

@@ -342,7 +342,7 @@ def test_loading_options_reach_the_model(monkeypatch):
         "max_length": {"text": 100},
         "compile": True,
     }
-    assert set(options) == set(LoadOptions.__annotations__)
+    assert set(options) == set(LoadOptions.__annotations__) - {"instruction", "max_image_tokens"}  # of other families
     NemotronEmbedding("llama-nemotron-embed-vl-1b-v2", **options).get_query_embedding("a")
     assert seen == [options]
 

@@ -24,7 +24,7 @@ NAMES = [
     {"NemotronEmbedding", "NemotronPageEmbedder", "PageNode"},
     {"KeepPageText", "NemotronRerank"},
     {"PDFPageReader", "PageDocument"},
-    {"NemotronPageRetriever", "NodeCollection"},
+    {"NemotronPageRetriever", "NodeCollection", "PageRetrieverTool"},
 ]
 EXAMPLES = [
     *("collection", "documents", "embedding", "nodes"),

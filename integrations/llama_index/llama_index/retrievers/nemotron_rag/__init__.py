@@ -2,5 +2,6 @@
 
 from llama_index_nemotron_rag.collection import NodeCollection
 from llama_index_nemotron_rag.retriever import NemotronPageRetriever
+from llama_index_nemotron_rag.tool import PageRetrieverTool
 
-__all__ = ["NemotronPageRetriever", "NodeCollection"]
+__all__ = ["NemotronPageRetriever", "NodeCollection", "PageRetrieverTool"]
