@@ -1,4 +1,4 @@
-"""Download a pinned checkpoint from the model hub: weights and JSON only, never code."""
+"""Download a pinned checkpoint from the model hub: weights, JSON and chat templates only, never Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nemotron_rag.errors import CheckpointError
 
 __all__ = ["download"]
 
-_FILES = ["*.json", "*.safetensors"]
+_FILES = ["*.json", "*.jinja", "*.safetensors"]
 
 
 def download(repo: str, *, revision: str, only_cached: bool = False) -> Path:

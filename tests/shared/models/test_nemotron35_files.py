@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import CheckpointError, InputError
 from nemotron_rag.models._mistral.model import Limits, load_mistral_model
+from nemotron_rag.runtime import hub
 from nemotron_rag.runtime.attention import pack
 from nemotron_rag.runtime.features import vision_features
 from support.contracts import make_image
@@ -273,6 +275,26 @@ def test_what_a_template_puts_last_stays_when_a_text_is_cut(tmp_path, case):
     assert cut[-2:] == [2, 4]
     assert model.encode_text("word " * 30, max_length=20, index=0).ids[-2:] == [2, 4]
     assert model.encode_query("a", max_length=len(whole), index=0).ids[-2:] == [2, 4]
+
+
+@pytest.mark.parametrize("case", [EMBED, RERANK, TEXT])
+def test_all_that_is_read_is_downloaded(tmp_path, monkeypatch, case):
+    def snapshot(repo, *, revision, allow_patterns, local_files_only):
+        for file in (file for file in case.rglob("*") if file.is_file()):
+            name = file.relative_to(case)
+            if any(fnmatch.fnmatch(str(name), pattern) for pattern in allow_patterns):  # as the hub's client does
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, tmp_path / name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    folder = hub.download("nvidia/some", revision="main")
+    assert not (folder / "images").exists()
+    if case == RERANK:
+        np.testing.assert_array_equal(_scores(folder), _scores(case))
+    else:
+        found, wanted = (load_embedder(place, device="cpu").embed_queries(["a"]) for place in (folder, case))
+        np.testing.assert_array_equal(found, wanted)
 
 
 # ---- pooling and lengths ----
