@@ -332,7 +332,8 @@ class Adding:
                     content_hash=item.fingerprint,
                 )
                 for item, image in zip(items, stored, strict=True)
-            ]
+            ],
+            [text_of(item.entry.document) for item in items],
         )
         for item in items:
             self._ids[item.entry.index] = item.entry.id

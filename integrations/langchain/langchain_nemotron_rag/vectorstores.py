@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Self, TypeAlias, Unpack, cast
+from typing import Any, Literal, Self, TypeAlias, Unpack, cast
 
 import numpy as np
 from langchain_core.documents import Document
@@ -20,6 +21,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from qdrant_client import QdrantClient, models
 
 from langchain_nemotron_rag._adding import Adding, AddOptions, Entry, PageEmbedding, abatches, batches
+from langchain_nemotron_rag._choosing import Choice, neighbours_of
 from langchain_nemotron_rag._documents import (
     IMAGE_KEY,
     Ids,
@@ -32,6 +34,7 @@ from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout, page_
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
+from nemotron_rag.index.selection import Selection
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.ranking import check_count
 from nemotron_rag.stores.collection_options import CollectionOptions
@@ -71,7 +74,12 @@ class NemotronPageVectorStore(VectorStore):
 
     * `filter`: ``{"source": "a.pdf", "page": [0, 1], "year": {"gte": 2020}}`` over metadata keys, see
       `nemotron_rag.stores.filters` for the values; or a `qdrant_client.models.Filter`;
-    * `score_threshold`: worst score that is kept, in the collection's own measure;
+    * `mode`: "hybrid" also finds by the words of the texts (BM25), in searches for a query in words; the scores then
+      only tell an order. Collections of earlier versions and other libraries have no words;
+    * `score_threshold`, or `min_score`: worst score that is kept, in the collection's own measure;
+    * `per_document`, `diversity`: at most so many documents of one ``source``; documents that are unlike each other;
+    * `neighbours`: so many pages before and after each document found come behind it, if the filter matches them, with
+      its id as ``neighbour_of`` in their metadata, and NaN for a score. These three are those of `PageIndex.search`;
     * `offset`: how many of the best to pass over;
     * `search_params`: a `qdrant_client.models.SearchParams`.
 
@@ -384,7 +392,7 @@ class NemotronPageVectorStore(VectorStore):
 
     def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> Scored:
         """`similarity_search` with scores in the collection's own measure (cosine: from -1 to 1)."""
-        return self._scored(self._nearest(self._embedding.embed_query(query), k, self._identity(), **options))
+        return self._search(self._embedding.embed_query(query), k, self._identity(), query=query, **options)
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **options: Any) -> list[Document]:
         """The k documents nearest to a vector; see the class for the options."""
@@ -392,7 +400,7 @@ class NemotronPageVectorStore(VectorStore):
 
     def similarity_search_with_score_by_vector(self, embedding: Sequence[float], k: int = 4, **options: Any) -> Scored:
         """`similarity_search_by_vector` with scores."""
-        return self._scored(self._nearest(embedding, k, None, **options))
+        return self._search(embedding, k, None, **options)
 
     async def asimilarity_search_with_score_by_vector(self, *args: Any, **options: Any) -> Scored:
         """`similarity_search_with_score_by_vector` for event loops."""
@@ -423,7 +431,7 @@ class NemotronPageVectorStore(VectorStore):
             raise InputError(
                 f"{type(self._embedding).__name__} reads no images; open the store with NemotronEmbeddings"
             )
-        return self._scored(self._nearest(embed_images([uri])[0], k, self._identity(), **options))
+        return self._search(embed_images([uri])[0], k, self._identity(), **options)
 
     async def asimilarity_search_by_image_with_score(self, *args: Any, **options: Any) -> Scored:
         """`similarity_search_by_image_with_score` for event loops."""
@@ -513,6 +521,56 @@ class NemotronPageVectorStore(VectorStore):
     def _identity(self) -> Identity | None:
         """What the embedding computes, if it says; to be called after it was used, when its model is loaded."""
         return self._pages.identity
+
+    def _search(
+        self,
+        vector: Sequence[float],
+        k: int,
+        identity: Identity | None,
+        *,
+        query: str = "",
+        filter: Filter | None = None,
+        mode: Literal["dense", "hybrid"] | None = None,
+        min_score: float | None = None,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
+        **options: Any,
+    ) -> Scored:
+        if mode not in (None, "dense", "hybrid"):
+            raise InputError(f"mode must be dense or hybrid, got {mode!r}")
+        if mode == "hybrid" and not query:
+            raise InputError("mode='hybrid' needs a query in words; leave it out")
+        if min_score is not None:
+            if options.get("score_threshold") is not None:
+                raise InputError("min_score and score_threshold are the same here; leave one of them out")
+            options["score_threshold"] = min_score
+        words = query if mode == "hybrid" else ""
+        selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
+
+        def nearest(count: int, with_vectors: bool) -> list[models.ScoredPoint]:
+            more = {"with_vectors": with_vectors, "words": words, **options}
+            return self._nearest(vector, count, identity, filter=filter, **more)
+
+        points = Choice(selection, self._source).points(nearest, self._collection.shape() or self._new_shape)
+        scored = self._scored(points)
+        return self._with_neighbours(scored, neighbours, filter) if neighbours and scored else scored
+
+    def _source(self, point: models.ScoredPoint) -> str | None:
+        source = self._layout.document(point, of_index=self._is_index()).metadata.get("source")
+        return source if isinstance(source, str) else None
+
+    def _with_neighbours(self, scored: Scored, reach: int, filter: Filter | None) -> Scored:
+        def find(wanted: Filter) -> list[Document]:
+            translated = page_filter(wanted) if self._is_index() else wanted
+            return self._found(self._collection.get(self._collection.ids_matching(translated)))
+
+        near = neighbours_of(_documents(scored), reach, filter, find)
+        return [
+            pair
+            for found, others in zip(scored, near, strict=True)
+            for pair in (found, *((other, math.nan) for other in others))
+        ]
 
     def _nearest(
         self,

@@ -139,9 +139,9 @@ class Selection:
         return kept
 
 
-def numbers_around(number: int, reach: int) -> list[int]:
-    """The page numbers around one, without itself."""
-    return [near for near in range(max(1, number - reach), number + reach + 1) if near != number]
+def numbers_around(number: int, reach: int, *, first: int = 1) -> list[int]:
+    """The page numbers around one, without itself; `first` is that of a first page."""
+    return [near for near in range(max(first, number - reach), number + reach + 1) if near != number]
 
 
 def _cosines(vectors: Sequence[FloatArray | None]) -> FloatArray:

@@ -110,7 +110,7 @@ def test_points_go_in_are_found_and_go_out(qdrant, form):
 def test_the_shape_is_asked_for_once_and_remembers_who_wrote(qdrant, form, server):
     ForeignCollection(qdrant, "docs", layout=UNNAMED).ensure(2, identity=IDENTITY)
     collection = form(ForeignCollection(qdrant, "docs", layout=UNNAMED))
-    assert collection.shape() == Shape("", 2, models.Distance.COSINE, IDENTITY, is_index=False)
+    assert collection.shape() == Shape("", 2, models.Distance.COSINE, IDENTITY, is_index=False, analysis=2)
     server.requests.clear()
     assert collection.shape().dimensions == 2
     assert server.requests == []
@@ -202,7 +202,7 @@ def test_a_named_vector_is_made(qdrant):
     collection = ForeignCollection(qdrant, "docs", layout=Layout("mine", metadata="metadata"))
     collection.ensure(2)
     collection.upsert([models.PointStruct(id=1, vector={"mine": [1.0, 0]}, payload={})])
-    assert collection.shape() == Shape("mine", 2, models.Distance.COSINE)
+    assert collection.shape() == Shape("mine", 2, models.Distance.COSINE, analysis=2)
     assert [found.id for found in collection.nearest([1, 0], 1)] == [1]
 
 
@@ -217,7 +217,7 @@ def test_an_index_of_pages_is_recognised_read_and_never_written(qdrant, form, la
     store.put(pages, list(rows) if token_storage is None else [row[None] for row in rows])
     collection = ForeignCollection(qdrant, "pages", layout=layout)
     used = form(collection)
-    assert used.shape() == Shape("dense", 2, models.Distance.COSINE, IDENTITY, is_index=True)
+    assert used.shape() == Shape("dense", 2, models.Distance.COSINE, IDENTITY, is_index=True, analysis=1)
     assert collection.layout is PAGE_LAYOUT
     (found,) = used.nearest([1, 0], 3, {"source": "a.pdf", "page_number": 1}, identity=IDENTITY)
     assert from_payload(found.payload) == pages[0]

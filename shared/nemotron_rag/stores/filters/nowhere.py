@@ -39,6 +39,10 @@ class KeyCheck:
             return []
         return [key for key in dict.fromkeys(keys_of(read)) if key not in self._known | self._fields]
 
+    def found(self, key: str) -> None:
+        """Remember that a key is there."""
+        self._known.add(key)
+
     def missing(self, keys: Iterable[str], count: Callable[[Mapping[str, Any] | None], int]) -> list[str]:
         """Those of the keys that nothing has; none if nothing is stored.
 
@@ -64,7 +68,7 @@ class KeyCheck:
         alike = difflib.get_close_matches(key, there, n=_NAMED)
         named = [*alike, *(name for name in there if name not in alike)]
         more = ", ..." if len(named) > _NAMED else ""
-        keys = f"it has {', '.join([*self._named_fields(), *named[:_NAMED]])}{more}"
+        keys = f"it has {', '.join([*self._named_fields(), *named[:_NAMED]]) or 'none'}{more}"
         return f"nothing in {self._name} has the metadata key {key!r}, which the filter asks for; {keys}"
 
     def _named_fields(self) -> list[str]:

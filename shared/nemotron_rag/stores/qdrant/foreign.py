@@ -10,15 +10,19 @@ from typing import Any, TypeAlias
 
 from qdrant_client import models
 
+from nemotron_rag.documents.words import CURRENT_ANALYSIS
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.ranking import check_count
 from nemotron_rag.stores.collection_options import CollectionOptions
+from nemotron_rag.stores.filters import parse_filter
+from nemotron_rag.stores.filters.nowhere import KeyCheck
+from nemotron_rag.stores.qdrant.bm25 import analysis_of, passage_terms, query_terms
 from nemotron_rag.stores.qdrant.collection import check_tenant, new_collection
 from nemotron_rag.stores.qdrant.connection import Call, Calls, Qdrant, held_collections
 from nemotron_rag.stores.qdrant.filters import PAGE_PAYLOAD, compile_filter, field_path
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, FILES, RECORD_ID, batches, layout_of, payload_found, read_record
 from nemotron_rag.stores.qdrant.tenancy import TENANT, tenant_index, tenant_path
-from nemotron_rag.stores.qdrant.vectors import VECTOR, quantization
+from nemotron_rag.stores.qdrant.vectors import TERMS, VECTOR, quantization
 from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import Filter, page_uuid
 
@@ -30,6 +34,9 @@ Identity: TypeAlias = Mapping[str, str | int | bool | None]
 _log = logging.getLogger("nemotron_rag")
 _IDENTITY_KEY = "nemotron_rag_embedder"  # in the collection's own metadata
 _TENANT_KEY = "nemotron_rag_tenant"  # there too: the metadata key by which the collection is divided
+_WORDS_KEY = "nemotron_rag_words"  # likewise: how the words of its texts are found
+_FUSED = 50  # points of each order that are fused at least
+_SAMPLED = 200  # points whose metadata keys are named where a filter has a wrong one
 _LISTED = 1000  # points per request of a listing or a deletion
 _DIGITS = 20  # of the largest id that is a whole number
 
@@ -80,6 +87,7 @@ class Shape:
         distance: how Qdrant compares them.
         identity: of the embedder that wrote them; None if it is not known.
         is_index: whether the collection belongs to a `nemotron_rag.PageIndex`.
+        analysis: how the words of its texts are found, see `nemotron_rag.documents.words`; None if they are not.
     """
 
     vector_name: str
@@ -87,6 +95,12 @@ class Shape:
     distance: models.Distance
     identity: Identity | None = None
     is_index: bool = False
+    analysis: int | None = None
+
+    @property
+    def falls(self) -> bool:
+        """Whether a larger score is a better one; distances are better if they are small."""
+        return self.distance in (models.Distance.COSINE, models.Distance.DOT)
 
     def vector(self, point: models.Record | models.ScoredPoint) -> list[float]:
         """The dense vector of a point that came with its vectors: (dimensions,)."""
@@ -147,6 +161,7 @@ class ForeignCollection:
         self._new = CollectionOptions.of(collection_options) or CollectionOptions()
         self._distance, self._must_exist = distance, must_exist
         self._shape: Shape | None = None
+        self._key_check: KeyCheck | None = None
         self._said = False
 
     def __str__(self) -> str:
@@ -207,6 +222,7 @@ class ForeignCollection:
         score_threshold: float | None = None,
         offset: int = 0,
         search_params: models.SearchParams | None = None,
+        words: str = "",
     ) -> list[models.ScoredPoint]:
         """The k points nearest to a vector, best first, with payloads; none if there is no collection.
 
@@ -218,6 +234,8 @@ class ForeignCollection:
             with_vectors: return the points' vectors as well; see `Shape.vector`.
             score_threshold: worst score of a result, in the collection's own measure.
             offset: how many of the best to pass over.
+            words: a query whose words are looked for in the texts as well; the two orders are joined by reciprocal rank
+                fusion, whose scores only tell an order. Empty for none.
             search_params: Qdrant's own; an embedded Qdrant compares all points exactly, and takes none.
 
         Raises:
@@ -226,7 +244,7 @@ class ForeignCollection:
             StoreError: as from `shape`; or Qdrant refused.
         """
         options = self._options(with_vectors, score_threshold, offset, search_params)
-        return self.qdrant.run(self._nearest(vector, k, filter, identity, options))
+        return self.qdrant.run(self._nearest(vector, k, filter, identity, options, words))
 
     async def anearest(
         self,
@@ -239,10 +257,11 @@ class ForeignCollection:
         score_threshold: float | None = None,
         offset: int = 0,
         search_params: models.SearchParams | None = None,
+        words: str = "",
     ) -> list[models.ScoredPoint]:
         """The same as `nearest`, without blocking the event loop."""
         options = self._options(with_vectors, score_threshold, offset, search_params)
-        return await self.qdrant.arun(self._nearest(vector, k, filter, identity, options))
+        return await self.qdrant.arun(self._nearest(vector, k, filter, identity, options, words))
 
     def get(self, ids: Sequence[int | str]) -> list[models.Record]:
         """Points by their Qdrant ids, with payloads and in this order, each once; unknown ones are passed over.
@@ -264,18 +283,22 @@ class ForeignCollection:
         """The same as `ids_matching`, without blocking the event loop."""
         return await self.qdrant.arun(self._ids_matching(filter))
 
-    def upsert(self, points: Sequence[models.PointStruct]) -> None:
+    def upsert(self, points: Sequence[models.PointStruct], texts: Sequence[str] | None = None) -> None:
         """Write points, in requests of a size that servers take, and wait until they are stored; see `ensure`.
+
+        Args:
+            points: with their dense vectors.
+            texts: one for each, by whose words they are found besides, where the collection has words.
 
         Raises:
             InputError: the collection belongs to a `PageIndex`.
             StoreError: Qdrant refused, or could not be reached.
         """
-        self.qdrant.run(self._upsert(points))
+        self.qdrant.run(self._upsert(points, texts))
 
-    async def aupsert(self, points: Sequence[models.PointStruct]) -> None:
+    async def aupsert(self, points: Sequence[models.PointStruct], texts: Sequence[str] | None = None) -> None:
         """The same as `upsert`, without blocking the event loop."""
-        await self.qdrant.arun(self._upsert(points))
+        await self.qdrant.arun(self._upsert(points, texts))
 
     def delete(self, ids: Sequence[int | str]) -> None:
         """Delete points by their Qdrant ids; unknown ones are passed over.
@@ -301,7 +324,8 @@ class ForeignCollection:
                 check_tenant(str(self), noted, self.tenant)
             name, params = self._dense_vector(config)
             identity = (config.metadata or {}).get(_IDENTITY_KEY) if record is None else record.get("identity")
-            self._shape = Shape(name, params.size, params.distance, identity, is_index=record is not None)
+            analysis = _analysis(config, record)
+            self._shape = Shape(name, params.size, params.distance, identity, record is not None, analysis)
         if self._shape is None and self._must_exist:
             held = yield from held_collections()
             raise StoreError(f"there is no {self}{held}; check its name, or write it first")
@@ -357,13 +381,15 @@ class ForeignCollection:
             quantization_config=quantization(self._new.quantization),
         )
         notes: dict[str, Any] = {} if identity is None else {_IDENTITY_KEY: dict(identity)}
+        notes[_WORDS_KEY] = CURRENT_ANALYSIS
         if self.tenant is not None:
             notes[_TENANT_KEY] = self.tenant.key
         try:
             yield self._call(
                 "create_collection",
                 vectors_config={self.layout.vector_name: params} if self.layout.vector_name else params,
-                metadata=notes or None,
+                sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                metadata=notes,
                 **new_collection(self._new, divided=self.tenant is not None),
             )
         except StoreError:  # another thread or process may have made it
@@ -408,6 +434,7 @@ class ForeignCollection:
         filter: Filter | None,
         identity: Identity | None,
         options: Mapping[str, Any],
+        words: str,
     ) -> Calls[list[models.ScoredPoint]]:
         check_count("k", k)
         shape = yield from self._read_shape()
@@ -416,21 +443,74 @@ class ForeignCollection:
             yield from self._say_that_it_is_missing()
             return []
         self._check(shape, len(vector), identity)
-        answer = yield self._call(
-            "query_points",
-            query=list(vector),
-            using=shape.vector_name or None,
-            query_filter=conditions,
-            limit=k,
-            **options,
-        )
-        if shape.distance == models.Distance.COSINE:
+        terms = self._terms(words, shape)
+        dense = {"query": list(vector), "using": shape.vector_name or None}
+        asked: dict[str, Any] = {**dense, "query_filter": conditions, **options}
+        if terms is not None:
+            asked = self._joined(dense, terms, conditions, max(_FUSED, 2 * k) + options["offset"], options)
+        answer = yield self._call("query_points", limit=k, **asked)
+        yield from self._check_keys(filter, shape, found=bool(answer.points))
+        if shape.distance == models.Distance.COSINE and terms is None:
             for point in answer.points:
                 point.score = min(1.0, max(-1.0, point.score))  # Qdrant's may lie a rounding error beyond
         if shape.is_index:
             for point in answer.points:
                 point.payload = payload_found(point.payload or {}, filter)
         return list(answer.points)
+
+    def _check_keys(self, filter: Filter | None, shape: Shape, *, found: bool) -> Calls[None]:
+        """Say which keys of a filter nothing has, where the answer may be wrong for it."""
+        if not filter or not isinstance(filter, Mapping):
+            return
+        for key in self._keys(shape).doubtful(parse_filter(filter), found=found):
+            there = self._only(self.layout.filter({key: {"exists": True}}))
+            if (yield self._call("count", count_filter=there)).count:
+                self._keys(shape).found(key)
+            elif (yield self._call("count", count_filter=self._only(None))).count:
+                records, _ = yield self._call("scroll", scroll_filter=self._only(None), limit=_SAMPLED)
+                some = [self._metadata(record.payload or {}) for record in records]
+                _log.warning("%s", self._keys(shape).message(key, some))
+
+    def _keys(self, shape: Shape) -> KeyCheck:
+        if self._key_check is None:
+            self._key_check = KeyCheck(self, fields=PAGE_PAYLOAD if shape.is_index else ())
+        return self._key_check
+
+    def _metadata(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What filters can ask for in a payload; keys that begin with a line are a framework's own."""
+        found = payload.get(self.layout.metadata) if self.layout.metadata else payload
+        return {} if not isinstance(found, Mapping) else {k: v for k, v in found.items() if not k.startswith("_")}
+
+    def _terms(self, words: str, shape: Shape) -> models.SparseVector | None:
+        """What is looked for in texts; None if nothing is."""
+        if not words:
+            return None
+        if shape.analysis is None:
+            raise InputError(
+                f"{self} has no words to search, since an earlier version or another library made it; add its "
+                "documents to a new collection for mode='hybrid'"
+            )
+        terms = query_terms(words, shape.analysis)
+        return terms if terms.indices else None
+
+    def _joined(
+        self,
+        dense: Mapping[str, Any],
+        terms: models.SparseVector,
+        conditions: models.Filter | None,
+        depth: int,
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Arguments of ``query_points`` for the vectors' order and the words', joined."""
+        if options["score_threshold"] is not None:
+            raise InputError(
+                "a smallest score is one of vectors, those of mode='hybrid' tell an order only; leave one of them out"
+            )
+        by_vector = models.Prefetch(**dense, params=options["search_params"], filter=conditions, limit=depth)
+        by_words = models.Prefetch(query=terms, using=TERMS, filter=conditions, limit=depth)
+        rest = {name: value for name, value in options.items() if name not in ("search_params", "score_threshold")}
+        fusion = models.FusionQuery(fusion=models.Fusion.RRF)
+        return {"query": fusion, "prefetch": [by_vector, by_words], "query_filter": conditions, **rest}
 
     def _say_that_it_is_missing(self) -> Calls[None]:
         held = yield from held_collections()
@@ -475,9 +555,11 @@ class ForeignCollection:
             if offset is None:
                 return ids
 
-    def _upsert(self, points: Sequence[models.PointStruct]) -> Calls[None]:
-        yield from self._writable_shape()
+    def _upsert(self, points: Sequence[models.PointStruct], texts: Sequence[str] | None) -> Calls[None]:
+        shape = yield from self._writable_shape()
         points = [self._stamped(point) for point in points]
+        if texts is not None and shape is not None and shape.analysis is not None:
+            points = [_with_terms(each, text, shape) for each, text in zip(points, texts, strict=True)]
         payloads = [point.payload or {} for point in points]
         sizes = [_number_count(point) * self.qdrant.bytes_per_number for point in points]
         for part in batches(payloads, sizes):
@@ -521,6 +603,23 @@ def point_id(id: str) -> int | str:
     if id.isascii() and id.isdigit() and len(id) <= _DIGITS and str(int(id)) == id and int(id) < 2**64:
         return int(id)
     return page_uuid(id)
+
+
+def _analysis(config: models.CollectionConfig, record: Mapping[str, Any] | None) -> int | None:
+    """How the words of a collection are found; None if nobody of ours noted it."""
+    if TERMS not in (config.params.sparse_vectors or {}):
+        return None
+    if record is not None:
+        return analysis_of(record)
+    noted = (config.metadata or {}).get(_WORDS_KEY)
+    return None if noted is None else analysis_of({"words": noted})
+
+
+def _with_terms(point: models.PointStruct, text: str, shape: Shape) -> models.PointStruct:
+    """A point with the words of its text beside its dense vector."""
+    dense = point.vector if isinstance(point.vector, Mapping) else {shape.vector_name: point.vector}
+    terms = passage_terms(text, shape.analysis or CURRENT_ANALYSIS)
+    return point.model_copy(update={"vector": {**dense, TERMS: terms}})
 
 
 def _number_count(point: models.PointStruct) -> int:
