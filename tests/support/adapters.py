@@ -279,6 +279,23 @@ class AdapterContract:
             with pytest.raises(InputError, match="wanted a catalog id, a local folder or a loaded"):
                 make(wrong)
 
+    def test_older_names_are_known_and_unknown_ones_name_the_nearest(self, adapter):
+        adapter.reranker("nvidia/llama-3.2-nv-rerankqa-1b-v2")
+        adapter.embedding("nvidia/llama-3.2-nemoretriever-1b-vlm-embed-v1")
+        for make, wrong, near, other in (
+            (adapter.embedding, "nvidia/llama-nemotron-embed-vl-1b", "llama-nemotron-embed-vl-1b-v2", "rerank"),
+            (
+                adapter.reranker,
+                "nvidia/llama-nemotron-rerank-vl-1b",
+                "llama-nemotron-rerank-vl-1b-v2",
+                "nemotron-embed",
+            ),
+            (adapter.embedding, "nvidia/nv-embedqa-e5-v5", "llama-nemotron-embed-1b-v2 takes its place", "rerank"),
+        ):
+            with pytest.raises(UnknownModelError, match=near) as raised:
+                make(wrong)
+            assert other not in str(raised.value)
+
     def test_wrong_options_are_refused_when_it_is_built(self, adapter):
         for wrong in ({"device": "gpu"}, {"dtype": "float8"}, {"max_input_tiles": 0}, {"max_length": {"page": 3}}):
             for make, name in (
@@ -419,6 +436,13 @@ class AdapterContract:
         with pytest.raises(InputError, match="there is no index"):
             adapter.retrieve(adapter.retriever(str(place), embedder=FakeEmbedder()), QUERY)
         assert not place.exists()
+
+    def test_a_wrong_collection_says_which_there_are(self, adapter, tmp_path):
+        with PageIndex(tmp_path / "index", embedder=FakeEmbedder()) as index:
+            index.add(PAGES[:1], progress=False)
+        retriever = adapter.retriever(str(tmp_path / "index"), collection="typo", embedder=FakeEmbedder())
+        with pytest.raises(InputError, match="there is no index: collection 'typo' at .*, which holds 'pages'"):
+            adapter.retrieve(retriever, QUERY)
 
     def test_a_server_needs_a_place_for_images(self, adapter):
         with pytest.raises(InputError, match="images="):

@@ -7,6 +7,7 @@ The document contract: `page_content` is the text, or a label that our models ne
 from __future__ import annotations
 
 import os
+import re
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,9 @@ Metadatas: TypeAlias = Iterable[Mapping[str, Any]] | None
 IMAGE_KEY = "image"
 PLACEHOLDER_KEY = "text_is_placeholder"
 _LABEL = "[page image] "
+_ENCODED = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")  # how PNG, JPEG, WebP and GIF begin in base64
+_SHORTEST = 64  # characters; shorter ones are no image
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+")
 
 _labelled: weakref.WeakValueDictionary[str, ImageText] = weakref.WeakValueDictionary()
 """Images of pages without text, by the label that stands in their place, while a document holds them."""
@@ -80,18 +84,25 @@ def describe(document: object, index: int) -> str:
 
 
 def text_of(document: Document) -> str:
-    """The text that models read: `page_content`, or nothing if that is a placeholder."""
-    return "" if document.metadata.get(PLACEHOLDER_KEY) else document.page_content
+    """The text that models read: `page_content`, or nothing if that is a placeholder, or an image in base64."""
+    return "" if document.metadata.get(PLACEHOLDER_KEY) or _is_image(document.page_content) else document.page_content
 
 
 def image_of(document: Document, *, image_key: str, access: ImageAccess) -> ImageReference | None:
     """The document's image as a reference, which is opened when something needs its pixels; None if it has none."""
     value = document.metadata.get(image_key)
+    if value is None and _is_image(document.page_content):
+        value = f"data:;base64,{document.page_content}"
     if value is None or (isinstance(value, str) and not value):
         return None
     if isinstance(value, ImageReference):  # only a program can have put it there
         return value
     return cast("ImageReference", readable(value, access.reference))
+
+
+def _is_image(text: str) -> bool:
+    """Whether a text is the base64 of an image, which stores such as Chroma put in the place of a text."""
+    return text.startswith(_ENCODED) and len(text) >= _SHORTEST and _BASE64.fullmatch(text[:_SHORTEST]) is not None
 
 
 def readable(value: Any, refer: Callable[[ImageSource], ImageSource]) -> ImageSource:

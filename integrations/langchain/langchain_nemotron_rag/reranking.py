@@ -293,6 +293,7 @@ class _Ranking:
             "empty": empty + lost - skipped,
             "skipped": skipped,
             "returned": len(self.places),
+            "scores": [place.score for place in self.places],
         }
 
 

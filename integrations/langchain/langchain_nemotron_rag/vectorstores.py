@@ -197,9 +197,20 @@ class NemotronPageVectorStore(VectorStore):
         ids: Ids = None,
         **options: Any,
     ) -> Self:
-        """A store with these texts in it; `options` are those of the class. `from_documents` is its sibling."""
+        """A store with these texts in it; `options` are those of the class and of `add_texts`."""
+        return cls.from_documents(text_documents(texts, metadatas), embedding, ids=ids, **options)
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], embedding: Embeddings, **options: Any) -> Self:
+        """A store with these documents in it; `options` are those of the class and of `add_documents`."""
+        names = {"ids", "batch_size", *AddOptions.__annotations__} & options.keys()
+        adding = {name: options.pop(name) for name in names}
         store = cls(embedding, **options)
-        store.add_texts(texts, metadatas, ids=ids)
+        try:
+            store.add_documents(documents, **adding)
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @classmethod

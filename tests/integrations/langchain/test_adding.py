@@ -122,6 +122,19 @@ class TestStreaming:
         assert out == ""
         assert "3/" in shown
 
+    def test_a_new_store_takes_the_options_of_both(self, model):
+        failures = []
+        documents = map(page, range(3))
+        store = NemotronPageVectorStore.from_documents(
+            documents, NemotronEmbeddings(model=model), batch_size=1, on_error="skip", report=failures.append
+        )
+        assert (store.image_form, len(store.get_by_ids(["p0", "p1", "p2"])), failures) == ("data_uri", 3, [])
+        texts = NemotronPageVectorStore.from_texts(
+            ["a", "refused"], NemotronEmbeddings(model=model), ids=["a", "b"], on_error="skip", report=failures.append
+        )
+        assert [document.id for document in texts.get_by_ids(["a", "b"])] == ["a"]
+        assert len(failures) == 1
+
 
 class TestAgain:
     def test_what_is_stored_is_not_embedded_again(self, store, model):

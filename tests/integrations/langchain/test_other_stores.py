@@ -7,7 +7,13 @@ from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore, NemotronRerank
+from langchain_nemotron_rag import (
+    NemotronEmbeddings,
+    NemotronPageRetriever,
+    NemotronPageVectorStore,
+    NemotronRerank,
+    to_content_blocks,
+)
 from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import InputError
 from nemotron_rag.testing import FakeEmbedder
@@ -33,6 +39,20 @@ async def test_distances_become_similarities(space):
         assert [document.page_content for document in found][:2] == [TEXTS[2], TEXTS[1]]
         assert scores == sorted(scores, reverse=True)
         assert scores[0] == pytest.approx(1, abs=1e-3)
+    store.delete_collection()
+
+
+@pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning")
+def test_images_that_a_store_keeps_as_texts(tmp_path):
+    """Chroma puts the base64 of an image where texts are."""
+    make_image(1, (40, 30)).save(tmp_path / "a.png")
+    store = Chroma("test-images", embeddings())
+    store.add_images([str(tmp_path / "a.png")])
+    reranker = OpeningReranker([2.0])
+    (found,) = NemotronPageRetriever(index=store, reranker=reranker, k=1).invoke("red apples")
+    assert reranker.asked == [[""]]
+    assert [block["type"] for block in to_content_blocks([found])] == ["text", "image"]
+    assert to_content_blocks([found])[0]["text"] == "[1]"
     store.delete_collection()
 
 

@@ -42,7 +42,10 @@ async def test_one_child_run_with_counts(runs, manager, way):
     assert run["inputs"] == {"query": "apples", "documents": 4, "model": "fake-reranker"}
     outputs = dict(runs.ended[run["id"]])
     assert outputs.pop("score_seconds") > 0
+    scores = outputs.pop("scores")
+    assert scores == sorted(scores, reverse=True)
     assert outputs == {"scored": 2, "images": 1, "empty": 1, "skipped": 1, "returned": 2}
+    assert len(scores) == 2
     json.dumps([run["inputs"], outputs])
 
 
