@@ -138,7 +138,8 @@ Revision = Annotated[str | None, typer.Option(help="Of the model's hub repositor
 Dimensions = Annotated[int | None, typer.Option(min=1, help="Shorter vectors (Matryoshka), for models trained for it.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default the model's.")]
 MaxImageTokens = Annotated[
-    int | None, typer.Option(min=1, help="Most tokens of a page image, for Qwen3-VL models; by default the model's.")
+    int | None,
+    typer.Option(min=1, help="Most tokens of a page image, for models without tiles; by default the model's."),
 ]
 Thumbnail = Annotated[
     bool | None, typer.Option("--thumbnail/--no-thumbnail", help="Add the whole image as one small tile.")

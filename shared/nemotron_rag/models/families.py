@@ -32,7 +32,8 @@ class Family:
 
 
 _TILES = frozenset({"max_length", "max_input_tiles", "use_thumbnail", "compile"})
-_INSTRUCTED = frozenset({"max_length", "max_image_tokens", "instruction"})
+_GRID = frozenset({"max_length", "max_image_tokens"})
+_INSTRUCTED = _GRID | {"instruction"}
 
 
 # The first match counts: the more specific family of a model_type comes first.
@@ -58,14 +59,14 @@ FAMILIES: tuple[Family, ...] = (
         "embedder",
         "mistral3",
         {"architectures": ["Mistral3Model"]},
-        frozenset({"max_length", "max_image_tokens", "dimensions"}),
+        _GRID | {"dimensions"},
     ),
     Family(
         "nemotron35_rerank",
         "reranker",
         "mistral3",
         {"architectures": ["Mistral3ForSequenceClassification"]},
-        frozenset({"max_length", "max_image_tokens"}),
+        _GRID,
     ),
     Family(
         "nemotron3_embed",
@@ -74,11 +75,11 @@ FAMILIES: tuple[Family, ...] = (
         {"architectures": ["Ministral3Model"]},
         frozenset({"max_length", "dimensions"}),
     ),
-    Family("nemotron_colembed_qwen3_vl", "multivector_embedder", "qwen3_vl_nemotron_embed"),
+    Family("nemotron_colembed_qwen3_vl", "multivector_embedder", "qwen3_vl_nemotron_embed", options=_GRID),
     Family("qwen3_vl_embed", "embedder", "qwen3_vl", options=_INSTRUCTED | {"dimensions"}),
     Family("qwen3_vl_rerank", "reranker", "qwen3_vl", options=_INSTRUCTED),
-    Family("jina_reranker_m0", "reranker", "qwen2_vl", {"architectures": ["JinaVLForRanking"]}),
-    Family("monoqwen2_vl", "reranker", "qwen2_vl", {"architectures": ["Qwen2VLForConditionalGeneration"]}),
+    Family("jina_reranker_m0", "reranker", "qwen2_vl", {"architectures": ["JinaVLForRanking"]}, _GRID),
+    Family("monoqwen2_vl", "reranker", "qwen2_vl", {"architectures": ["Qwen2VLForConditionalGeneration"]}, _GRID),
 )
 
 

@@ -17,6 +17,7 @@ from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.reranker import CrossEncoder
 from nemotron_rag.models._base.weights import load_weight
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen.pixels import shrunk
 from nemotron_rag.models._qwen.tokenizer import Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
@@ -45,6 +46,7 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
         name: catalog id or folder.
         revision: of the weights.
         max_length: tokens under ``text`` and ``image``, of query and passage together.
+        max_image_tokens: larger images are shrunk; None for 768.
 
     Example:
         >>> from nemotron_rag import Passage, load_reranker
@@ -63,13 +65,14 @@ class JinaRerankerM0(CrossEncoder[QwenModel]):
         name: str,
         revision: str,
         max_length: Mapping[str, int],
+        max_image_tokens: int | None = None,
     ) -> None:
         super().__init__(model, name=name)
         self._head = head
         self._revision = revision
         self._max_length = max_length
         pixels = model.config.pixels
-        self._pixels = replace(pixels, max_pixels=min(pixels.max_pixels, _MAX_PIXELS))
+        self._pixels = shrunk(replace(pixels, max_pixels=min(pixels.max_pixels, _MAX_PIXELS)), max_image_tokens)
 
     @property
     def identity(self) -> Mapping[str, str | int | bool | None]:
@@ -115,6 +118,7 @@ def load(
     device: str | None,
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
+    max_image_tokens: int | None = None,
 ) -> JinaRerankerM0:
     """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     lengths = resolve_lengths(_MAX_LENGTHS, max_length)
@@ -125,6 +129,7 @@ def load(
         name=name,
         revision=revision or fingerprint(folder),
         max_length=lengths,
+        max_image_tokens=max_image_tokens,
     )
 
 

@@ -65,8 +65,8 @@ class LoadOptions(TypedDict, total=False):
         use_thumbnail: add the whole image as one small tile; None for the checkpoint's default.
         max_length: most tokens of a passage: one number, or numbers by ``text``, ``image``, ``image_text`` and
             ``query``; None for the model's own. Text is cut; image tokens never are. Of a reranker it counts the query.
-        max_image_tokens: most tokens of an image, for Qwen3-VL-Embedding and -Reranker and Nemotron 3.5, which read it
-            at its own aspect ratio; larger ones are shrunk. None for the model's own. Fewer are faster and see less.
+        max_image_tokens: most tokens of an image, for models that read it at its own aspect ratio: those on Qwen-VL,
+            and Nemotron 3.5. Larger ones are shrunk. None for the model's own. Fewer are faster and see less.
         instruction: for models that take one: what a query is embedded for, or what a reranker judges by. None for the
             published default, which passages always have; of an embedder that is named by its catalog id, for the
             authors' example of a search.

@@ -14,6 +14,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.reranker import CrossEncoder
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen.pixels import shrunk
 from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
@@ -43,6 +44,7 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
         name: catalog id or folder.
         revision: of the weights.
         max_length: tokens under ``image``, of query and image together.
+        max_image_tokens: larger images are shrunk; None for what the checkpoint's files say.
 
     Example:
         >>> from nemotron_rag import Passage, load_reranker
@@ -52,9 +54,18 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
     """
 
     def __init__(
-        self, model: QwenModel, *, direction: torch.Tensor, name: str, revision: str, max_length: Mapping[str, int]
+        self,
+        model: QwenModel,
+        *,
+        direction: torch.Tensor,
+        name: str,
+        revision: str,
+        max_length: Mapping[str, int],
+        max_image_tokens: int | None = None,
     ) -> None:
         super().__init__(model, name=name)
+        self._pixels = shrunk(model.config.pixels, max_image_tokens)
+        self._max_image_tokens = max_image_tokens
         self._direction = direction
         self._revision = revision
         self._max_length = max_length
@@ -66,10 +77,11 @@ class MonoQwen2VL(CrossEncoder[QwenModel]):
             "family": "monoqwen2_vl",
             "revision": self._revision,
             "max_length_image": self._max_length["image"],
+            **({} if self._max_image_tokens is None else {"max_image_tokens": self._max_image_tokens}),
         }
 
     def _prepare(self, model: QwenModel, query: str, passage: Passage, index: int) -> QwenInput:
-        image = model.image(passage, index=index)
+        image = model.image(passage, index=index, pixels=self._pixels)
         if image is None:
             raise InputError(f"passage {index} has no image, and {self.name} reads images only; give a page image")
         parts, ending = monoqwen_prompt(query, image)
@@ -95,6 +107,7 @@ def load(
     device: str | None,
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
+    max_image_tokens: int | None = None,
 ) -> MonoQwen2VL:
     """Load a checkpoint folder; `nemotron_rag.models.load.load_reranker` explains the arguments."""
     model = load_qwen_model(folder, generation=2, pooling="last", device=device, dtype=dtype)
@@ -104,4 +117,5 @@ def load(
         name=name,
         revision=revision or fingerprint(folder),
         max_length=resolve_lengths({"image": model.config.text.max_position_embeddings}, max_length),
+        max_image_tokens=max_image_tokens,
     )

@@ -15,6 +15,7 @@ from nemotron_rag.late_interaction.boxes import grid_boxes, place_boxes
 from nemotron_rag.models._base.embedder import MultiVectorModel
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
+from nemotron_rag.models._qwen.pixels import shrunk
 from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
@@ -42,6 +43,7 @@ class NemotronColEmbedQwen3VL(MultiVectorModel[QwenModel]):
         name: catalog id or folder.
         revision: of the weights.
         max_length: tokens by modality, and under ``query`` for queries.
+        max_image_tokens: larger images are shrunk; None for what the checkpoint's files say.
 
     Example:
         >>> from nemotron_rag import Passage, load_multivector_embedder
@@ -50,10 +52,20 @@ class NemotronColEmbedQwen3VL(MultiVectorModel[QwenModel]):
         2560
     """
 
-    def __init__(self, model: QwenModel, *, name: str, revision: str, max_length: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        model: QwenModel,
+        *,
+        name: str,
+        revision: str,
+        max_length: Mapping[str, int],
+        max_image_tokens: int | None = None,
+    ) -> None:
         super().__init__(model, name=name, dimensions=model.config.text.hidden_size)
         self._revision = revision
         self._max_length = max_length
+        self._max_image_tokens = max_image_tokens
+        self._pixels = shrunk(model.config.pixels, max_image_tokens)
         self._processor = model.config.processor
 
     @property
@@ -65,6 +77,7 @@ class NemotronColEmbedQwen3VL(MultiVectorModel[QwenModel]):
             "revision": self._revision,
             "dimensions": self.dimensions,
             "pooling": "colbert",
+            **({} if self._max_image_tokens is None else {"max_image_tokens": self._max_image_tokens}),
             **lengths,
         }
 
@@ -72,7 +85,7 @@ class NemotronColEmbedQwen3VL(MultiVectorModel[QwenModel]):
         return model.prepare(self._query_parts(query), max_length=self._max_length["query"], index=index)
 
     def _prepare_passage(self, model: QwenModel, passage: Passage, index: int) -> QwenInput:
-        image = model.image(passage, index=index)
+        image = model.image(passage, index=index, pixels=self._pixels)
         parts = passage_prompt(self._processor.get("passage_prefix", "passage:"), passage.text, image)
         room = self._max_length[passage.modality]
         if image is not None:
@@ -124,6 +137,7 @@ def load(
     device: str | None,
     dtype: str | None,
     max_length: int | Mapping[str, int] | None = None,
+    max_image_tokens: int | None = None,
 ) -> NemotronColEmbedQwen3VL:
     """Load a checkpoint folder; `nemotron_rag.models.load.load_multivector_embedder` explains the arguments."""
     model = load_qwen_model(folder, generation=3, pooling="colbert", device=device, dtype=dtype)
@@ -132,4 +146,10 @@ def load(
     defaults = {"text": passage, "image": passage, "image_text": passage}
     defaults["query"] = int(processor.get("q_max_length") or _QUERY_LENGTH)
     limits = resolve_lengths(defaults, max_length)
-    return NemotronColEmbedQwen3VL(model, name=name, revision=revision or fingerprint(folder), max_length=limits)
+    return NemotronColEmbedQwen3VL(
+        model,
+        name=name,
+        revision=revision or fingerprint(folder),
+        max_length=limits,
+        max_image_tokens=max_image_tokens,
+    )

@@ -181,6 +181,24 @@ def test_lengths(reference):
         load_reranker(DATA / JINA, device="cpu", max_input_tiles=4)
 
 
+@pytest.mark.parametrize(("case", "side"), [(COLEMBED, 32), (JINA, 28), (MONO, 28)])
+def test_large_images_are_shrunk_to_the_tokens_asked_for(case, side):
+    load = load_multivector_embedder if case == COLEMBED else load_reranker
+    counts = []
+    for most in (None, 12):
+        model = load(DATA / case, device="cpu", max_image_tokens=most)
+        page = Passage(image=make_image(size=(900, 1200)))
+        prepare = (
+            model._prepare_passage if case == COLEMBED else lambda m, p, i, model=model: model._prepare(m, "a", p, i)
+        )
+        item = prepare(model._model, page, 0)
+        counts.append(item.images[0].tokens)
+        small = prepare(model._model, Passage(image=make_image(size=(2 * side, 2 * side))), 0)
+        assert small.images[0].tokens == 4
+        assert model.identity.get("max_image_tokens") == (None if case == JINA else most)
+    assert 4 < counts[1] <= 12 < counts[0]
+
+
 def test_an_image_leaves_less_room_for_text_as_published():
     """4096 in all, less the image's tokens once more, less 100."""
     full = load_multivector_embedder(DATA / COLEMBED, device="cpu")

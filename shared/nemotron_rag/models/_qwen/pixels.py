@@ -14,7 +14,15 @@ import torch
 
 from nemotron_rag.errors import ImageError
 
-__all__ = ["MAX_IMAGE_TOKENS", "PixelSettings", "patchify", "read_pixel_settings", "smart_size", "within_tokens"]
+__all__ = [
+    "MAX_IMAGE_TOKENS",
+    "PixelSettings",
+    "patchify",
+    "read_pixel_settings",
+    "shrunk",
+    "smart_size",
+    "within_tokens",
+]
 
 MAX_IMAGE_TOKENS = 1800
 """Most tokens of an image in the published code of Qwen3-VL-Embedding and -Reranker."""
@@ -79,6 +87,14 @@ def within_tokens(settings: PixelSettings, most: int) -> PixelSettings:
     token = settings.token_side**2  # pixels
     least = min(_MIN_IMAGE_TOKENS, most)
     return replace(settings, min_pixels=least * token, max_pixels=most * token, least_side=settings.token_side)
+
+
+def shrunk(settings: PixelSettings, most: int | None) -> PixelSettings:
+    """Return settings with at most so many image tokens; None for what the settings allow."""
+    if most is None:
+        return settings
+    largest = min(settings.max_pixels, most * settings.token_side**2)
+    return replace(settings, min_pixels=min(settings.min_pixels, largest), max_pixels=largest)
 
 
 def smart_size(width: int, height: int, settings: PixelSettings) -> tuple[int, int]:
