@@ -45,6 +45,7 @@ SearchType: TypeAlias = Literal["similarity", "mmr", "similarity_score_threshold
 
 _K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
+_CHOICES = ("min_score", "per_document", "diversity", "neighbours")
 _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 _MMR_POOL, _MMR_FACTOR = 20, 4  # documents to choose from: at least so many, and so many times those chosen
 _LAMBDA = 0.5  # LangChain's default of `lambda_mult`
@@ -301,7 +302,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
                 method = "max_marginal_relevance_search"
                 more = {"fetch_k": max(_MMR_POOL, _MMR_FACTOR * fetched), **more}
             return self._of_store(method, query, fetched, chosen, more, compressor, returned, None, threshold)
-        selection = self._chosen
+        selection = self._chosen | {name: more.pop(name) for name in _CHOICES if name in more}
         if kind == "mmr":
             selection.setdefault("diversity", 1 - more.pop("lambda_mult", _LAMBDA))
         options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode, **more}
@@ -318,7 +319,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     @property
     def _chosen(self) -> dict[str, Any]:
         """Which of the pages found are returned, as far as anything is said of it; see `PageIndex.select`."""
-        given = {name: getattr(self, name) for name in ("min_score", "per_document", "diversity")}
+        given = {name: getattr(self, name) for name in _CHOICES[:3]}
         near = {"neighbours": self.neighbours} if self.neighbours else {}
         return {name: value for name, value in given.items() if value is not None} | near
 
@@ -332,13 +333,13 @@ class NemotronPageRetriever(Component, BaseRetriever):
         threshold: float | None,
     ) -> _Search:
         """A search of an index of which not just the first are returned: the index chooses, whoever ranks."""
-        shown = returned * (1 + 2 * self.neighbours)
+        shown = returned * (1 + 2 * chosen.get("neighbours", 0))
         if isinstance(self.reranker, bool | None):
             options |= {"k": returned, "score_threshold": threshold, **chosen}
             options |= {"rerank": False} if self.reranker is False else {"candidates": candidates}
             return _Search(self._open(), "search", query, options, None, shown)
         fetched = candidates or max(returned, DEFAULT_CANDIDATES)
-        options |= {"k": returned, "candidates": fetched, "per_document": self.per_document}
+        options |= {"k": returned, "candidates": fetched, "per_document": chosen.get("per_document")}
         options["min_score"] = chosen.pop("min_score", None)
         after = {"k": returned, "filter": options["filter"], **chosen}
         return _Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after, threshold)

@@ -11,7 +11,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever
-from nemotron_rag import PageIndex
+from nemotron_rag import Page, PageIndex
 from nemotron_rag.errors import InputError
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 from support.pages import add, text_page
@@ -74,3 +74,16 @@ def test_modes_that_cannot_be_are_refused(folder, embedder):
     if embedder.kind == "embedder":
         with pytest.raises(InputError, match="needs token vectors"):
             NemotronPageRetriever(index=folder, embedder=embedder, mode="multi").invoke("red")
+
+
+@pytest.mark.parametrize("reranker", [False, FakeReranker()])
+def test_what_is_chosen_can_be_said_in_a_call(reranker):
+    pages = [Page(f"red apples {n}", id=f"{s}{n}", source=f"{s}.pdf", number=n) for s in "ab" for n in (1, 2, 3)]
+    with PageIndex(embedder=FakeEmbedder(), images=None) as index:
+        index.add(pages, progress=False)
+        retriever = NemotronPageRetriever(index=index, reranker=reranker, k=2)
+        found = retriever.invoke("red apples", per_document=1, neighbours=1)
+        hits = [document for document in found if "neighbour_of" not in document.metadata]
+        assert sorted(document.metadata["source"] for document in hits) == ["a.pdf", "b.pdf"]
+        assert len(found) > 2
+        assert all("relevance_score" in document.metadata for document in hits)

@@ -30,6 +30,7 @@ from nemotron_rag.stores.filters import (
     parse_filter,
     rename_keys,
 )
+from nemotron_rag.stores.qdrant import QdrantStore
 from nemotron_rag.stores.qdrant.filters import compile_filter, field_path
 from nemotron_rag.stores.qdrant.layout import PageLayout
 from nemotron_rag.types import Page, StoredPage
@@ -324,3 +325,34 @@ def test_filters_follow_the_laws_of_logic(metadata, filter, other):
     assert holds({"and": [filter, other]}) == (holds(filter) and holds(other))
     assert holds({"or": [filter, other]}) == (holds(filter) or holds(other))
     assert holds({"nor": [filter, other]}) == holds({"and": [{"not": filter}, {"not": other}]})
+
+
+VALUES = [2024, 2024.0, True, [True, 1], ["x", "xy"], 2**53, 2**53 + 1, [], [None], None, [[1]], "Äpfel über x", ""]
+METADATA = [
+    *({"a": value, "b": -1} for value in VALUES),
+    *({"a": {"b": {"c": 1.0}}}, {"a": {"b": ["x", {"c": 1}]}}, {"b": "xy", "a b": 0.5}, {}),
+    *({"a": "2024-01-01", "b": ["2024-01-01T12:00:00+02:00", 3]}, {"a": 1.0, "b": 1}, {"b": "a.pdf"}),
+]
+
+
+@pytest.fixture(scope="module", params=["folder", "memory"])
+def store(request, tmp_path_factory):
+    opened = QdrantStore(tmp_path_factory.mktemp("filters") / "index" if request.param == "folder" else None)
+    opened.create(dimensions=2, record={})
+    pages = [
+        StoredPage.of(
+            Page(id=f"p{n}", source=["a.pdf", "x/y.pdf", ""][n % 3], number=n % 4, metadata=each), content_hash="h"
+        )
+        for n, each in enumerate(METADATA)
+    ]
+    opened.put(pages, [np.ones(2, np.float32)] * len(pages))
+    yield opened
+    opened.close()
+
+
+@settings(deadline=None, max_examples=60)
+@given(filter=filters())
+def test_plain_python_and_a_store_agree(store, filter):
+    """In a folder Qdrant's own engine answers, where there is one for this system."""
+    expected = {stored.page.id for stored in store.pages() if matches(parse_filter(filter), stored)}
+    assert {stored.page.id for stored in store.pages(filter)} == expected
