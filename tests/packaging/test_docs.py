@@ -264,7 +264,7 @@ def test_every_name_of_the_integrations_is_what_the_readme_says():
     ]
     found = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| (?:`(\w+)`)?", llama_index, re.M)
     rows += [(name, f"llama_index.{package}", base) for name, package, base in found]
-    assert len(rows) == 6 + 7
+    assert len(rows) == 6 + 8
     for name, package, base in rows:
         bases = {each.__name__ for each in getattr(importlib.import_module(package), name).__mro__}
         assert not base or base in bases, name
