@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import os
+import struct
 import threading
 import urllib.parse
 import warnings
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from nemotron_rag.documents import images
 from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image, to_rgb
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
 
@@ -301,3 +305,140 @@ def test_a_budget_is_checked(limit: object) -> None:
 def test_the_default_budget_admits_a_page_scan() -> None:
     a3_at_600_dpi = 7016 * 9921
     assert a3_at_600_dpi < DEFAULT_BUDGET.max_pixels
+
+
+# ---- hostile files ----
+
+
+def tiled_tiff(side: int, tile: int, data: bytes) -> bytes:
+    """A TIFF whose one tile is larger than the image in it."""
+    entries = [
+        *((256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)),
+        *((322, 4, tile), (323, 4, tile), (324, 4, 8 + 2 + 12 * 10 + 4), (325, 4, len(data))),
+    ]
+    tags = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags + struct.pack("<I", 0) + data
+
+
+def test_a_tile_may_be_no_larger_than_an_image_may():
+    data = zlib.compress(b"\x07" * 256 * 256)
+    assert load_image(tiled_tiff(1, 256, data)).size == (1, 1)
+    with pytest.raises(ImageBudgetError, match="has tiles of 256x256, more than 10000 pixels"):
+        load_image(tiled_tiff(1, 256, data), budget=ImageBudget(max_pixels=10_000))
+    with pytest.raises(ImageBudgetError, match="has tiles of 40000x40000"):
+        load_image(tiled_tiff(1, 40_000, data))
+
+
+def test_a_jpeg_may_not_go_over_its_pixels_without_end():
+    data = encoded(make_image("L", (200, 200)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert load_image(data, budget=ImageBudget(max_pixels=40_000)).size == (200, 200)
+    with pytest.raises(ImageBudgetError, match=r"200x200 in \d+ scans is more work than 12 times 40000 pixels"):
+        load_image(data[:-2] + last * 20 + data[-2:], budget=ImageBudget(max_pixels=40_000))
+
+
+FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_that_are_cut_off_or_damaged_anywhere_are_image_errors_or_images(format):
+    whole = encoded(make_image("RGB", (40, 30)), format)
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole), 4):
+            damaged[place] ^= 1 << int(generator.integers(8))
+        cut = whole[: int(generator.integers(len(whole)))]
+        for data in (bytes(damaged), cut):
+            with suppress(ImageError):  # and nothing else
+                load_image(data, budget=ImageBudget(max_pixels=1_000_000))
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF", "PNG", "AVIF"])
+def test_of_many_frames_the_first_is_read(format):
+    frames = [Image.new("RGB", (30, 20), (40 * n, 0, 0)) for n in range(5)]
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    image = load_image(data)
+    assert image.size == (30, 20)
+    assert to_rgb(image).getpixel((5, 5))[0] < 20
+    assert getattr(image, "n_frames", 1) == 1
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_header_that_says_too_much_is_refused_before_anything_is_decoded(format, monkeypatch):
+    data = encoded(make_image("RGB", (300, 200)), format)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageBudgetError, match="300x200"):
+        load_image(data, budget=ImageBudget(max_pixels=50_000))
+
+
+class Raising:
+    """A source, of somebody else's, that raises what it likes."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.size = self.pixel_hash = None
+
+    def open(self):
+        raise self.error
+
+    def read(self, *_):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a\nb"), KeyError("k"), MemoryError(), RecursionError(), EOFError()])
+def test_whatever_a_source_raises_is_an_image_error(error):
+    stream = io.BytesIO()
+    stream.read = Raising(error).read
+    for source in (Raising(error), stream):
+        with pytest.raises(ImageError) as caught:
+            load_image(source)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "data:image/png;base64,\ud800",
+        "data:,\udfff",
+        "data:image/png;base64,ü",
+        "data:image/png;base64",
+        "\ud800.png",
+        "a\0b.png",
+        "x" * 10_000,
+        "",
+        np.zeros((2, 2), dtype=object),
+        np.zeros((2, 2), dtype=complex),
+        np.zeros((0, 2), dtype=np.uint8),
+        memoryview(b""),
+        5,
+        None,
+        object(),
+    ],
+)
+def test_what_is_no_image_is_an_image_error(source):
+    with pytest.raises(ImageError) as caught:
+        load_image(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_that_opens_something_else_is_an_image_error():
+    class Odd:
+        size = pixel_hash = None
+
+        def open(self):
+            return b"bytes"
+
+    with pytest.raises(ImageError, match="expected a decoded image from its open"):
+        load_image(Odd())
+
+
+def test_deep_images_are_scaled_as_a_whole_though_band_by_band(monkeypatch):
+    monkeypatch.setattr(images, "_BAND", 50)
+    values = np.arange(40 * 25, dtype=np.uint16).reshape(25, 40) * 3
+    expected = np.rint(values.astype(np.float32) * np.float32(255 / 4095)).astype(np.uint8)
+    assert np.array_equal(np.asarray(load_image(values)), expected)
+    floats = Image.fromarray(np.linspace(-1, 1, 1000, dtype=np.float32).reshape(25, 40))
+    scaled = np.asarray(load_image(floats))
+    assert (scaled.min(), scaled.max()) == (0, 255)
+    assert (np.diff(scaled.reshape(-1).astype(int)) >= 0).all()

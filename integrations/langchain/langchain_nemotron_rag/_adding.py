@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from langchain_nemotron_rag._documents import text_of
 from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout
+from nemotron_rag.documents.held import in_parts
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.page_images import StoredImage
 from nemotron_rag.stores.qdrant import ForeignCollection, Identity, from_payload
@@ -192,11 +193,13 @@ class Adding:
         """
         self._bar.start()
         items = [item for entry in entries if (item := self._tried(entry, self._item, entry)) is not None]
-        items = self._changed(items)
-        items = [item for item in items if self._tried(item.entry, self._open, item) is not None]
-        items = self._embedded(items)
-        if items:
-            self._write(items)
+        opened = (item for item in self._changed(items) if self._tried(item.entry, self._open, item) is not None)
+        for part in in_parts(opened, _pixels):  # images are decoded as they are taken, and go with their part
+            embedded = self._embedded(part)
+            if embedded:
+                self._write(embedded)
+            for item in part:
+                item.pixels = None
         self.seen += len(entries)
         self._bar.advance(self._task, len(entries))
 
@@ -347,6 +350,10 @@ class Adding:
         (image,) = self._images.write([self._collection.point_id(item.entry.id)], [item.pixels])
         self._owner = item.owner or item.entry.id, image
         return image
+
+
+def _pixels(item: _Item) -> int:
+    return 0 if item.pixels is None else item.pixels.width * item.pixels.height
 
 
 def batches(documents: Iterable[T], size: int) -> Iterator[list[T]]:

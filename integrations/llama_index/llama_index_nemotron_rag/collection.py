@@ -14,10 +14,12 @@ from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from llama_index_nemotron_rag.documents import default_image_folder
 from llama_index_nemotron_rag.embedding import NemotronEmbedding
 from llama_index_nemotron_rag.filters import Filters, plain_filter
-from llama_index_nemotron_rag.nodes import for_llm, without_image
-from nemotron_rag.errors import InputError, StoreError
+from llama_index_nemotron_rag.nodes import for_llm, named_files, without_image
+from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.errors import ImageError, InputError, StoreError
 from nemotron_rag.models.load import ModelName
 from nemotron_rag.protocols import Embedder
 from nemotron_rag.stores.qdrant import ForeignCollection, Layout, Qdrant
@@ -43,6 +45,9 @@ class NodeCollection:
         collection: its name.
         embedder: a `NemotronEmbedding`, a catalog id, a local folder, or a loaded `Embedder`.
         vector_name: which vector, where a collection has several dense ones.
+        image_roots: folders below which image files may be that a node's payload names; None for the default folder of
+            `PDFPageReader`. Whoever writes to the collection could name any file of this machine.
+        image_hosts: hosts of images that a node's payload may name; they are not fetched here.
         tenant: a metadata key and its value, such as ``("customer", "acme")``: nodes of others are never seen.
         **connection: to a server that is given by its url: ``api_key`` (by default the environment variable
             ``QDRANT_API_KEY``), ``headers`` and ``timeout``; see `nemotron_rag.stores.server.ConnectionOptions`.
@@ -74,6 +79,8 @@ class NodeCollection:
         client: QdrantClient | None = None,
         async_client: AsyncQdrantClient | None = None,
         vector_name: str | None = None,
+        image_roots: Sequence[str | os.PathLike[str]] | None = None,
+        image_hosts: Sequence[str] = (),
         tenant: TenantKey | None = None,
         **connection: Unpack[ConnectionOptions],
     ) -> None:
@@ -82,6 +89,8 @@ class NodeCollection:
         self._own = not isinstance(embedder, NemotronEmbedding)
         self._embedding = embedder if isinstance(embedder, NemotronEmbedding) else NemotronEmbedding(embedder)
         qdrant = Qdrant(location, client=client, async_client=async_client, **connection)
+        roots = [default_image_folder()] if image_roots is None else list(image_roots)
+        self._access = ImageAccess(roots=roots, hosts=tuple(image_hosts))
         self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), tenant=tenant, must_exist=True)
 
     def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
@@ -137,10 +146,24 @@ class NodeCollection:
             raise StoreError(
                 f"point {point.id} of {self} is no node of LlamaIndex; for an index of nemotron_rag pass its location"
             ) from error
-        if isinstance(node, ImageNode) and not node.image and node.image_path and not Path(node.image_path).is_file():
-            _log.warning("node %s of %s comes without its image: there is no %s", node.id_, self, node.image_path)
+        try:
+            self._check_images(node)
+        except ImageError as error:
+            if isinstance(node, ImageNode) and node.image:  # which it holds itself, whatever else it names
+                return for_llm(node.model_copy(update={"image_path": None, "image_url": None}))
+            _log.warning("node %s of %s comes without its image: %s", node.id_, self, error)
             return without_image(node)
         return for_llm(node)
+
+    def _check_images(self, node: BaseNode) -> None:
+        """Raise if the payload names a file or URL that it may not, or a file that is not there."""
+        for named in named_files(node):
+            try:
+                self._access.check(named)
+            except ImageError as error:
+                raise ImageError(f"{error} (NodeCollection takes image_roots= and image_hosts=)") from error
+            if isinstance(named, Path) and not named.is_file():
+                raise ImageError(f"there is no {named}")
 
 
 def _restored(payload: dict[str, Any]) -> BaseNode:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+import platformdirs
 from llama_index.core.bridge.pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from llama_index.core.schema import (
     BaseNode,
@@ -26,7 +27,15 @@ from llama_index_nemotron_rag.nodes import image_of
 from nemotron_rag.documents.files import is_data_uri
 from nemotron_rag.types import Page
 
-__all__ = ["INDEX_KEYS", "UNSTORED_KEYS", "PageDocument", "page_fields", "slot_id", "stored_nodes"]
+__all__ = [
+    "INDEX_KEYS",
+    "UNSTORED_KEYS",
+    "PageDocument",
+    "default_image_folder",
+    "page_fields",
+    "slot_id",
+    "stored_nodes",
+]
 
 INDEX_KEYS = {"file_path": "source", "source": "source", "page_number": "page_number", "total_pages": "page_count"}
 """Metadata keys of nodes, and the keys under which filters of an index find the same."""
@@ -135,6 +144,11 @@ def _stored(document: Document) -> BaseNode:
 def slot_id(source: str, number: int) -> str:
     """The id of a page by its place: that of its new version too, which so replaces it."""
     return str(uuid.uuid5(_NAMESPACE, f"{source}\n{number}"))
+
+
+def default_image_folder() -> Path:
+    """Where `PDFPageReader` writes images unless it is told another folder."""
+    return platformdirs.user_cache_path("nemotron-rag", appauthor=False) / "pages"
 
 
 def page_fields(

@@ -258,18 +258,19 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
     ) -> Iterator[tuple[int, Embedding]]:
         """The index and vector of each node that can be read."""
         for start, batch in self._batches(nodes, show_progress):
-            readings = reading.read(batch, start=start)
-            vectors = self.get_passage_embeddings([r.passage for r in readings])
-            yield from zip([r.index for r in readings], vectors, strict=True)
+            for readings in reading.read_in_parts(batch, start=start):
+                vectors = self.get_passage_embeddings([r.passage for r in readings])
+                yield from zip([r.index for r in readings], vectors, strict=True)
 
     async def _anode_vectors(
         self, nodes: Sequence[BaseNode], reading: NodeReading, show_progress: bool
     ) -> AsyncIterator[tuple[int, Embedding]]:
         for start, batch in self._batches(nodes, show_progress):
-            readings = await asyncio.to_thread(reading.read, batch, start=start)
-            vectors = await self.aget_passage_embeddings([r.passage for r in readings])
-            for found in zip([r.index for r in readings], vectors, strict=True):
-                yield found
+            parts = reading.read_in_parts(batch, start=start)
+            while readings := await asyncio.to_thread(next, parts, None):
+                vectors = await self.aget_passage_embeddings([r.passage for r in readings])
+                for found in zip([r.index for r in readings], vectors, strict=True):
+                    yield found
 
     def _batches(self, items: Sequence[T], show_progress: bool) -> Iterator[tuple[int, Sequence[T]]]:
         """The index of the first item of each batch, and the batch."""

@@ -22,6 +22,7 @@ from PIL import Image
 from llama_index_nemotron_rag.settings import Component
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.files import is_data_uri
+from nemotron_rag.documents.held import in_parts
 from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image
 from nemotron_rag.errors import ImageError
 from nemotron_rag.ranking import OnImageError
@@ -35,6 +36,7 @@ __all__ = [
     "for_llm",
     "image_hint",
     "image_of",
+    "named_files",
     "shown_nodes",
     "split_node",
     "with_named_image",
@@ -204,7 +206,9 @@ class NodeReading(Component):
         return [self._passage(node, references) for node in nodes]
 
     def read(self, nodes: Sequence[BaseNode], *, start: int = 0) -> list[Reading]:
-        """Passages with decoded images, without those that the policy leaves out; a repeated image is decoded once.
+        """Passages with decoded images, without those that the policy leaves out.
+
+        An image that several nodes have one after the other is decoded once.
 
         Args:
             nodes: of any form.
@@ -213,30 +217,37 @@ class NodeReading(Component):
         Raises:
             ImageError: an image cannot be read and the policy is ``raise``; the message names index and id.
         """
-        opened: dict[int, Image.Image] = {}
-        found = []
+        return [reading for part in self.read_in_parts(nodes, start=start) for reading in part]
+
+    def read_in_parts(self, nodes: Sequence[BaseNode], *, start: int = 0) -> Iterator[list[Reading]]:
+        """`read` a part at a time, so that few images are decoded at once where they are large."""
+        return in_parts(self._read(nodes, start), lambda reading: pixels_of(reading.passage))
+
+    def _read(self, nodes: Sequence[BaseNode], start: int) -> Iterator[Reading]:
+        last: tuple[ImageSource | None, Image.Image | None] = None, None
         with image_hint():
             for index, (node, passage) in enumerate(zip(nodes, self.passages(nodes), strict=True), start):
                 try:
-                    found.append(Reading(index, self._decoded(node, passage, opened)))
+                    decoded = self._decoded(node, passage, *last)
+                    last = passage.image, cast("Image.Image | None", decoded.image)
+                    yield Reading(index, decoded)
                 except ImageError as error:
                     reason = f"node {index} ({node.node_id}): {error}"
                     if self.on_image_error == "raise":
                         raise type(error)(reason) from error
                     _log.warning("%s; policy: %s", reason, self.on_image_error)
                     if self.on_image_error == "text":
-                        found.append(Reading(index, Passage(node.get_content(self.metadata_mode)), image_lost=True))
-        return found
+                        yield Reading(index, Passage(node.get_content(self.metadata_mode)), image_lost=True)
 
-    def _decoded(self, node: BaseNode, passage: Passage, opened: dict[int, Image.Image]) -> Passage:
+    def _decoded(
+        self, node: BaseNode, passage: Passage, last: ImageSource | None, image: Image.Image | None
+    ) -> Passage:
+        """The passage with its image decoded, which is that of the last one if they have the same."""
         if passage.image is None:
             if self.modality != "text" and isinstance(node, ImageNode | ImageDocument) and not passage.text:
                 raise ImageError("has neither an image nor a text")
             return passage
-        key = id(passage.image)
-        if key not in opened:
-            opened[key] = load_image(passage.image)
-        return replace(passage, image=opened[key])
+        return replace(passage, image=image if passage.image is last else load_image(passage.image))
 
     def _passage(self, node: BaseNode, references: dict[Hashable, ImageReference]) -> Passage:
         has_text = bool(node.get_content(MetadataMode.NONE).strip())
@@ -259,6 +270,11 @@ class NodeReading(Component):
         if is_free and isinstance(source, Path):
             access = replace(access, roots=[source.absolute().anchor])
         return access.reference(source)
+
+
+def pixels_of(passage: Passage) -> int:
+    """Of its decoded image."""
+    return passage.image.width * passage.image.height if isinstance(passage.image, Image.Image) else 0
 
 
 @contextmanager
@@ -317,6 +333,18 @@ def with_named_image(node: BaseNode, keys: Sequence[str], access: ImageAccess) -
     return PageNode(**fields, image_path=str(path))
 
 
+def named_files(node: BaseNode) -> list[str | Path]:
+    """The paths and URLs that a node's own fields name, of images and other media; nothing is opened."""
+    if isinstance(node, ImageNode):
+        paths, urls = [node.image_path], [node.image_url]
+    else:
+        resources = [getattr(node, f"{kind}_resource", None) for kind in ("image", "audio", "video")]
+        paths = [resource.path and str(resource.path) for resource in resources if resource is not None]
+        urls = [resource.url and str(resource.url) for resource in resources if resource is not None]
+    files = [path if is_data_uri(path) else Path(path) for path in paths if path]
+    return [*files, *(url for url in urls if url)]
+
+
 def without_image(node: BaseNode) -> BaseNode:
     """A copy that goes on as text, because its image cannot be read."""
     if type(node) is ImageNode:
@@ -326,7 +354,8 @@ def without_image(node: BaseNode) -> BaseNode:
         if isinstance(copied, PageNode):
             copied._stored = None
         return copied
-    return node.model_copy(update={"image_resource": None} if isinstance(node, Node) else {})
+    media = dict.fromkeys(("image_resource", "audio_resource", "video_resource"))
+    return node.model_copy(update=media if isinstance(node, Node) else {})
 
 
 def _shown_once(node: BaseNode, seen: set[Hashable]) -> BaseNode:

@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
-import platformdirs
 from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.readers.base import BasePydanticReader
 from llama_index.core.schema import Document
 
-from llama_index_nemotron_rag.documents import PageDocument, page_fields, slot_id
+from llama_index_nemotron_rag.documents import PageDocument, default_image_folder, page_fields, slot_id
 from llama_index_nemotron_rag.settings import Component
 from nemotron_rag.documents.ahead import map_ahead
 from nemotron_rag.documents.files import write_by_content
@@ -148,9 +147,7 @@ class PDFPageReader(Component, BasePydanticReader):
 
     def _written(self, data: bytes) -> Path:
         """The path of an image file that is named by its content."""
-        folder = platformdirs.user_cache_path("nemotron-rag", appauthor=False) / "pages"
-        if self.image_folder is not None:
-            folder = Path(self.image_folder).absolute()
+        folder = default_image_folder() if self.image_folder is None else Path(self.image_folder).absolute()
         suffix = ".jpg" if self.image_format == "jpeg" else f".{self.image_format}"
         try:
             return write_by_content(folder, data, suffix=suffix)

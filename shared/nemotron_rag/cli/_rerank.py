@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import InputError
@@ -31,7 +32,7 @@ def rank_files(
         query: the query.
         files: images, PDFs, and folders of PDFs.
         reranker: a loaded model.
-        top_n: how many to return, with their images in memory; None for all.
+        top_n: how many to return, with the images of PDF pages in memory; None for all.
         pages: of each PDF; see `read_pdf`.
         password: of protected PDFs.
 
@@ -64,5 +65,6 @@ def _read(files: Sequence[str], pages: str | None, password: str | None, failure
 
 def _pages(found: SourceFile, pages: str | None, failures: list[Failure]) -> Iterator[Page]:
     if found.is_image:
-        return iter([read_image(found)])
+        page = read_image(found)  # whether it can be read; a model opens it again, so that few are in memory
+        return iter([replace(page, image=found.path)])
     return read_pdf(found.path, pages=pages, password=found.password, report=failures.append, name=found.source)

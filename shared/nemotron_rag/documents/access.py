@@ -7,22 +7,22 @@ itself contains (data URI, bytes, a decoded image) is always read; the caller mu
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.parse
-import urllib.request
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from nemotron_rag.documents.files import is_data_uri
+from nemotron_rag.documents.fetch import check_url, fetch, is_url
+from nemotron_rag.documents.files import is_data_uri, one_line, shown_url
 from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image, read_image_bytes
-from nemotron_rag.errors import ImageBudgetError, ImageError
+from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageReference, ImageSource
 
 __all__ = ["ImageAccess"]
+
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # two letters at least: one is a drive of Windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,13 @@ class ImageAccess:
 
     Args:
         roots: folders whose files may be read, subfolders included; symbolic links that lead out of them are refused.
-        hosts: host names that may be fetched from by http or https, exactly as in the URL; redirects are refused.
+        hosts: host names that may be fetched from by http or https, exactly as in the URL, with a port
+            (``host:8080``) or for any port; redirects are refused.
         budget: limits for each image.
-        timeout: seconds to wait for a host.
+        timeout: seconds until the whole of an image is there: address, connection, headers and body.
+
+    Raises:
+        InputError: `timeout` is not a positive number.
 
     Example:
         >>> from nemotron_rag.errors import ImageError
@@ -49,6 +53,10 @@ class ImageAccess:
     budget: ImageBudget = DEFAULT_BUDGET
     timeout: float = 10.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not self.timeout > 0:
+            raise InputError(f"timeout must be a positive number of seconds, got {self.timeout!r}")
+
     def open(self, reference: ImageSource) -> Image.Image:
         """Decode an image that a document contains or refers to.
 
@@ -59,6 +67,17 @@ class ImageAccess:
             ImageError: the image is not allowed, cannot be read, or is above the budget.
         """
         return load_image(self._source(reference), budget=self.budget)
+
+    def check(self, reference: ImageSource) -> None:
+        """Raise if a document may not name this path or URL; nothing is opened, and what it contains is allowed.
+
+        Raises:
+            ImageError: it is not allowed.
+        """
+        if isinstance(reference, str) and is_url(reference):
+            check_url(reference, hosts=self.hosts)
+        elif isinstance(reference, str | os.PathLike) and not is_data_uri(reference):
+            self._source(reference)
 
     def read_bytes(self, reference: ImageSource) -> bytes | None:
         """The encoded file that a document contains or refers to; None if it holds a decoded image.
@@ -81,7 +100,10 @@ class ImageAccess:
                 document: vision features are cached under them.
         """
         if isinstance(source, ImageReference):
-            path = getattr(source, "path", None)
+            try:
+                path = getattr(source, "path", None)
+            except ImageError as error:  # the key of a stored image is not one of an index
+                return _Unreadable(error)
             return source if path is None else _AllowedImage(self, path, source.size, source.pixel_hash)
         return _AllowedImage(self, source, size, pixel_hash)
 
@@ -98,51 +120,49 @@ class ImageAccess:
 
     def of_caller(self, source: ImageSource) -> ImageSource:
         """An image that the caller names, not a document: paths are the caller's own, hosts must still be allowed."""
-        return self.reference(source) if _is_url(source) else source
+        return self.reference(source) if is_url(source) else source
 
     def _source(self, reference: ImageSource) -> ImageSource:
         if isinstance(reference, os.PathLike):
             return self._allowed_path(os.fspath(reference))
         if not isinstance(reference, str) or is_data_uri(reference):
             return reference
-        if _is_url(reference):
+        if is_url(reference):
             return self._fetch(reference)
+        if _SCHEME.match(reference):
+            raise ImageError(
+                f"image {one_line(shown_url(reference))!r} is outside the allowed folders and hosts: neither a path "
+                "nor an http(s) URL; give the file's path"
+            )
         return self._allowed_path(reference)
 
     def _allowed_path(self, name: str) -> Path:
         try:
+            if _names_a_host(name) and not any(_is_lexically_below(name, root) for root in self.roots):
+                raise ValueError("it is on another machine, which is not asked before its folder is allowed")
             path = Path(name).resolve()
             allowed = any(path.is_relative_to(Path(root).resolve()) for root in self.roots)
-        except (OSError, ValueError) as error:
-            raise ImageError(f"image path {name!r} cannot be resolved: {error}") from error
+        except Exception as error:  # of a file system or of a name that cannot be one: loops, NUL, surrogates, bytes
+            raise ImageError(f"image path {one_line(repr(name))} cannot be resolved: {one_line(str(error))}") from error
         if not allowed:
             known = ", ".join(str(root) for root in self.roots) or "none"
             raise ImageError(
-                f"image path {name!r} is outside the allowed folders ({known}); "
+                f"image path {one_line(repr(name))} is outside the allowed folders ({known}); "
                 "give image_roots=[its folder] if you trust the document"
             )
         return path
 
     def _fetch(self, url: str) -> bytes:
-        try:
-            host = urllib.parse.urlsplit(url).hostname
-        except ValueError as error:
-            raise ImageError(f"image URL {url!r} cannot be read: {error}") from error
-        if host not in [allowed.lower() for allowed in self.hosts]:
-            known = ", ".join(self.hosts) or "none"
-            raise ImageError(f"image URL {url!r} is not on an allowed host ({known}); allow it if you trust it")
-        try:
-            with urllib.request.build_opener(_NoRedirect).open(url, timeout=self.timeout) as response:
-                data: bytes = response.read(self.budget.max_bytes + 1)
-        except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
-            raise ImageError(f"image URL {url!r} cannot be fetched: {error}") from error
-        if len(data) > self.budget.max_bytes:
-            raise ImageBudgetError(f"image URL {url!r} has more than the {self.budget.max_bytes} bytes allowed")
-        return data
+        return fetch(url, hosts=self.hosts, seconds=self.timeout, max_bytes=self.budget.max_bytes)
 
 
-def _is_url(source: object) -> bool:
-    return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
+def _names_a_host(name: str) -> bool:
+    """Whether the system would ask another machine for a path, ``//host/share``, even if only to resolve it."""
+    return os.name == "nt" and name[:2].replace("\\", "/") == "//"
+
+
+def _is_lexically_below(name: str, root: str | os.PathLike[str]) -> bool:
+    return Path(os.path.normpath(name)).is_relative_to(os.path.normpath(root))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +183,14 @@ class _AllowedImage:
         return self.access.read_bytes(self.source)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects, which could lead from an allowed host to any other."""
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A reference that cannot be opened, so that the caller's policy for images decides what becomes of it."""
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow no redirect; the opener then raises it as an error."""
-        return
+    error: ImageError
+    size: None = None
+    pixel_hash: None = None
+
+    def open(self) -> Image.Image:
+        """Raise what is wrong."""
+        raise self.error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,7 @@ __all__ = [
     "read_file",
     "read_stream",
     "regular_file",
+    "shown_url",
     "write_by_content",
     "write_whole",
 ]
@@ -34,6 +36,16 @@ def one_line(text: str, *, limit: int = _MAX_NAME) -> str:
     return clean if len(text) <= limit else f"{clean[: limit - 3]}..."
 
 
+def shown_url(url: str) -> str:
+    """A url for messages: without user, password, query and fragment, where people put credentials."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    address = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = address.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def is_data_uri(value: object) -> bool:
     """Whether a value is a ``data:`` URI, which holds what it names."""
     return isinstance(value, str) and value[:5].lower() == "data:"
@@ -44,7 +56,7 @@ def name_of(source: Any) -> str:
     if is_data_uri(source):
         return "<data URI>"
     if isinstance(source, str | os.PathLike):
-        return one_line(str(os.fspath(source)))
+        return one_line(shown_url(str(os.fspath(source))))
     name = getattr(source, "name", None)
     if isinstance(name, str) and hasattr(source, "read"):
         return one_line(name)

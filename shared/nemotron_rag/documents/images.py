@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
 import os
@@ -21,7 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nemotron_rag._forking import Lock
 from nemotron_rag.documents.files import TooManyBytesError, is_data_uri, name_of, one_line, read_file, read_stream
-from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
+from nemotron_rag.documents.held import admit
+from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, NemotronRagError
 from nemotron_rag.types import ImageReference, ImageSource
 
 __all__ = [
@@ -51,6 +51,8 @@ _SAVE_OPTIONS: Mapping[ImageFormat, Mapping[str, Any]] = {
 
 # Formats whose decoders start no other program and contain no interpreter (unlike EPS, WMF, ...).
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF")
+_SCANS = 12  # of a progressive JPEG of the largest size; encoders make about 10
+_BAND = 2**20  # pixels of a deep image that are scaled at a time
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
@@ -104,15 +106,26 @@ def load_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> 
         ImageError: the image cannot be read, or `source` is a URL (never fetched).
     """
     name = name_of(source)
-    with _quiet_pillow():
-        if isinstance(source, Image.Image):
-            return _finish(source, name, budget)
-        if isinstance(source, ImageReference):
-            return source.open()
-        if isinstance(source, np.ndarray):
-            return _from_array(source, name, budget)
-        data = _read_bytes(source, name, budget)
-        return _decode(data, name, budget)
+    try:
+        with _quiet_pillow():
+            return _load(source, name, budget)
+    except NemotronRagError:
+        raise
+    except Exception as error:  # whatever a source of somebody else's raises, and too little memory
+        raise ImageError(f"{name}: cannot be read: {_reason(error)}") from error
+
+
+def _load(source: ImageSource, name: str, budget: ImageBudget) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return _finish(source, name, budget)
+    if isinstance(source, ImageReference):
+        image = source.open()
+        if not isinstance(image, Image.Image):
+            raise ImageError(f"{name}: expected a decoded image from its open(), got {type(image).__name__}")
+        return image
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name, budget)
+    return _decode(_read_bytes(source, name, budget), name, budget)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -129,8 +142,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with _quiet_pillow():
         try:
             return _to_8_bit(image).convert("RGB")
-        except ValueError as error:
-            raise ImageError(f"expected an image that converts to RGB, got mode {image.mode!r}: {error}") from error
+        except Exception as error:  # a mode without RGB, or too little memory
+            reason = _reason(error)
+            raise ImageError(f"expected an image that converts to RGB, got mode {image.mode!r}: {reason}") from error
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -226,22 +240,28 @@ def pixel_hash(image: Image.Image, *, data: bytes | None = None) -> str:
 
 def _read_bytes(source: Any, name: str, budget: ImageBudget) -> bytes:
     try:
-        if is_data_uri(source):
-            return _read_data_uri(source, budget.max_bytes)
-        if isinstance(source, str) and _URL.match(source):
-            raise ImageError(f"{name}: URLs are never fetched; download the image and pass its path or bytes")
-        if isinstance(source, str | os.PathLike):
-            return read_file(source, max_bytes=budget.max_bytes)
-        if isinstance(source, bytes | bytearray | memoryview):
-            return _checked(bytes(source), budget.max_bytes)
-        if hasattr(source, "read"):
-            return read_stream(source, max_bytes=budget.max_bytes)
+        return _bytes_of(source, name, budget.max_bytes)
     except TooManyBytesError as error:
         raise ImageBudgetError(
             f"{name}: {error}, more than the {budget.max_bytes} allowed; raise ImageBudget.max_bytes"
         ) from error
-    except (OSError, binascii.Error) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # of files, of streams of others, of texts that are no data URI
         raise ImageError(f"{name}: cannot be read: {_reason(error)}") from error
+
+
+def _bytes_of(source: Any, name: str, max_bytes: int) -> bytes:
+    if is_data_uri(source):
+        return _read_data_uri(source, max_bytes)
+    if isinstance(source, str) and _URL.match(source):
+        raise ImageError(f"{name}: URLs are never fetched; download the image and pass its path or bytes")
+    if isinstance(source, str | os.PathLike):
+        return read_file(source, max_bytes=max_bytes)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _checked(bytes(source), max_bytes)
+    if hasattr(source, "read"):
+        return read_stream(source, max_bytes=max_bytes)
     raise ImageError(f"expected a path, data URI, bytes, binary file, PIL image or array, got {type(source).__name__}")
 
 
@@ -269,6 +289,8 @@ def _decode(data: bytes, name: str, budget: ImageBudget) -> Image.Image:
     formats = [entry for entry in _FORMATS if entry in Image.OPEN]  # AVIF came with Pillow 11.3
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
+            _check_size(image.width, image.height, name, budget)
+            _check_work(image, data, name, budget)
             return _finish(image, name, budget)
     except InputError:
         raise
@@ -284,11 +306,33 @@ def _decode(data: bytes, name: str, budget: ImageBudget) -> Image.Image:
 def _finish(image: Image.Image, name: str, budget: ImageBudget) -> Image.Image:
     """Check the size, decode, apply EXIF orientation, and convert deep modes to 8 bits; returns a new image."""
     _check_size(image.width, image.height, name, budget)
-    try:
-        image.load()
-    except Exception as error:  # see _decode
-        raise ImageError(f"{name}: broken image: {_reason(error)}") from error
-    return _to_8_bit(_upright(image))
+    with admit(image.width * image.height):
+        try:
+            image.load()
+        except Exception as error:  # see _decode
+            raise ImageError(f"{name}: broken image: {_reason(error)}") from error
+        _check_size(image.width, image.height, name, budget)  # a frame may be larger than the header says
+        return _to_8_bit(_upright(image))
+
+
+def _check_work(image: Image.Image, data: bytes, name: str, budget: ImageBudget) -> None:
+    """Refuse files that take much more to decode than their size says.
+
+    A tile of a TIFF is decoded as a whole, however small the image in it is; a JPEG may go over all its pixels again
+    with each of thousands of scans.
+    """
+    tags = getattr(image, "tag_v2", {})
+    width, height = (max((tag if isinstance(tag, int) else 0), 0) for tag in (tags.get(322, 0), tags.get(323, 0)))
+    if width * height > budget.max_pixels:
+        raise ImageBudgetError(
+            f"{name}: has tiles of {width}x{height}, more than {budget.max_pixels} pixels; raise ImageBudget.max_pixels"
+        )
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+    if scans * image.width * image.height > _SCANS * budget.max_pixels:
+        raise ImageBudgetError(
+            f"{name}: {image.width}x{image.height} in {scans} scans is more work than {_SCANS} times "
+            f"{budget.max_pixels} pixels; raise ImageBudget.max_pixels"
+        )
 
 
 def _check_size(width: int, height: int, name: str, budget: ImageBudget) -> None:
@@ -319,14 +363,23 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 def _scale_deep(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Scale grey values of any depth to 0..255 by the rule of `load_image`; keeps the shape."""
-    finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
+    rows = max(1, _BAND // values[0].size)
+    bands = [slice(top, top + rows) for top in range(0, len(values), rows)]
+    ends = [(float(finite.min()), float(finite.max())) for finite in (_finite(values[band]) for band in bands)]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     scales = (255.0, 4095.0, 65535.0) if values.dtype.kind in "iu" else (1.0, 255.0, 4095.0, 65535.0)
     full = next((scale for scale in scales if high <= scale), None)
     if low >= 0 and full is not None:
         low, high = 0.0, full
     gain = 255.0 / (high - low) if high > low else 0.0
-    return _round((finite - np.float32(low)) * np.float32(gain))
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for band in bands:  # in float32, the whole image would take five times its memory
+        scaled[band] = _round((_finite(values[band]) - np.float32(low)) * np.float32(gain))
+    return scaled
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+    return np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _round(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nemotron_rag.documents.images import (
     DEFAULT_BUDGET,
@@ -143,7 +143,7 @@ def _as_it_is(data: bytes | None, max_bytes: int | None) -> EncodedImage | None:
             if image.mode not in modes or not one or "transparency" in image.info or image.getexif():
                 return None
             return EncodedImage(data, image.format.lower())  # type: ignore[union-attr,arg-type]  # a key of the table
-    except UnidentifiedImageError:
+    except Exception:  # it was decoded, but not everything in it can be read, as broken EXIF data
         return None
 
 

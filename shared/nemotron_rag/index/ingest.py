@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,9 +25,48 @@ __all__ = ["BATCH", "BATCH_PIXELS", "Ingest"]
 
 BATCH = 16
 BATCH_PIXELS = 2**26
+_HELD_PIXELS = 3 * BATCH_PIXELS  # of all pages on their way, 576 MiB as RGB; more is one image alone
 _IN_FLIGHT = 2  # batches being embedded or written while the next one is read
 _WRITERS = 4  # threads that encode and write images; Pillow lets go of the interpreter while it encodes
 _CHECKS = 64  # documents whose older versions are looked for at once: an embedded Qdrant reads all pages for that
+
+
+class _Full:
+    """Stands among the steps where there is no room for the next one before those in front have gone on."""
+
+
+class _Room:
+    """For the decoded images of pages on their way; an image that has more pixels has all the room to itself."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels, self._held, self._closed = pixels, 0, False
+        self._changed = threading.Condition()
+
+    def has(self, pixels: int) -> bool:
+        """Whether there is room for so many more pixels now."""
+        with self._changed:
+            return self._fits(pixels)
+
+    def take(self, pixels: int) -> None:
+        """Wait for room; not once this was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits(pixels))
+            self._held += pixels
+
+    def give_back(self, pixels: int) -> None:
+        """Of images that are not needed any more."""
+        with self._changed:
+            self._held -= pixels
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, pixels: int) -> bool:
+        return not self._held or self._held + pixels <= self._pixels
 
 
 @dataclass
@@ -35,16 +75,33 @@ class _Batch:
     known: list[Known] = field(default_factory=list)  # to be done once `fresh` is stored
     finished: list[Finished] = field(default_factory=list)  # and after that
     failures: list[Failure] = field(default_factory=list)
+    has_room: bool = True
+
+    def take(self, step: Fresh | Known | Failure | _Full) -> None:
+        """One step more."""
+        match step:
+            case Fresh():
+                self.fresh.append(step)
+            case Known():
+                self.known.append(step)
+            case Failure():
+                self.failures.append(step)
+            case _Full():
+                self.has_room = False
 
     @property
     def checks(self) -> int:
         return len(self.known) + len(self.failures)
 
     def is_full(self, size: int, pixels: int) -> bool:
-        if len(self.fresh) >= size or self.finished or self.checks >= _CHECKS:
+        if len(self.fresh) >= size or self.finished or self.checks >= _CHECKS or not self.has_room:
             return True
-        sizes = [fresh.page.image.size for fresh in self.fresh if isinstance(fresh.page.image, Image.Image)]
-        return sum(width * height for width, height in sizes) >= pixels
+        return self.pixels >= pixels
+
+    @property
+    def pixels(self) -> int:
+        """Of the decoded images."""
+        return sum(map(_pixels, self.fresh))
 
 
 @dataclass
@@ -83,6 +140,7 @@ class Ingest:
         self._added = self._unchanged = self._removed = 0
         self._failures: list[Failure] = []
         self._broken = False
+        self._room = _Room(_HELD_PIXELS)
 
     def run(self) -> AddReport:
         """Carry out the plan.
@@ -96,7 +154,8 @@ class Ingest:
         with (
             self._timers["total"],
             _progress_bar(shown=self._progress) as bar,
-            closing(read_ahead(self._timed(self._plan.steps()), depth=self._batch_size)) as steps,
+            closing(read_ahead(self._as_there_is_room(), depth=self._batch_size)) as steps,
+            closing(self._room),
             closing(self._through_stages(self._cut(steps))) as settled,
         ):
             task = bar.add_task("indexing", total=total)
@@ -127,19 +186,24 @@ class Ingest:
                     return
                 yield step
 
-    def _cut(self, steps: Iterable[Step]) -> Iterator[_Batch]:
+    def _as_there_is_room(self) -> Generator[Step | _Full, None, None]:
+        """The steps; before one whose image would be too much, those in front are told to go on without it."""
+        with closing(self._timed(self._plan.steps())) as steps:
+            for step in steps:
+                pixels = _pixels(step)
+                if pixels and not self._room.has(pixels):
+                    yield _Full()
+                self._room.take(pixels)
+                yield step
+
+    def _cut(self, steps: Iterable[Step | _Full]) -> Iterator[_Batch]:
         """Batches in order, but with documents finished only once there are many of them, and at the end."""
         batch, finished = _Batch(), list[Finished]()
         for step in steps:
-            match step:
-                case Fresh():
-                    batch.fresh.append(step)
-                case Known():
-                    batch.known.append(step)
-                case Finished():
-                    finished.append(step)
-                case Failure():
-                    batch.failures.append(step)
+            if isinstance(step, Finished):
+                finished.append(step)
+            else:
+                batch.take(step)
             if len(finished) == _CHECKS:
                 batch.finished, finished = finished, []
             if batch.is_full(self._batch_size, self._batch_pixels):
@@ -196,6 +260,12 @@ class Ingest:
 
     def _settle(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
         """Write one batch; batches are settled one after the other, and none after one that failed."""
+        try:
+            return self._settle_in_turn(batch, embedding, pool)
+        finally:
+            self._room.give_back(batch.pixels)
+
+    def _settle_in_turn(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
         if self._broken:
             return 0
         self._broken = True  # until all of it is acknowledged: old pages must not go while new ones are missing
@@ -253,6 +323,12 @@ def _pool(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pixels(step: object) -> int:
+    """Of the decoded image that a step holds."""
+    image = step.page.image if isinstance(step, Fresh) else None
+    return image.width * image.height if isinstance(image, Image.Image) else 0
 
 
 def _failure(page: Page, error: Exception) -> Failure:

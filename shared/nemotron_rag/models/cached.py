@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
+from PIL import Image
 
+from nemotron_rag.documents.held import in_parts
 from nemotron_rag.documents.images import load_image, pixel_hash
 from nemotron_rag.errors import ImageError
 from nemotron_rag.protocols import Embedder, ImageQueries
@@ -87,7 +89,7 @@ class CachedEmbedder:
         Raises:
             ImageError: an image cannot be read; the message names the query.
         """
-        return self._embed(_decoded(_as_passages(queries), "query"), "query")
+        return self._in_parts(_as_passages(queries), "query")
 
     def embed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """Embed texts, images, or both: (n, dimensions) float32.
@@ -95,19 +97,29 @@ class CachedEmbedder:
         Raises:
             ImageError: an image cannot be read; the message names the passage.
         """
-        return self._embed(_decoded(passages, "passage"), "passage")
+        return self._in_parts(passages, "passage")
 
     async def aembed_queries(self, queries: Sequence[Query]) -> FloatArray:
         """`embed_queries` for event loops."""
-        return await self._aembed(await asyncio.to_thread(_decoded, _as_passages(queries), "query"), "query")
+        return await self._ain_parts(_as_passages(queries), "query")
 
     async def aembed_passages(self, passages: Sequence[Passage]) -> FloatArray:
         """`embed_passages` for event loops."""
-        return await self._aembed(await asyncio.to_thread(_decoded, passages, "passage"), "passage")
+        return await self._ain_parts(passages, "passage")
 
     def close(self) -> None:
         """Close the embedder; the cache stays as it is."""
         self._embedder.close()
+
+    def _in_parts(self, passages: Sequence[Passage], role: _Role) -> FloatArray:
+        parts = in_parts(_decoded(passages, role), _pixels)
+        return _stacked([self._embed(part, role) for part in parts] or [self._embed([], role)])
+
+    async def _ain_parts(self, passages: Sequence[Passage], role: _Role) -> FloatArray:
+        parts, rows = in_parts(_decoded(passages, role), _pixels), list[FloatArray]()
+        while part := await asyncio.to_thread(next, parts, None):
+            rows.append(await self._aembed(part, role))
+        return _stacked(rows or [await self._aembed([], role)])
 
     def _embed(self, passages: Sequence[Passage], role: _Role) -> FloatArray:
         keys = self._keys(passages, role)
@@ -152,16 +164,22 @@ def _as_queries(passages: Sequence[Passage]) -> list[Query]:
     return [passage.text if passage.image is None else passage for passage in passages]
 
 
-def _decoded(passages: Sequence[Passage], role: _Role) -> list[Passage]:
+def _decoded(passages: Sequence[Passage], role: _Role) -> Iterator[Passage]:
     """The passages with their images decoded once."""
-    decoded = []
     for index, passage in enumerate(passages):
         try:
             image = None if passage.image is None else load_image(passage.image)
         except ImageError as error:
             raise type(error)(f"{role} {index}: {error}") from error
-        decoded.append(replace(passage, image=image))
-    return decoded
+        yield replace(passage, image=image)
+
+
+def _pixels(passage: Passage) -> int:
+    return passage.image.width * passage.image.height if isinstance(passage.image, Image.Image) else 0
+
+
+def _stacked(rows: Sequence[FloatArray]) -> FloatArray:
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def _joined(

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from PIL import Image
 
 from nemotron_rag.documents.files import one_line, write_whole
+from nemotron_rag.documents.held import holding_images
 from nemotron_rag.documents.images import (
     DEFAULT_BUDGET,
     ImageBudget,
@@ -192,6 +193,10 @@ class PageImages:
             StoreError: the image cannot be written.
         """
         key = self.key(page_id)
+        with holding_images():
+            return self._write(key, image)
+
+    def _write(self, key: str, image: ImageSource) -> StoredImage:
         rgb = to_rgb(load_image(image))
         data = encode_image(rgb, self.image_format)
         try:
@@ -328,7 +333,8 @@ def _shown(image: ImageReference | None, form: ImageForm, image_format: ImageFor
     try:
         if form == "path":
             return ShownImage(_path_of(image))
-        data, written = _encoded(image, image_format)
+        with holding_images():
+            data, written = _encoded(image, image_format)
     except ImageError as error:
         _log.warning("a result comes without its image: %s", error)
         return None

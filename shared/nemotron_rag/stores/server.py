@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Protocol, Self, TypedDict, TypeGuard, cast
 from urllib.parse import urlsplit
 
+from nemotron_rag.documents.files import shown_url
 from nemotron_rag.errors import InputError
 
 __all__ = [
@@ -177,16 +178,6 @@ def connection_options(options: Mapping[str, Any]) -> ConnectionOptions:
 def is_url(location: object) -> TypeGuard[str]:
     """Whether a location names a server, and no folder or memory."""
     return isinstance(location, str) and location[:8].lower().startswith(_SCHEMES)
-
-
-def shown_url(url: str) -> str:
-    """A url for messages: without user, password, query and fragment, where people put credentials."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    address = re.split(r"[?#]", rest, maxsplit=1)[0]
-    host, slash, path = address.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _restored(timeout: float | None) -> Connection:

@@ -73,8 +73,9 @@ def pages(pdf, tmp_path):
 
 
 @pytest.fixture
-def collection(store, client, embedding, pages):
+def collection(store, client, embedding, pages, tmp_path):
     """The same pages, written by LlamaIndex."""
     context = StorageContext.from_defaults(vector_store=store)
     VectorStoreIndex.from_documents(pages, storage_context=context, transformations=[embedding], embed_model=embedding)
-    return NodeCollection(client=client, collection="docs", embedder=embedding)
+    roots = [tmp_path / "images"]
+    return NodeCollection(client=client, collection="docs", embedder=embedding, image_roots=roots)

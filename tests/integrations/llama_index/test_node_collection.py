@@ -6,7 +6,7 @@ import json
 
 import pytest
 from llama_index.core import VectorStoreIndex
-from llama_index.core.schema import ImageDocument, ImageNode, MetadataMode, TextNode
+from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, MetadataMode, Node, TextNode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
@@ -81,7 +81,7 @@ def test_nodes_of_other_forms(client, embedding, store, tmp_path):
     ]
     nodes = NemotronPageEmbedder(embed_model=embedding, on_image_error="text")(nodes)
     store.add(nodes)
-    collection = NodeCollection(client=client, collection="docs", embedder=embedding)
+    collection = NodeCollection(client=client, collection="docs", embedder=embedding, image_roots=[tmp_path])
     retriever = NemotronPageRetriever(collection, reranker=FakeReranker())
     found = {item.node_id: item.node for item in retriever.retrieve("anything")}
     shown = [found[node.id_] for node in nodes]
@@ -130,3 +130,64 @@ async def test_a_server(tmp_path, pdf, embedding, pages):
         retriever = NemotronPageRetriever(index, filters={"page_number": [1, 4]}, reranker=FakeReranker())
         assert texts(retriever.retrieve("blue whales")) == ["blue whales", "red apples"]
         same(await retriever.aretrieve("blue whales"), retriever.retrieve("blue whales"))
+
+
+def test_no_payload_names_a_file_outside_the_allowed_folders(client, embedding, store, tmp_path, caplog):
+    allowed, secret = tmp_path / "images", tmp_path / "secret"
+    allowed.mkdir()
+    secret.mkdir()
+    good, outside = png_file(allowed), png_file(secret)
+    (allowed / "link.png").symlink_to(outside)
+    nodes = [
+        ImageNode(text="good", image_path=str(good)),
+        ImageNode(text="outside", image_path=str(outside)),
+        ImageNode(text="dots", image_path=str(allowed / ".." / "secret" / outside.name)),
+        ImageNode(text="link", image_path=str(allowed / "link.png")),
+        ImageNode(text="encoded", image_path=f"{allowed}/%2e%2e/secret/{outside.name}"),
+        ImageNode(text="file url", image_url=f"file://{outside}"),
+        ImageNode(text="intranet", image_url="http://169.254.169.254/latest/meta-data"),
+        ImageNode(text="fine", image_url="https://images.example/a.png"),
+        ImageNode(text="both", image=b64(), image_path=str(outside)),
+        Node(text_resource=MediaResource(text="resource"), image_resource=MediaResource(path=outside)),
+        Node(text_resource=MediaResource(text="sound"), audio_resource=MediaResource(path=outside)),
+    ]
+    for node in nodes:
+        node.embedding = embedding.get_text_embedding("anything")
+    store.add(nodes)
+    collection = NodeCollection(
+        client=client, collection="docs", embedder=embedding, image_roots=[allowed], image_hosts=["images.example"]
+    )
+    found = {
+        item.node.get_content(): item.node
+        for item in NemotronPageRetriever(collection, similarity_top_k=20).retrieve("anything")
+    }
+    assert found.keys() == {node.get_content() for node in nodes}
+    for name, node in found.items():
+        fields = node.to_dict()
+        for key in ("_node_content", "relationships", "metadata"):
+            fields.pop(key, None)
+        shown = str(fields)
+        assert "secret" not in shown, name
+        assert "169.254" not in shown, name
+    assert found["good"].image_path == str(good)
+    assert found["fine"].image_url == "https://images.example/a.png"
+    assert (found["both"].image, found["both"].image_path) == (b64(), None)
+    assert "NodeCollection takes image_roots= and image_hosts=" in caplog.text
+
+
+def test_by_default_only_the_readers_own_folder_is_allowed(client, embedding, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "nemotron-rag" / "pages"
+    folder.mkdir(parents=True)
+    nodes = [
+        ImageNode(text="own", image_path=str(png_file(folder))),
+        ImageNode(text="else", image_path=str(png_file(tmp_path))),
+    ]
+    for node in nodes:
+        node.embedding = embedding.get_text_embedding("anything")
+    store.add(nodes)
+    retriever = NemotronPageRetriever(NodeCollection(client=client, collection="docs", embedder=embedding))
+    assert {item.node.text: item.node.image_path for item in retriever.retrieve("anything")} == {
+        "own": nodes[0].image_path,
+        "else": None,
+    }

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from nemotron_rag._forking import Lock, renewed_in_child
+from nemotron_rag.documents.held import holding_images
 from nemotron_rag.runtime.batching import Compute, Sized
 from nemotron_rag.runtime.budget import layer_bytes, tokens_at_once
 from nemotron_rag.runtime.device import resolve_device, resolve_dtype, split_devices
@@ -63,14 +64,14 @@ class PackedModel(ABC, Generic[S]):
             ForkError: the model was loaded on a GPU, and this process was forked since then.
         """
         self._renew()
-        return run_windows(inputs, prepare=prepare, worker=self._worker) if len(inputs) else []
+        return run_windows(inputs, prepare=_within_budget(prepare), worker=self._worker) if len(inputs) else []
 
     async def arun(self, inputs: Sequence[T], prepare: Callable[[T, int], S]) -> list[torch.Tensor]:
         """Async `run`."""
         if self._is_inherited:
             await asyncio.to_thread(self._renew)
         self._renew()
-        return await arun_windows(inputs, prepare=prepare, worker=self._worker) if len(inputs) else []
+        return await arun_windows(inputs, prepare=_within_budget(prepare), worker=self._worker) if len(inputs) else []
 
     def join(self, replicas: Sequence[Replica[S]]) -> None:
         """Wait until the models of other processes are loaded, and let them compute as well.
@@ -172,3 +173,13 @@ def token_bytes(config: Any, dtype: torch.dtype) -> int:
 def head_dim(config: Any) -> int:
     """Return the width of an attention head, computed if the config does not state it."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _within_budget(prepare: Callable[[T, int], S]) -> Callable[[T, int], S]:
+    """Of the images that are decoded meanwhile; what is left of each is small, and the decoded image is dropped."""
+
+    def prepared(item: T, index: int) -> S:
+        with holding_images():
+            return prepare(item, index)
+
+    return prepared

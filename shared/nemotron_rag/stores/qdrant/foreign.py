@@ -37,6 +37,7 @@ _TENANT_KEY = "nemotron_rag_tenant"  # there too: the metadata key by which the 
 _WORDS_KEY = "nemotron_rag_words"  # likewise: how the words of its texts are found
 _FUSED = 50  # points of each order that are fused at least
 _SAMPLED = 200  # points whose metadata keys are named where a filter has a wrong one
+_IMAGE_FIELD = "image"  # by which the LangChain store looks for those who share an image
 _LISTED = 1000  # points per request of a listing or a deletion
 _DIGITS = 20  # of the largest id that is a whole number
 
@@ -397,6 +398,8 @@ class ForeignCollection:
                 raise
         if self.qdrant.engine == "local":  # which has no payload indexes, and warns
             return
+        if self._new.strict:
+            yield self._index(_IMAGE_FIELD, models.PayloadSchemaType.KEYWORD)
         for key, kind in self._new.metadata_indexes.items():
             yield self._index(self._path(key), models.PayloadSchemaType(kind))
         if self.tenant is not None:
