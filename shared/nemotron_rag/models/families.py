@@ -20,7 +20,8 @@ class Family:
         module: under `nemotron_rag.models`.
         kind: of its models.
         model_type: field of config.json.
-        fields: other fields that distinguish families of the same `model_type`.
+        fields: other fields that distinguish families of the same `model_type`; among them ``saved_as``, which stands
+            for the class of sentence-transformers that saved the folder.
         options: the `LoadOptions` that it takes, besides device, dtype and revision.
     """
 
@@ -53,6 +54,13 @@ FAMILIES: tuple[Family, ...] = (
         "reranker",
         "llama_bidirec",
         {"architectures": ["LlamaBidirectionalForSequenceClassification"]},
+    ),
+    Family(  # a reranker that was trained with sentence-transformers; its head is a module of its own
+        "nemotron35_rerank",
+        "reranker",
+        "mistral3",
+        {"architectures": ["Mistral3Model"], "saved_as": "CrossEncoder"},
+        frozenset({"max_length", "max_image_tokens"}),
     ),
     Family(
         "nemotron35_embed",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
 from nemotron_rag.models import catalog, families
-from nemotron_rag.models._base.folders import refuse_adapter, refuse_quantized
+from nemotron_rag.models._base.folders import refuse_adapter, refuse_quantized, saved_as
 from nemotron_rag.models.families import Family
 from nemotron_rag.runtime import import_local
 from nemotron_rag.types import Kind, ModelSpec
@@ -328,7 +328,7 @@ def _family(folder: Path, *kinds: Kind) -> Family:
     refuse_adapter(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = families.find_family(config, *kinds)
+        found = families.find_family({**config, "saved_as": saved_as(folder)}, *kinds)
     except UnknownModelError as error:
         raise CheckpointError(f"folder {folder} holds {error}") from error
     except (OSError, ValueError, AttributeError) as error:

@@ -132,6 +132,17 @@ def test_a_head_in_a_module_of_its_own_is_divided_already(tmp_path):
         _scores(folder)
 
 
+def test_a_reranker_that_sentence_transformers_saved_is_one(tmp_path):
+    """It saves the network without the head, whose class it does not know, and the head beside it."""
+    folder = _edit(_copy(RERANK, tmp_path / "tuned"), "config.json", architectures=["Mistral3Model"])
+    _weights(folder, lambda weights: {n: t for n, t in weights.items() if not n.endswith("score.weight")})
+    np.testing.assert_allclose(_scores(folder), _scores(RERANK), rtol=1e-5, atol=1e-4)
+    with pytest.raises(InputError, match="is of kind reranker, wanted embedder"):
+        load_embedder(folder)
+    with pytest.raises(InputError, match="is of kind embedder, wanted reranker"):
+        load_reranker(EMBED)
+
+
 def test_the_temperature_is_the_checkpoints(tmp_path):
     warm = _edit(_copy(RERANK, tmp_path / "warm"), "config.json", score_temperature=0.5)
     np.testing.assert_allclose(_scores(warm) * 25, _scores(RERANK), rtol=1e-5)
@@ -430,6 +441,12 @@ def test_quantized_folders_are_refused_with_the_name_of_the_other(tmp_path, case
     _edit(folder, "config.json", quantization_config={"quant_method": "fp8"})
     with pytest.raises(CheckpointError, match=message.format("fp8")):
         load(folder, device="cpu")
+
+
+def test_a_quantized_cache_of_keys_and_values_is_no_quantized_weight(tmp_path):
+    folder = _copy(TEXT, tmp_path / "cache")
+    (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": null, "kv_cache_quant_algo": "FP8"}}')
+    assert load_embedder(folder, device="cpu").dimensions == 64
 
 
 # ---- images ----

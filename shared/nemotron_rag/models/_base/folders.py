@@ -11,7 +11,7 @@ from nemotron_rag.documents.files import one_line
 from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models.catalog import CATALOG
 
-__all__ = ["refuse_adapter", "refuse_quantized"]
+__all__ = ["refuse_adapter", "refuse_quantized", "saved_as"]
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -43,7 +43,8 @@ def refuse_quantized(folder: Path, family: str) -> None:
     config = _fields(folder / "config.json")
     text = config.get("text_config") or config.get("llm_config") or config
     found = config.get("quantization_config") or text.get("quantization_config")
-    found = found or _fields(folder / "hf_quant_config.json").get("quantization")
+    other = _fields(folder / "hf_quant_config.json").get("quantization") or {}
+    found = found or (other if other.get("quant_algo") else None)  # it may be the cache alone that is quantized
     if not found:
         return
     kind = found.get("quant_algo") or found.get("format") or found.get("quant_method")
@@ -51,6 +52,11 @@ def refuse_quantized(folder: Path, family: str) -> None:
     fitting = [spec for spec in rows if not spec.dimensions or spec.dimensions[-1] == text.get("hidden_size")]
     names = " or ".join(str(spec.repo) for spec in fitting or rows) or "the model that was quantized"
     raise CheckpointError(f"the weights of checkpoint {folder} are quantized ({kind}), which is not read; give {names}")
+
+
+def saved_as(folder: Path) -> str | None:
+    """The class of sentence-transformers that saved a folder, such as ``CrossEncoder``; None if none did."""
+    return _fields(folder / "config_sentence_transformers.json").get("model_type")
 
 
 def _fields(path: Path) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from nemotron_rag.errors import CheckpointError
+from nemotron_rag.models._base.folders import saved_as
 from nemotron_rag.runtime.checkpoint import read_json
 
 __all__ = ["Pooling", "Prefixes", "read_max_length", "read_pooling", "read_prefixes", "renders_chats"]
@@ -70,6 +71,7 @@ def read_pooling(folder: Path, config: Mapping[str, Any]) -> Pooling:
         CheckpointError: the pooling, or a module of the checkpoint, is not implemented.
     """
     is_reranker = any("SequenceClassification" in name for name in config.get("architectures") or ())
+    is_reranker = is_reranker or saved_as(folder) == "CrossEncoder"
     known = (*_MODULES, _HEAD) if is_reranker else _MODULES
     fields = read_json(folder / _pooling_folder(folder, known), "config.json", optional=True)
     named = fields.get("pooling_mode") or [mode for flag, mode in _FLAGS.items() if fields.get(flag)]
