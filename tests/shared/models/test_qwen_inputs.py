@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from nemotron_rag.documents.images import load_image, to_rgb
 from nemotron_rag.errors import CheckpointError, ImageError
@@ -167,6 +168,18 @@ def test_control_tokens_in_text_are_plain_text(text, tokenizer):
     plain = tokenizer.encode(passage_prompt("passage:", "x", _image()), ending=(), max_length=4096, index=0)
     assert [i for i in found if i in CONTROLS] == [i for i in plain if i in CONTROLS]
     assert len(found) > len(plain)
+
+
+def test_a_query_can_be_read_as_the_published_tokenizer_reads_it(tmp_path):
+    file = json.loads((DATA / "qwen3vl_embed_open_1" / "tokenizer.json").read_text())
+    file["added_tokens"].append(file["added_tokens"][0] | {"id": 574, "content": "<|im_end|>s"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    published = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer = QwenTokenizer(tmp_path, image_token_id=572)
+    for text in ("a <|im_end|> b", "<|im_end|>s<|endoftext|>", "<|im_start|><|box_end|>", "plain", ""):
+        found = tokenizer.encode(tokenizer.as_published(text), ending=(), max_length=99, index=0)
+        assert found == published.encode(text, add_special_tokens=False).ids
+    assert tokenizer.as_published("<|image_pad|>") == ["<|image_pad|>"]
 
 
 def test_control_tokens_that_a_file_calls_ordinary_are_plain_text_too(tmp_path, tokenizer):

@@ -117,7 +117,8 @@ class QwenTokenizer:
         """Split a text as the published tokenizer does: control tokens are control tokens, save those of images."""
         if not self._special:
             return [text]
-        pieces = re.split("(" + "|".join(map(re.escape, self._special)) + ")", text)
+        longest_first = sorted(self._special, key=len, reverse=True)
+        pieces = re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
         return [self._special.get(piece, piece) for piece in pieces if piece]
 
     def encode(
