@@ -11,6 +11,7 @@ import numpy as np
 import pymupdf
 import pytest
 import torch
+from qdrant_client import QdrantClient
 
 from nemotron_rag import Page, PageIndex, Passage, load_embedder, load_reranker
 from nemotron_rag._forking import Lock, Threads
@@ -203,12 +204,10 @@ def test_an_index_in_a_folder_can_be_read_in_a_child_and_stays_the_parents(tmp_p
 
     def work():
         found = [hit.page.text for hit in index.search("blue whales", k=1)]
+        with PageIndex(tmp_path / "index", embedder=FakeEmbedder()) as another:
+            found += [hit.page.text for hit in another.search("red apples", k=1)]
         errors = []
-        for change in (
-            lambda: index.add([Page(id="x", text="x")]),
-            lambda: index.delete(ids=["p1"]),
-            lambda: PageIndex(tmp_path / "index", embedder=FakeEmbedder()),
-        ):
+        for change in (lambda: index.add([Page(id="x", text="x")]), lambda: index.delete(ids=["p1"])):
             with pytest.raises(StoreError) as error:
                 change()
             errors.append(str(error.value))
@@ -217,14 +216,39 @@ def test_an_index_in_a_folder_can_be_read_in_a_child_and_stays_the_parents(tmp_p
 
     store = index._state.store
     found, errors = _held_elsewhere(store._qdrant._open().calling, lambda: in_child(work))
-    assert found == ["blue whales"]
-    assert all("opened before this process was forked" in error for error in errors[:2])
-    assert "in use by another process" in errors[2]
+    assert found == ["blue whales", "red apples"]
+    assert all("in use by another process, which alone may write" in error for error in errors)
     assert index.add([Page(id="y", text="green frogs")]).added == 1
-    code, message = exit_code(f"from nemotron_rag import PageIndex; PageIndex({str(tmp_path / 'index')!r})")
+    code, message = exit_code(_ADD.format(folder=str(tmp_path / "index")))
     assert code == 1
     assert "in use by another process" in message  # the child has not unlocked it
+    assert index.count() == 3
     index.close()
+
+
+_ADD = """
+from nemotron_rag import Page, PageIndex
+from nemotron_rag.testing import FakeEmbedder
+PageIndex({folder!r}, embedder=FakeEmbedder()).add([Page(id="z", text="z")])
+"""
+
+
+def test_a_folder_of_the_local_mode_can_be_read_in_a_child(tmp_path):
+    client = QdrantClient(path=str(tmp_path / "local"), force_disable_check_same_thread=True)
+    qdrant = Qdrant(client=client)
+    qdrant.call("create_collection", collection_name="a", vectors_config={})
+    asked = {"collection_name": "a"}
+
+    def work():
+        with pytest.raises(StoreError, match="opened before this process was forked, and belongs to the other one"):
+            qdrant.call("create_collection", collection_name="b", vectors_config={})
+        return qdrant.call("count", **asked).count, qdrant.call("collection_exists", **asked)
+
+    assert _held_elsewhere(qdrant._open().calling, lambda: in_child(work)) == (0, True)
+    code, message = exit_code(f"import qdrant_client; qdrant_client.QdrantClient(path={str(tmp_path / 'local')!r})")
+    assert code == 1
+    assert "already accessed" in message  # the child has not unlocked it
+    client.close()
 
 
 def test_an_index_in_memory_is_copied():

@@ -352,22 +352,27 @@ class Qdrant:
 
     def _after_fork(self) -> None:
         """Leave folders to the parent, and keep away from its sockets."""
-        _inherited.append(
-            (self._opened, self._given, self._async_given, dict(self._async_clients))
-        )  # never closed here
+        _inherited.append((self._opened, self._given, self._async_given, dict(self._async_clients)))
         self._async_clients.clear()
         if isinstance(self._release, weakref.finalize):
             self._release.detach()
         self._release = _nothing
         if self.embedded:
-            if self._opened is not None and self.folder is not None:
-                self._is_inherited = True
-                _folders.clear()
-                _keep_locked(self._opened.client)
+            self._leave_to_parent()
             return
         self._opened = self._async_given = None
         self._prefer_grpc = False  # its threads do not survive a fork either
         self._is_given_to_parent = self._given is not None
+
+    def _leave_to_parent(self) -> None:
+        if self._opened is None or self.folder is None:
+            return
+        _folders.clear()
+        if is_edge(self._opened.client) and self._given is None:
+            self._opened = None  # opened again, it reads a copy
+        else:
+            self._is_inherited = True
+            _keep_locked(self._opened.client)
 
     async def _async_client(self) -> AsyncQdrantClient:
         self.check_open()

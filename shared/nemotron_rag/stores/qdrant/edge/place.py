@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 
 import portalocker
 
+from nemotron_rag._forking import renewed_in_child
 from nemotron_rag.documents.files import write_whole
 
 __all__ = ["Place", "copy_tree", "holds_edge", "size_of"]
@@ -52,6 +53,7 @@ class Place:
         self._held = 0
         self.read_only = False  # whether the file system or the rights forbid to write
         self.claim()
+        renewed_in_child(self)
 
     @property
     def may_write(self) -> bool:
@@ -87,8 +89,7 @@ class Place:
             if self._held > 1:
                 yield
                 return
-            with (self._root / ".busy").open("a") as file:
-                portalocker.lock(file, _EXCLUSIVE)
+            with (self._root / ".busy").open("a") as file, _locked(file, _EXCLUSIVE):
                 yield
         finally:
             self._held -= 1
@@ -150,18 +151,31 @@ class Place:
             self._lock.close()
             self._lock = None
 
+    def _after_fork(self) -> None:
+        if self._lock is not None:
+            self._lock.close()  # this process's copy: the parent goes on holding it
+            self._lock = None
+
     @contextmanager
     def _reading(self) -> Generator[None, None, None]:
         busy = self._root / ".busy"
         if not busy.exists():  # nobody has ever written, or files were copied here
             yield
             return
-        with busy.open() as file:
-            portalocker.lock(file, _SHARED)
+        with busy.open() as file, _locked(file, _SHARED):
             yield
 
     def _folder(self, name: str) -> Path:
         return self._root / quote(name, safe="").replace(".", "%2E")
+
+
+@contextmanager
+def _locked(file: IO[Any], flags: portalocker.LockFlags) -> Generator[None, None, None]:
+    portalocker.lock(file, flags)
+    try:
+        yield
+    finally:
+        portalocker.unlock(file)  # to close it is not enough: a child that was forked meanwhile holds it open
 
 
 def size_of(folder: Path) -> int:
