@@ -10,6 +10,7 @@ from pathlib import Path
 import pymupdf
 import pytest
 from PIL import Image
+from qdrant_client import QdrantClient
 
 from nemotron_rag import cli
 from nemotron_rag.cli import _models
@@ -345,6 +346,15 @@ def test_info(index, run):
     assert facts["pages"] == 5
 
 
+def test_migrate(index, run, tmp_path, pdfs):
+    fails(run("migrate", index), 1, "was written by Qdrant Edge already")
+    QdrantClient(path=str(tmp_path / "old")).close()
+    run("index", pdfs, "--to", tmp_path / "old")
+    assert json.loads(run("info", tmp_path / "old", "--json")[1])["engine"] == "qdrant-client, local mode"
+    assert run("migrate", tmp_path / "old")[1].endswith(" points of 'pages' moved to Qdrant Edge\n")
+    assert json.loads(run("info", tmp_path / "old", "--json")[1])["engine"] == "Qdrant Edge"
+
+
 def test_delete(index, pdfs, run):
     assert run("delete", index, pdfs / "sea.pdf")[:2] == (0, "3 pages removed\n")
     assert json.loads(run("info", index, "--json")[1])["sources"] == [str(pdfs / "fruit.pdf")]
@@ -434,7 +444,7 @@ def test_help_loads_nothing_heavy():
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 0, outcome.stderr
-    for command in ("index", "search", "rerank", "models", "verify", "info", "delete", "demo", "--debug"):
+    for command in ("index", "search", "rerank", "models", "verify", "info", "migrate", "delete", "demo", "--debug"):
         assert command in outcome.stdout
 
 

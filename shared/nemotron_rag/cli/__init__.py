@@ -273,6 +273,28 @@ def info(
 
 
 @app.command()
+def migrate(
+    location: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index that nobody has open.")],
+    as_json: options.Json = False,
+) -> int:
+    """Move an index folder of before to Qdrant Edge.
+
+    Folders of qdrant-client's local mode work as they are; with Qdrant Edge they are faster. The old files go when the
+    new ones are complete. Rows that cannot be read are left out: the next `index` of the same files reads them again.
+    """
+    from nemotron_rag.stores.qdrant import migrate as move
+
+    moved = move(location)
+    if as_json:
+        output.show_json({name: {"moved": points, "unreadable": lost} for name, (points, lost) in moved.items()})
+        return 0
+    for name, (points, lost) in moved.items():
+        left_out = f"; {output.count(lost, 'row')} could not be read, index the same files again" if lost else ""
+        output.say(f"{output.count(points, 'point')} of {name!r} moved to Qdrant Edge{left_out}")
+    return 0
+
+
+@app.command()
 def delete(
     location: options.Index,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The document, as `info` names it.")],

@@ -13,6 +13,7 @@ from nemotron_rag.stores.qdrant.connection import Qdrant
 from nemotron_rag.stores.qdrant.filters import compile_filter
 from nemotron_rag.stores.qdrant.foreign import PAGE_LAYOUT, ForeignCollection, Identity, Layout, Shape, point_id
 from nemotron_rag.stores.qdrant.layout import from_payload
+from nemotron_rag.stores.qdrant.opening import migrate
 from nemotron_rag.stores.qdrant.store import DEFAULT_PREFETCH, QdrantStore
 from nemotron_rag.stores.qdrant.vectors import VECTOR
 from nemotron_rag.types import Filter
@@ -30,5 +31,6 @@ __all__ = [
     "Shape",
     "compile_filter",
     "from_payload",
+    "migrate",
     "point_id",
 ]

@@ -135,9 +135,7 @@ class Collection:
         if self._shape() != (dimensions, token_storage is not None):
             named = "" if token_storage is None else f" and {TOKENS!r}"
             raise StoreError(f"{self} has other vectors than {dimensions}-d {VECTOR!r}{named}; give another collection")
-        layout = self.layout
-        for field, kind in {**_INDEXED, **self._options.metadata_indexes}.items():
-            self._index(*layout.index(field, kind))
+        self.index_fields()
         if not self.qdrant.embedded:
             self._index(STATE, _STATE_INDEX)
         payload: dict[str, Any] = {RECORD_KEY: dict(record), LAYOUT_KEY: PageLayout.number}
@@ -156,6 +154,11 @@ class Collection:
             self.index_field(field, kind)
         if differing := _differing(self._options, self.call("get_collection").config):
             _log.warning("%s was there before and keeps its settings: %s", self, "; ".join(differing))
+
+    def index_fields(self) -> None:
+        """Make filters on the fields of pages fast, and on those that the options name."""
+        for field, kind in {**_INDEXED, **self._options.metadata_indexes}.items():
+            self._index(*self.layout.index(field, kind))
 
     def index_field(self, key: str, kind: IndexedType) -> None:
         """Make filters on a field fast, where payload indexes exist.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import queue
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ __all__ = [
     "engine_of",
     "holds_qdrant",
     "is_edge",
+    "migrate",
     "open_client",
 ]
 
@@ -96,6 +98,28 @@ def check_readable(client: QdrantClient) -> None:
             f"the index folder {path} was written by Qdrant Edge, which this client does not read; "
             "give the folder itself, not a client"
         )
+
+
+def migrate(folder: Path) -> Mapping[str, tuple[int, int]]:
+    """Move the collections of a folder of the local mode to Qdrant Edge; the old files go when the new are complete.
+
+    Args:
+        folder: of an index that nobody has open.
+
+    Returns:
+        By the name of each collection, how many points were moved, and how many were left out because they cannot be
+        read.
+
+    Raises:
+        InputError: there is no index of the local mode.
+        StoreError: the folder is in use, cannot be moved, or Qdrant Edge is not installed.
+    """
+    if EdgeClient is None:
+        raise StoreError("Qdrant Edge is not installed; install it with: pip install qdrant-edge-py")
+    from nemotron_rag.stores.qdrant.edge.migration import migrate as move  # noqa: PLC0415  needs Edge
+
+    moved = move(folder)
+    return {name: (points, moved.unreadable[name]) for name, points in moved.points.items()}
 
 
 def is_edge(client: object) -> bool:
