@@ -17,3 +17,9 @@ if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 8 * 2**30:
 def reference() -> Path:
     """Golden vectors of the published reference implementation on tiny random checkpoints."""
     return Path(__file__).parent / "data" / "reference"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between two tries of a request; the pauses are counted all the same."""
+    monkeypatch.setattr("nemotron_rag.stores.patience._wait", lambda seconds: True)

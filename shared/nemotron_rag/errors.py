@@ -15,6 +15,7 @@
   * ClosedError                the model or index was closed
     * ForkError                the model was on a GPU, and does not survive a fork
   * StoreError                 the vector store refused or could not be reached
+    * RefusedError             it refused what it was sent, and would refuse it again
     * IndexMismatchError       an index was written with other settings than those asked for
 
 Each message is one line: what was wanted, what was given, what to do.
@@ -22,7 +23,10 @@ Each message is one line: what was wanted, what was given, what to do.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from nemotron_rag.types import AddReport
 
 __all__ = [
     "CheckpointError",
@@ -38,6 +42,7 @@ __all__ = [
     "NonFiniteError",
     "PdfError",
     "PdfPasswordError",
+    "RefusedError",
     "StoreError",
     "TokenLimitError",
     "UnknownModelError",
@@ -46,6 +51,9 @@ __all__ = [
 
 class NemotronRagError(Exception):
     """Base of all errors raised by this package."""
+
+    report: AddReport | None = None
+    """Of a `PageIndex.add` that ended with this error: what it had stored. Any other error has it too."""
 
 
 class MissingExtraError(NemotronRagError, ImportError):
@@ -119,6 +127,10 @@ class ForkError(ClosedError):
 
 class StoreError(NemotronRagError):
     """The vector store refused or could not be reached."""
+
+
+class RefusedError(StoreError):
+    """The vector store refused what it was sent, and would refuse it again: it may be one page that is at fault."""
 
 
 class IndexMismatchError(StoreError):

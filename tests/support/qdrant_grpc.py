@@ -42,6 +42,9 @@ class _Watch(grpc.ServerInterceptor):
     def intercept_service(self, continuation, details):
         self.server.called.append((details.method.rpartition("/")[2], 0))
         self.server.headers.append(dict(details.invocation_metadata))
+        if self.server.failures:
+            code = self.server.failures.pop(0)
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: context.abort(code, "no,\nnot now"))
         return continuation(details)
 
 
@@ -71,8 +74,6 @@ class _Points(PointsServicer):
         self.server, self.local = server, server.local
 
     def Upsert(self, request, context):  # noqa: N802
-        if self.server.failures:
-            context.abort(self.server.failures.pop(0), "no,\nnot now")
         self.server.called[-1] = ("Upsert", request.ByteSize())
         points = [GrpcToRest.convert_point_struct(point) for point in request.points]
         mode = GrpcToRest.convert_update_mode(request.update_mode) if request.HasField("update_mode") else None

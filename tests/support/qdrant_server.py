@@ -105,7 +105,12 @@ class Server:
     def _scroll(self, name: str, body: dict) -> dict:
         asked = models.ScrollRequest(**body)
         records, following = self.local.scroll(
-            name, asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
+            name,
+            asked.filter,
+            limit=asked.limit,
+            offset=asked.offset,
+            with_payload=asked.with_payload,
+            with_vectors=asked.with_vector or False,
         )
         return {"points": records, "next_page_offset": following}
 

@@ -54,6 +54,7 @@ def index(
     api_key: options.ApiKey = None,
     header: options.Headers = None,
     timeout: options.Timeout = None,
+    patience: options.Patience = None,
     tenant: options.Tenant = None,
     pages: options.Pages = None,
     password: options.Password = None,
@@ -90,7 +91,7 @@ def index(
     from nemotron_rag.cli import _index
     from nemotron_rag.index import PageIndex
 
-    place = options.place(api_key, header, timeout, tenant)
+    place = options.place(api_key, header, timeout, tenant, patience=patience)
     if embedder is None and _index.record(to, collection, **place) is None:
         embedder = options.DEFAULT_EMBEDDER
     target = PageIndex(
@@ -406,4 +407,7 @@ def _report_error(error: Exception) -> int:
     expected = isinstance(error, NemotronRagError | OSError | MemoryError)
     unexpected = "" if expected else f"unexpected {type(error).__name__}, --debug shows where: "
     output.warn(f"error: {unexpected}{error or type(error).__name__}")
+    report = getattr(error, "report", None)
+    for note in error.__notes__ if report is not None and (report.added or report.removed) else ():
+        output.warn(note)
     return 1

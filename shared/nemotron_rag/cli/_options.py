@@ -133,6 +133,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="A new collection refuses
 Timeout = Annotated[
     float | None, typer.Option(min=0.001, help="Seconds for one request to a Qdrant server; by default 60.")
 ]
+Patience = Annotated[
+    float | None,
+    typer.Option(min=0, help="Seconds to go on trying while a Qdrant server is busy or down; by default 120."),
+]
 Embedder = Annotated[str | None, typer.Option(help="Catalog id or local folder; by default the index's own model.")]
 Revision = Annotated[str | None, typer.Option(help="Of the model's hub repository, instead of the pinned one.")]
 Dimensions = Annotated[int | None, typer.Option(min=1, help="Shorter vectors (Matryoshka), for models trained for it.")]
@@ -218,7 +222,14 @@ class Place(ConnectionOptions, total=False):
     tenant: TenantKey | None
 
 
-def place(api_key: str | None, headers: Iterable[str] | None, timeout: float | None, tenant: str | None) -> Place:
+def place(
+    api_key: str | None,
+    headers: Iterable[str] | None,
+    timeout: float | None,
+    tenant: str | None,
+    *,
+    patience: float | None = None,
+) -> Place:
     """Return what was given of these."""
     options: Place = {"tenant": _tenant(tenant)}
     if api_key is not None:
@@ -227,6 +238,8 @@ def place(api_key: str | None, headers: Iterable[str] | None, timeout: float | N
         options["headers"] = dict(map(_header, headers))
     if timeout is not None:
         options["timeout"] = timeout
+    if patience is not None:
+        options["patience"] = patience
     return options
 
 

@@ -7,18 +7,20 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
+from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, RefusedError
 from nemotron_rag.index.plan import Finished, Fresh, Known, Plan, Step
 from nemotron_rag.index.read_ahead import read_ahead
 from nemotron_rag.index.state import IndexState
 from nemotron_rag.runtime.timing import Timer, timed
 from nemotron_rag.stores.page_images import StoredImage
+from nemotron_rag.stores.patience import stoppable
 from nemotron_rag.types import AddReport, Failure, Page, PageVectors, StoredPage, page_uuid
 
 __all__ = ["BATCH", "BATCH_PIXELS", "Ingest"]
@@ -147,21 +149,31 @@ class Ingest:
 
         Raises:
             NemotronRagError: the store or the model failed, or a page did and `on_error` is ``raise``. What was
-                written before stays, and the same call made again goes on from there.
+                written before stays, its `report` says what that is, and the same call made again goes on from there.
         """
-        self._index.finish_removals()
+        try:
+            with stoppable() as stop, self._timers["total"]:
+                self._index.finish_removals()
+                self._work(stop)
+                optimized = self._optimize()
+        except BaseException as error:
+            _tell_what_is_done(error, self._report())
+            raise
+        return self._report(optimized=optimized)
+
+    def _work(self, stop: threading.Event) -> None:
         total = self._plan.total() if self._progress else None
         with (
-            self._timers["total"],
             _progress_bar(shown=self._progress) as bar,
             closing(read_ahead(self._as_there_is_room(), depth=self._batch_size)) as steps,
             closing(self._room),
-            closing(self._through_stages(self._cut(steps))) as settled,
+            closing(self._through_stages(self._cut(steps), stop)) as settled,
         ):
             task = bar.add_task("indexing", total=total)
             for done in settled:
                 bar.advance(task, done)
-            optimized = self._optimize()
+
+    def _report(self, *, optimized: bool = False) -> AddReport:
         return AddReport(
             added=self._added,
             unchanged=self._unchanged,
@@ -212,16 +224,26 @@ class Ingest:
         batch.finished += finished
         yield batch
 
-    def _through_stages(self, batches: Iterable[_Batch]) -> Generator[int, None, None]:
-        """Embed ahead and write behind; yields how many pages are settled each time a batch is."""
+    def _through_stages(self, batches: Iterable[_Batch], stop: threading.Event) -> Generator[int, None, None]:
+        """Embed ahead and write behind; yields how many pages are settled each time a batch is.
+
+        Args:
+            batches: in order.
+            stop: set when this ends before its time, so that nobody waits for a server any longer.
+        """
         waiting: deque[Future[int]] = deque()
         # Two batches are embedded at once, so that one is cut into tiles while the other one is computed.
-        with _pool(1, "store") as store, _pool(_IN_FLIGHT, "embed") as embed, _pool(_WRITERS, "image") as images:
+        with (
+            _pool(1, "store") as store,
+            _pool(_IN_FLIGHT, "embed") as embed,
+            _pool(_WRITERS, "image") as images,
+            _set_when_interrupted(stop),
+        ):
             for batch in batches:
                 if batch.fresh:
                     self._index.prepare()
                 embedding = embed.submit(self._embed, batch)
-                waiting.append(store.submit(self._settle, batch, embedding, images))
+                waiting.append(store.submit(copy_context().run, self._settle, batch, embedding, images))
                 if len(waiting) > _IN_FLIGHT:
                     yield waiting.popleft().result()
             while waiting:
@@ -271,22 +293,45 @@ class Ingest:
         self._broken = True  # until all of it is acknowledged: old pages must not go while new ones are missing
         embedded = embedding.result()
         with self._timers["store"]:
-            if embedded.good:
-                self._write(embedded, pool)
+            refused = self._write(embedded, pool) if embedded.good else []
             for known in batch.known:
                 self._unchanged += self._index.store.attach(known.ids, source=known.source, metadata=known.metadata)
             if batch.finished:
                 self._remove_stale({done.source: done.ids for done in batch.finished})
         self._broken = False
-        self._failures += batch.failures + embedded.failures
+        self._failures += batch.failures + embedded.failures + refused
         unread = sum(failure.number is not None for failure in batch.failures)
         return len(batch.fresh) + sum(len(known.ids) for known in batch.known) + unread
 
-    def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> None:
-        images = pool.map(self._write_image, embedded.good)  # images first: a stored page always has its image
+    def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> list[Failure]:
+        """Write pages, images first: a stored page always has its image. Returns those that the store refuses."""
+        images = pool.map(self._write_image, embedded.good)
         pages = [_stored(fresh, image) for fresh, image in zip(embedded.good, images, strict=True)]
-        self._index.store.put(pages, embedded.vectors)
+        try:
+            self._index.store.put(pages, embedded.vectors)
+        except (RefusedError, InputError) as error:  # it may be for one page; the others must not suffer
+            if self._plan.on_error == "raise":
+                raise
+            return self._write_one_by_one(embedded.good, pages, embedded.vectors, error)
         self._added += len(pages)
+        return []
+
+    def _write_one_by_one(
+        self, fresh: Sequence[Fresh], pages: Sequence[StoredPage], vectors: Sequence[PageVectors], last: Exception
+    ) -> list[Failure]:
+        failures: list[Failure] = []
+        for new, page, rows in zip(fresh, pages, vectors, strict=True):
+            try:
+                self._index.store.put([page], [rows])
+                self._added += 1
+            except (RefusedError, InputError) as error:
+                last = error
+                failures.append(_failure(new.page, error))
+                if self._index.images is not None and not new.replaces:
+                    self._index.images.delete(page_uuid(new.page.id))
+        if not self._added:
+            raise last  # not one page got through: the index is at fault, or the request, not the pages
+        return failures
 
     def _write_image(self, fresh: Fresh) -> StoredImage | None:
         if self._index.images is None:
@@ -329,6 +374,22 @@ def _pixels(step: object) -> int:
     """Of the decoded image that a step holds."""
     image = step.page.image if isinstance(step, Fresh) else None
     return image.width * image.height if isinstance(image, Image.Image) else 0
+
+
+def _tell_what_is_done(error: BaseException, report: AddReport) -> None:
+    """Give an error that ends a run the report of what is stored, for programs and for people."""
+    error.report = report  # type: ignore[attr-defined]  # also an error of others
+    done = f"{report.added} pages added, {report.unchanged} unchanged, {report.removed} removed"
+    error.add_note(f"before this error: {done}, {len(report.failures)} failures; what is stored stays")
+
+
+@contextmanager
+def _set_when_interrupted(stop: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
 
 
 def _failure(page: Page, error: Exception) -> Failure:

@@ -72,6 +72,8 @@ class PageIndex:
             message, repr or pickle shows it.
         headers: sent to such a server with every request, and as little shown.
         timeout: seconds that one request to such a server may take; None for 60.
+        patience: seconds for which requests are tried again while a server is busy or does not answer: 3600 rides out
+            an hour, 0 is never; None for 120, and for 5 at first contact. Searches wait for 5 at most.
         tenant: a metadata key and its value, such as ``("customer", "acme")``: the index is shared by many, and this
             object sees, changes and deletes the pages of this one alone, whatever filters and ids it is given. Equal
             pages of two tenants are stored twice. The key belongs to the collection, which cannot be opened without.
@@ -117,6 +119,7 @@ class PageIndex:
         api_key: str | HoldsSecret | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        patience: float | None = None,
         tenant: TenantKey | None = None,
         collection_options: CollectionOptions | Mapping[str, Any] | None = None,
         images: Images = True,
@@ -127,7 +130,7 @@ class PageIndex:
         reranker_options: LoadOptions | None = None,
         **options: Unpack[LoadOptions],
     ) -> None:
-        connection = Connection(api_key=api_key, headers=headers, timeout=timeout)
+        connection = Connection(api_key=api_key, headers=headers, timeout=timeout, patience=patience)
         self._tenant = Tenant.of(tenant)
         opened = _store(
             location,
@@ -211,7 +214,8 @@ class PageIndex:
         Raises:
             InputError: an argument cannot be used; with "raise": something cannot be read.
             IndexMismatchError: the embedder is not the one that wrote the index.
-            StoreError: a write was not acknowledged.
+            StoreError: the store failed for longer than its patience. As with every error that ends a run, `report` of
+                the error says what is stored.
         """
         state = self._state
         _ = state.store

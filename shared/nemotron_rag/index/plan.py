@@ -13,13 +13,25 @@ from typing import Any, Literal, TypeAlias, get_args
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
-from nemotron_rag.index.source_files import SourceFile, Sources, Unusable, decoded, expand, fingerprint, read_image
+from nemotron_rag.index.source_files import (
+    SourceFile,
+    Sources,
+    Unusable,
+    check_page,
+    decoded,
+    expand,
+    fingerprint,
+    read_image,
+    storable,
+)
 from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import Failure, Page, StoredPage
 
 __all__ = ["Finished", "Fresh", "Known", "OnError", "Plan", "Step"]
 
 _ACCEPTED = (str, os.PathLike, Page, Iterable)
+
+_DEEPEST = 64  # levels of metadata; servers refuse more than about a hundred
 
 OnError: TypeAlias = Literal["skip", "raise"]
 
@@ -132,8 +144,7 @@ class Plan:
             except InputError as error:
                 if self.on_error == "raise":
                     raise
-                number = item.number if isinstance(item, Page) else None
-                yield Failure.of(item.source, error, number)
+                yield _failure(item, error)
 
     def _count(self, item: SourceFile | Page | Unusable) -> int:
         try:
@@ -146,11 +157,7 @@ class Plan:
         return [1] if document.is_image else resolve_pages(self._ranges, document.page_count)
 
     def _page(self, page: Page, seen: dict[str, str]) -> Generator[Step, None, None]:
-        if self.tenant is not None:
-            self.tenant.check(page.metadata)
-        page = decoded(replace(page, metadata={**page.metadata, **self.metadata}))
-        _check_json(page.metadata)
-        content = fingerprint(page)
+        page, content = self._checked(page)
         if seen.get(page.id, content) != content:
             raise InputError(f"page id {page.id!r} was given twice, with different content; give each page its own id")
         stored = self.lookup([page.id]).get(page.id)
@@ -161,6 +168,24 @@ class Plan:
         else:
             seen[page.id] = content
             yield Fresh(page, content, replaces=known is not None)
+
+    def _checked(self, page: Page) -> tuple[Page, str]:
+        """The page with all its metadata and a decoded image, and its fingerprint.
+
+        Raises:
+            InputError: something of it cannot be stored; whatever a caller puts into a page, it is the page's fault.
+        """
+        try:
+            check_page(page)
+            if self.tenant is not None:
+                self.tenant.check(page.metadata)
+            whole = decoded(replace(page, metadata={**page.metadata, **self.metadata}))
+            _check_json(whole.metadata)
+            return whole, fingerprint(whole)
+        except InputError:
+            raise
+        except Exception as error:  # of an image that is an object of the caller's, for one
+            raise InputError(f"page cannot be read: {type(error).__name__} {one_line(str(error))}") from error
 
     def _document(self, document: SourceFile, seen: dict[str, str]) -> Generator[Step, None, None]:
         everything = document.ids(range(1, document.page_count + 1))
@@ -193,8 +218,26 @@ class Plan:
         yield from failures
 
 
+def _failure(item: SourceFile | Page | Unusable, error: InputError) -> Failure:
+    if not isinstance(item, Page):
+        return Failure.of(item.source, error)
+    source = item.source if isinstance(item.source, str) else repr(item.source)
+    return Failure.of(storable(source), error, item.number if type(item.number) is int else None)
+
+
 def _check_json(metadata: Mapping[str, Any]) -> None:
     try:
         json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
+        is_deep = _depth(metadata, _DEEPEST) > _DEEPEST
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"metadata must be plain JSON values under str keys: {one_line(str(error))}") from error
+    if is_deep:
+        raise InputError(f"metadata may be nested {_DEEPEST} deep, got more; store a text, or keep it elsewhere")
+
+
+def _depth(value: Any, most: int) -> int:
+    """How deep a value is nested; no deeper than just above `most`."""
+    if most < 0 or not isinstance(value, Mapping | list | tuple):
+        return 0
+    parts = value.values() if isinstance(value, Mapping) else value
+    return 1 + max((_depth(part, most - 1) for part in parts), default=0)

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Generator
 from contextlib import closing
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 __all__ = ["read_ahead"]
@@ -44,11 +45,15 @@ class _Run(threading.Thread):
 
     def __init__(self, items: Generator[Any, None, None], depth: int) -> None:
         super().__init__(name="nemotron-rag read-ahead", daemon=True)
+        self._context = copy_context()
         self.ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=depth)
         self.left = threading.Event()
         self._items = items
 
     def run(self) -> None:
+        self._context.run(self._read)
+
+    def _read(self) -> None:
         error: BaseException | None = None
         try:
             with closing(self._items):

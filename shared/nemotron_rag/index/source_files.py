@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = ["SourceFile", "Sources", "Unusable", "clean_source", "decoded", "expa
 Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike[str] | Page]"
 """A PDF, an image file, a folder of PDFs, a page, or any iterable of these."""
 
+_NUMBERS = 2**63
 _IMAGE_SUFFIXES = frozenset(
     [
         ".png",
@@ -129,6 +130,29 @@ def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | P
             yield from _in_folder(Path(item), password)
         else:
             yield SourceFile(Path(item), password)
+
+
+def storable(text: str) -> str:
+    """A text with a question mark for what is no Unicode."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def check_page(page: Page) -> None:
+    """Raise unless the fields of a page can be stored as they are.
+
+    Raises:
+        InputError: one of them cannot; a text need not be Unicode.
+    """
+    if not isinstance(page.text, str):
+        raise InputError(f"text of a page must be a str, got {type(page.text).__name__}")
+    if not isinstance(page.id, str) or not page.id or storable(page.id) != page.id:
+        raise InputError(f"id of a page must be a str of Unicode, not empty, got {page.id!r}")
+    if not isinstance(page.source, str) or storable(page.source) != page.source:
+        raise InputError(f"source of page {page.id!r} must be a str of Unicode, got {page.source!r}")
+    if type(page.number) is not int or abs(page.number) >= _NUMBERS:
+        raise InputError(f"number of page {page.id!r} must be an int of at most 63 bits, got {page.number!r}")
+    if not isinstance(page.metadata, Mapping):
+        raise InputError(f"metadata of page {page.id!r} must be a mapping, got {type(page.metadata).__name__}")
 
 
 def decoded(page: Page) -> Page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -48,12 +49,15 @@ class ConnectionOptions(TypedDict, total=False):
     """How to reach a server that is given by its url; an open client brings its own.
 
     ``api_key`` is None for the environment variable ``QDRANT_API_KEY``. ``headers`` are sent with every request.
-    ``timeout`` are the seconds that one request may take; None for 60.
+    ``timeout`` are the seconds that one request may take; None for 60. ``patience`` are the seconds for which requests
+    are tried again when the server is busy or does not answer, 3600 to ride out an hour, 0 for never; None for 120, and
+    for 5 at first contact. Searches are tried again for 5 at most.
     """
 
     api_key: str | HoldsSecret | None
     headers: Mapping[str, str] | None
     timeout: float | None
+    patience: float | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -66,6 +70,7 @@ class Connection:
         api_key: of the server.
         headers: by name; None for none.
         timeout: seconds.
+        patience: seconds.
 
     Raises:
         InputError: a value cannot be sent; the message does not show it.
@@ -78,6 +83,7 @@ class Connection:
     api_key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
+    patience: float | None = None
 
     def __init__(
         self,
@@ -85,15 +91,21 @@ class Connection:
         api_key: str | HoldsSecret | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        patience: float | None = None,
     ) -> None:
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
             raise InputError(f"timeout must be a positive number of seconds, got {timeout!r}")
+        if patience is not None and (
+            isinstance(patience, bool) or not isinstance(patience, int | float) or not 0 <= patience < math.inf
+        ):
+            raise InputError(f"patience must be a number of seconds, 0 for none, got {patience!r}")
         object.__setattr__(self, "api_key", _key(api_key))
         object.__setattr__(self, "headers", dict(map(_header, (headers or {}).items())))
         object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "patience", patience)
 
     def __bool__(self) -> bool:
-        """Whether anything was given."""
+        """Whether anything was given that only a url has a use for."""
         return bool(self.api_key or self.headers or self.timeout)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,7 +114,7 @@ class Connection:
                 "headers= may hold credentials and are not pickled; open the store in the process that uses it, or "
                 f"give the server an API key in {KEY_VARIABLE}"
             )
-        return _restored, (self.timeout,)
+        return _restored, (self.timeout, self.patience)
 
     @property
     def options(self) -> ConnectionOptions:
@@ -114,6 +126,8 @@ class Connection:
             given["headers"] = self.headers
         if self.timeout:
             given["timeout"] = self.timeout
+        if self.patience is not None:
+            given["patience"] = self.patience
         return given
 
     def to(self, location: str | os.PathLike[str] | None) -> Self:
@@ -126,14 +140,14 @@ class Connection:
             raise InputError(f"a location is a folder or an http(s):// url, got {shown_url(os.fspath(location))!r}")
         if not is_url(location):
             if self:
-                named = ", ".join(f"{name}=" for name in self.options)
+                named = ", ".join(f"{name}=" for name in self.options if name != "patience")
                 raise InputError(f"{named} belongs to the http(s):// url of a server; leave it out here")
             return self
         _check_url(location)
         key = self.api_key or _key(os.environ.get(KEY_VARIABLE))
         if key is not None:
             _warn_if_open(location)
-        return type(self)(api_key=key, headers=self.headers, timeout=self.timeout)
+        return type(self)(api_key=key, headers=self.headers, timeout=self.timeout, patience=self.patience)
 
     def sent(self) -> dict[str, str]:
         """All headers, that of the key among them."""
@@ -180,8 +194,8 @@ def is_url(location: object) -> TypeGuard[str]:
     return isinstance(location, str) and location[:8].lower().startswith(_SCHEMES)
 
 
-def _restored(timeout: float | None) -> Connection:
-    return Connection(timeout=timeout)
+def _restored(timeout: float | None, patience: float | None) -> Connection:
+    return Connection(timeout=timeout, patience=patience)
 
 
 def _key(given: str | HoldsSecret | None) -> str | None:

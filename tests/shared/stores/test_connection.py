@@ -189,7 +189,7 @@ def test_steps_are_made_one_after_another_in_both_forms():
 
 def test_errors_are_one_line():
     server = Server()
-    qdrant = Qdrant(client=server.client())
+    qdrant = Qdrant(client=server.client(), patience=0)
     server.answers = [ConnectionError("gone")]
     with pytest.raises(StoreError, match=r"could not look for a collection in http://qdrant.invalid: .*check that"):
         qdrant.call(**ASK)

@@ -63,7 +63,7 @@ def test_a_number_takes_four_bytes_and_requests_are_cut_by_bytes(server):
 
 def test_failures_are_one_line_and_tried_again_only_if_that_may_help(server, monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr("nemotron_rag.stores.qdrant.connection.time.sleep", pauses.append)
+    monkeypatch.setattr("nemotron_rag.stores.patience._wait", lambda seconds: pauses.append(seconds) or True)
     store = QdrantStore(URL)
     store.create(dimensions=4, record={})
     server.failures = [grpc.StatusCode.UNAVAILABLE]
@@ -73,6 +73,10 @@ def test_failures_are_one_line_and_tried_again_only_if_that_may_help(server, mon
     with pytest.raises(StoreError, match="gRPC INVALID_ARGUMENT no, not now"):
         store.put(pages(1), np.eye(1, 4, dtype=np.float32))
     assert len(pauses) == 1
+    for use in (store.exists, store.read_record, store.count, lambda: list(store.pages()), lambda: store.get(["p1"])):
+        server.failures = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL]
+        use()
+    assert len(pauses) == 1 + 3 * 5
     store.close()
 
 

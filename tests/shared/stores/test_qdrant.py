@@ -410,32 +410,13 @@ def test_a_server_that_cannot_be_reached_is_a_store_error():
 
 
 def test_connections_refused_and_answers_of_failure_are_store_errors(server):
-    store = QdrantStore(client=server.client())
+    store = QdrantStore(client=server.client(), patience=0)
     server.answers = [httpx.ConnectError("connection refused")]
     with pytest.raises(StoreError, match="connection refused; check that the server runs"):
         store.exists()
     server.answers = [httpx.Response(403, json={"status": {"error": "forbidden"}})]
     with pytest.raises(StoreError, match="HTTP 403"):
         store.count()
-
-
-def test_writes_are_tried_again_only_while_a_server_is_busy(server, monkeypatch):
-    pauses: list[float] = []
-    monkeypatch.setattr("nemotron_rag.stores.qdrant.connection.time.sleep", pauses.append)
-    store = QdrantStore(client=server.client())
-    store.create(dimensions=4, record=RECORD)
-    busy = httpx.Response(429, headers={"Retry-After": "1"}, json={"status": {"error": "busy"}})
-    server.answers = [None, busy, httpx.ReadTimeout("slow")]
-    put(store, stored("p1"))
-    assert (store.count(), len(pauses)) == (1, 2)
-    pauses.clear()
-    server.answers = [None, *[httpx.Response(503)] * 3]
-    with pytest.raises(StoreError, match="HTTP 503"):
-        put(store, stored("p2"))
-    server.answers = [None, httpx.Response(400)]
-    with pytest.raises(StoreError, match="HTTP 400"):
-        put(store, stored("p2"))
-    assert len(pauses) == 2
 
 
 def test_threads_share_one_embedded_client():

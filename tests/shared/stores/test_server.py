@@ -223,4 +223,4 @@ def test_a_store_of_ones_own_has_its_own_connection():
 def test_urls_are_shown_without_what_may_be_secret():
     assert shown_url("https://a:b@host:1/p/q?c=d#e") == "https://host:1/p/q"
     assert shown_url("folder/with?odd@name") == "folder/with?odd@name"
-    assert repr(Connection(api_key=KEY, headers={"a": KEY})) == "Connection(timeout=None)"
+    assert repr(Connection(api_key=KEY, headers={"a": KEY})) == "Connection(timeout=None, patience=None)"

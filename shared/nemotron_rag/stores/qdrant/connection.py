@@ -7,8 +7,8 @@ a folder in this process share its client, and all who share a client share its 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,8 +19,9 @@ from typing import Any, TypeAlias, TypeVar, Unpack
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from nemotron_rag._forking import Lock, renewed_in_child
-from nemotron_rag.errors import ClosedError, InputError, StoreError
-from nemotron_rag.stores.qdrant.failures import FAILURES, advice, is_transient, reason
+from nemotron_rag.errors import ClosedError, InputError, RefusedError, StoreError
+from nemotron_rag.stores.patience import DEFAULT_PATIENCE, SHORT_PATIENCE, Waiting
+from nemotron_rag.stores.qdrant.failures import FAILURES, advice, asked_pause, is_refusal, patience_with, reason
 from nemotron_rag.stores.qdrant.opening import Engine, check_readable, engine_of, holds_qdrant, is_edge, open_client
 from nemotron_rag.stores.server import KEY_VARIABLE, Connection, ConnectionOptions, Secrets, shown_url
 
@@ -28,10 +29,8 @@ __all__ = ["Call", "Calls", "Qdrant", "held_collections"]
 
 T = TypeVar("T")
 
-_PAUSES = (0.5, 2.0)  # seconds before the second and the third try of a write
 _JSON_BYTES = 20  # of a float32, at most
 _GRPC_BYTES = 4
-# Tried again when a server is busy: they name the ids of what they write, and may safely run twice.
 _WRITES = ("upsert", "delete", "set_payload", "batch_update_points", "create_payload_index")
 _READS = {
     "collection_exists": "look for a collection",
@@ -48,6 +47,9 @@ _DOING = {
     "create_collection": "make a collection",
     "optimize": "optimize a collection",
 }
+
+
+_log = logging.getLogger("nemotron_rag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ class Qdrant:
         client: an open client instead; never closed here.
         async_client: for the ``acall`` of a server; None makes one like `client` for each event loop.
         prefer_grpc: send to a server by gRPC, if it answers at that port.
-        **options: of the connection to a url: ``api_key``, ``headers``, ``timeout``; see `ConnectionOptions`.
+        **options: of the connection to a url: ``api_key``, ``headers``, ``timeout``, and to any server ``patience``;
+            see `ConnectionOptions`.
 
     Raises:
         InputError: both `location` and `client` are given, the location is a url of another kind or holds
@@ -123,6 +126,7 @@ class Qdrant:
         self._opening = Lock()
         self._release: Callable[[], object] = _nothing
         self._is_inherited = self._is_given_to_parent = False
+        self._is_known = False  # whether it ever answered
         self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncQdrantClient]
         self._async_clients = weakref.WeakKeyDictionary()
         renewed_in_child(self)
@@ -196,7 +200,8 @@ class Qdrant:
     def call(self, method: str, **arguments: Any) -> Any:
         """Call a method of the client; several threads are let in one by one where that is needed.
 
-        Writes are tried again after a pause when a server is busy or does not answer.
+        When a server is busy or does not answer, it is asked again after a pause that grows, or that it asks for, until
+        the patience is over: see `ConnectionOptions`.
 
         Args:
             method: its name.
@@ -213,15 +218,30 @@ class Qdrant:
             if method == "collection_exists":
                 return False
             raise StoreError(f"could not {doing} in {self.name}: no index was written there yet; write one first")
-        pauses = _PAUSES if method in _WRITES and not self.embedded else ()
-        for pause in pauses:
+        waiting: Waiting | None = None
+        while True:
             try:
-                return self.use(doing, lambda client: getattr(client, method)(**arguments))
-            except StoreError as error:
-                if not is_transient(error.__cause__):
-                    raise
-            time.sleep(pause)
-        return self.use(doing, lambda client: getattr(client, method)(**arguments))
+                return self._answer(lambda client: getattr(client, method)(**arguments))
+            except FAILURES as error:
+                waiting = waiting or Waiting()
+                self._wait(waiting, method, error)
+
+    def _wait(self, waiting: Waiting, method: str, error: Exception) -> None:
+        """Wait before a call is made again; raises the error if it is not."""
+        failure = self._failure(_DOING.get(method, method), error)
+        patience = 0 if self.embedded else patience_with(error, self._patience(method))
+        if waiting.is_first and patience:
+            _log.warning("%s; trying again for up to %d s", failure, patience)
+        if not waiting.pause(patience, at_least=asked_pause(error)):
+            raise failure from self._shown(error)
+
+    def _patience(self, method: str) -> float:
+        given = self._connection.patience
+        if method == "query_points":
+            return min(SHORT_PATIENCE, SHORT_PATIENCE if given is None else given)
+        if given is None:
+            return DEFAULT_PATIENCE if self._is_known else SHORT_PATIENCE
+        return given
 
     async def acall(self, method: str, **arguments: Any) -> Any:
         """The same as `call`, without blocking the event loop: natively with a server, else in a thread."""
@@ -274,13 +294,21 @@ class Qdrant:
             StoreError: Qdrant refused, or could not be reached.
             ClosedError: this was closed.
         """
+        try:
+            return self._answer(work)
+        except FAILURES as error:
+            raise self._failure(doing, error) from self._shown(error)
+
+    def _answer(self, work: Callable[[QdrantClient], T]) -> T:
         opened = self._open()
         try:
             with opened.calling:
-                return work(opened.client)
-        except FAILURES as error:
+                answer = work(opened.client)
+        except FAILURES:
             self.check_open()
-            raise self._failure(doing, error) from self._shown(error)
+            raise
+        self._is_known = True
+        return answer
 
     def close(self) -> None:
         """Let go of the client; later calls raise `ClosedError`. A client that was handed in stays open."""
@@ -328,7 +356,8 @@ class Qdrant:
         return Secrets(options.get("api_key"), options.get("headers") or {})
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
-        return StoreError(self._secrets.hide(f"could not {doing} in {self.name}: {reason(error)}; {advice(error)}"))
+        kind = RefusedError if is_refusal(error) else StoreError
+        return kind(self._secrets.hide(f"could not {doing} in {self.name}: {reason(error)}; {advice(error)}"))
 
     def _shown(self, error: Exception) -> Exception:
         """The error as a cause that a traceback may show."""

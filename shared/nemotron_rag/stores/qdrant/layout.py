@@ -35,6 +35,7 @@ __all__ = [
     "from_payload",
     "layout_of",
     "payload_found",
+    "point_uuid",
     "read_record",
     "state_of",
 ]
@@ -162,6 +163,12 @@ _INDEXES: Mapping[IndexedType, Any] = {
     "bool": models.BoolIndexParams,
     "datetime": models.DatetimeIndexParams,
 }
+
+
+def point_uuid(page_id: str) -> str:
+    """The id of a page's point: `page_uuid`, but never that of a point that is no page."""
+    point = page_uuid(page_id)
+    return page_uuid(f"page {point}") if point in (RECORD_ID, BASIS_ID) else point
 
 
 def layout_of(points: Sequence[Any]) -> PageLayout:

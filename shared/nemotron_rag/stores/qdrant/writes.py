@@ -20,9 +20,9 @@ from nemotron_rag.errors import StoreError
 from nemotron_rag.stores.filters import matching_files, parse_filter
 from nemotron_rag.stores.qdrant.basis import ProjectionBasis
 from nemotron_rag.stores.qdrant.collection import Collection
-from nemotron_rag.stores.qdrant.layout import MAX_POINTS, STATE, batches, from_payload, state_of
+from nemotron_rag.stores.qdrant.layout import MAX_POINTS, STATE, batches, from_payload, point_uuid, state_of
 from nemotron_rag.stores.qdrant.vectors import named_vectors, number_count
-from nemotron_rag.types import Filter, PageVectors, StoredPage, page_uuid
+from nemotron_rag.types import Filter, PageVectors, StoredPage
 
 __all__ = ["LISTED", "NO_TEXT", "Known", "PageWriter"]
 
@@ -72,7 +72,7 @@ class PageWriter:
             StoreError: the server could not be reached.
         """
         found: dict[str, Known] = {}
-        points = [page_uuid(page_id) for page_id in ids]
+        points = [point_uuid(page_id) for page_id in ids]
         for start in range(0, len(points), LISTED):
             part = points[start : start + LISTED]
             for record in self._collection.call("retrieve", ids=part, with_payload=NO_TEXT):
@@ -168,7 +168,7 @@ class PageWriter:
         arrays = self._collection.qdrant.embedded
         # not validated: a page may have a million numbers, and embedded ones come as arrays
         return models.PointStruct.model_construct(
-            id=page_uuid(stored.page.id),
+            id=point_uuid(stored.page.id),
             vector=named_vectors(stored.page, rows, basis, arrays=arrays, analysis=self._analysis()),
             payload=self._collection.layout.payload(stored),
         )
@@ -178,7 +178,7 @@ class PageWriter:
         groups: dict[tuple[int | None, str], list[str]] = {}
         for old, new in changes:
             payload = "" if new is None else json.dumps(self._collection.layout.held(new))
-            groups.setdefault((old.state, payload), []).append(page_uuid(old.page.page.id))
+            groups.setdefault((old.state, payload), []).append(point_uuid(old.page.page.id))
         if self._collection.qdrant.embedded:
             self._change_embedded(groups)
             return
