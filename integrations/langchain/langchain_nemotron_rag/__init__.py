@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langchain_nemotron_rag.agents import create_tool_image_middleware, move_tool_images
+from langchain_nemotron_rag.agents import create_tool_image_middleware, move_tool_images, show_tool_images
 from langchain_nemotron_rag.chains import citations_of, create_page_chain, create_page_prompt
 from langchain_nemotron_rag.content import create_page_retriever_tool, to_content_blocks, to_human_message
 from langchain_nemotron_rag.document_loaders import PDFPageLoader, PDFPageParser
@@ -33,6 +33,7 @@ __all__ = [
     "create_page_retriever_tool",
     "create_tool_image_middleware",
     "move_tool_images",
+    "show_tool_images",
     "to_content_blocks",
     "to_human_message",
 ]

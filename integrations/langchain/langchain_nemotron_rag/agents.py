@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import run_in_executor
 
+from langchain_nemotron_rag.content import ContentOptions, to_content_blocks
 from nemotron_rag.errors import InputError
 
-__all__ = ["create_tool_image_middleware", "move_tool_images"]
+if TYPE_CHECKING:
+    from langchain_nemotron_rag.retrievers import NemotronPageRetriever
+
+__all__ = ["create_tool_image_middleware", "move_tool_images", "show_tool_images"]
 
 _IMAGES = ("image", "image_url")
 _MOVED = "(The image is in the user's message that follows.)"
@@ -49,18 +55,49 @@ def move_tool_images(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return result + _sent(waiting)
 
 
-def create_tool_image_middleware() -> Any:
-    """A middleware for LangChain's agents that moves images from tool results into a message of the user.
+def show_tool_images(
+    messages: Sequence[BaseMessage], retriever: NemotronPageRetriever, **options: Unpack[ContentOptions]
+) -> list[BaseMessage]:
+    """Messages whose tool results show the images of their documents, which were left out of them.
 
-    ``create_agent(model, tools=[tool], middleware=[create_tool_image_middleware()])``. The agent's state, and so its
-    checkpoints, keep the images where they are, once.
+    Args:
+        messages: of a conversation, not changed. Those of tools made with ``include_images=False`` are completed, also
+            after a checkpoint; all others are returned as they are.
+        retriever: of the tool: it knows where the images are.
+        **options: those of `to_content_blocks`.
+
+    Raises:
+        ImageError: an image cannot be read, and `on_image_error` is "raise".
+    """
+    return [_completed(message, retriever, options) for message in messages]
+
+
+def create_tool_image_middleware(
+    retriever: NemotronPageRetriever | None = None, *, move: bool = True, **options: Unpack[ContentOptions]
+) -> Any:
+    """A middleware for LangChain's agents that shows the images of tool results to the chat model.
+
+    ``create_agent(model, tools=[tool], middleware=[create_tool_image_middleware()])``. Only what the model is sent is
+    changed: the agent's state, and so its checkpoints, keep the images where they are, once; or not at all, with a tool
+    made with ``include_images=False`` and its `retriever` given here.
+
+    Args:
+        retriever: of tools that leave images out; see `show_tool_images`.
+        move: into a message of the user, for models that take none in tool results; see `move_tool_images`.
+        **options: those of `to_content_blocks`, for images of the retriever.
 
     Returns:
         A `langchain.agents.middleware.AgentMiddleware`.
 
     Raises:
-        InputError: langchain 1.x is not installed.
+        InputError: langchain 1.x is not installed, or an option cannot be used.
     """
+    to_content_blocks([], **options)  # a misspelt option is found now
+
+    def seen(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        shown = list(messages) if retriever is None else show_tool_images(messages, retriever, **options)
+        return move_tool_images(shown) if move else shown
+
     try:
         middleware = importlib.import_module("langchain.agents.middleware")
     except ImportError as error:
@@ -69,13 +106,33 @@ def create_tool_image_middleware() -> Any:
         ) from error
 
     def wrap_model_call(self: object, request: Any, handler: Callable[[Any], Any]) -> Any:
-        return handler(request.override(messages=move_tool_images(request.messages)))
+        return handler(request.override(messages=seen(request.messages)))
 
     async def awrap_model_call(self: object, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        return await handler(request.override(messages=move_tool_images(request.messages)))
+        return await handler(request.override(messages=await run_in_executor(None, seen, request.messages)))
 
     methods = {"wrap_model_call": wrap_model_call, "awrap_model_call": awrap_model_call}
     return type("ToolImageMiddleware", (middleware.AgentMiddleware,), methods)()
+
+
+def _completed(message: BaseMessage, retriever: NemotronPageRetriever, options: ContentOptions) -> BaseMessage:
+    """A message of a tool with the images of the documents in its artifact."""
+    if not isinstance(message, ToolMessage) or _split(message.content)[1] or not isinstance(message.artifact, list):
+        return message
+    documents = [found for each in message.artifact if (found := _document(each)) is not None]
+    if not documents or len(documents) < len(message.artifact):  # of another tool
+        return message
+    blocks = to_content_blocks(retriever.with_images(documents), **options)
+    return message.model_copy(update={"content": blocks})
+
+
+def _document(held: Any) -> Document | None:
+    """A document of an artifact, which is a dict after a checkpoint."""
+    if isinstance(held, Document):
+        return held
+    if not isinstance(held, Mapping) or not isinstance(held.get("page_content"), str):
+        return None
+    return Document(held["page_content"], id=held.get("id"), metadata=dict(held.get("metadata") or {}))
 
 
 def _sent(blocks: Sequence[str | dict[str, Any]]) -> list[BaseMessage]:

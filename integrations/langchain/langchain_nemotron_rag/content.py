@@ -129,6 +129,7 @@ def create_page_retriever_tool(
     name: str,
     description: str,
     *,
+    include_images: bool = True,
     artifact_images: bool = False,
     **options: Unpack[ContentOptions],
 ) -> StructuredTool:
@@ -142,6 +143,8 @@ def create_page_retriever_tool(
         retriever: finds the pages.
         name: of the tool, for the model.
         description: what can be found with it, for the model.
+        include_images: False leaves the images out, so that no checkpoint holds them; put
+            ``create_tool_image_middleware(retriever)`` into the agent, which shows them to the model.
         artifact_images: whether the documents in the artifact keep their images, so that each is there twice.
         **options: those of `to_content_blocks`.
 
@@ -159,7 +162,8 @@ def create_page_retriever_tool(
     image_key = options.get("image_key", IMAGE_KEY)
 
     def found(documents: Sequence[Document]) -> tuple[list[ContentBlock], list[Document]]:
-        blocks = to_content_blocks(documents, **options) or [_text_block("Nothing was found.")]
+        shown = documents if include_images else [_without(document, image_key) for document in documents]
+        blocks = to_content_blocks(shown, **options) or [_text_block("Nothing was found.")]
         artifact = documents if artifact_images else [_without(document, image_key) for document in documents]
         return blocks, list(artifact)
 

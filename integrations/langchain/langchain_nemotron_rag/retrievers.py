@@ -18,12 +18,12 @@ from langchain_core.vectorstores import VectorStore
 from PIL import Image
 from pydantic import ConfigDict, Field, PlainValidator, SecretStr
 
-from langchain_nemotron_rag._documents import IMAGE_KEY, FoundMetadata, document_of_page, image_source
+from langchain_nemotron_rag._documents import IMAGE_KEY, FoundMetadata, document_of_page, image_source, text_of
 from langchain_nemotron_rag._settings import Component, Unchecked
 from langchain_nemotron_rag._stored import page_filter, with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
 from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
-from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, Page, PageIndex, Reranker
+from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, Page, PageIndex, Passage, Reranker
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
@@ -212,15 +212,44 @@ class NemotronPageRetriever(Component, BaseRetriever):
         """
         if isinstance(self.index, VectorStore):
             raise InputError("heatmaps need an index with token vectors; index with PageIndex and a ColEmbed model")
-        index, id = self._open(), document.metadata.get("page_id", document.id)
-        hits = index.search(query, k=1, filter={"id": id}, rerank=False) if isinstance(id, str) else []
-        if not hits:
-            raise InputError(f"document {id!r} is no page of the index; give one that this retriever found")
-        return index.heatmap(hits[0].page, query)
+        index, id = self._open(), _page_id(document)
+        image = index.page_images([id]).get(id)
+        if image is None:
+            raise InputError(f"document {id!r} is no page of the index with an image; give one that was found here")
+        return index.heatmap(Passage(text_of(document), image), query)
 
     async def aheatmap(self, document: Document, query: str) -> Heatmap:
         """`heatmap` for event loops, which it does not block."""
         return await run_in_executor(None, self.heatmap, document, query)
+
+    def with_images(self, documents: Sequence[Document]) -> list[Document]:
+        """Found documents with their images, whatever form these had, or none: for the last step before a chat model.
+
+        So ``include_images=False`` keeps documents small on their way through traces, caches and checkpoints.
+
+        Args:
+            documents: as this retriever gave them; not changed.
+
+        Returns:
+            Copies with references to the images of the index; of a vector store, with its own forms. A document whose
+            image is not found is returned as it is.
+
+        Raises:
+            StoreError: the index could not be opened or reached.
+        """
+        ids = [_page_id(document) for document in documents]
+        images: Mapping[str, Any]
+        if isinstance(self.index, VectorStore):
+            stored = self.index.get_by_ids([document.id or id for document, id in zip(documents, ids, strict=True)])
+            images = {
+                _page_id(each): each.metadata[self.image_key] for each in stored if self.image_key in each.metadata
+            }
+        else:
+            images = self._open().page_images(ids)
+        return [
+            self._with_image(document, images[id]) if id in images else document
+            for document, id in zip(documents, ids, strict=True)
+        ]
 
     def retrieve_by_image(self, image: Any, *, k: int | None = None, filter: Filter | None = None) -> list[Document]:
         """The pages that look most like an image; they are not reranked.
@@ -442,6 +471,11 @@ class NemotronPageRetriever(Component, BaseRetriever):
             pairs.append((document.model_copy(update={"metadata": found}), image if changed else None))
         return with_images(pairs, form=form, image_key=self.image_key, image_format=self.image_format, write_type=True)
 
+    def _with_image(self, document: Document, image: Any) -> Document:
+        metadata = {**document.metadata, self.image_key: image}
+        found = FoundMetadata(metadata, getattr(document.metadata, "scores", _SCORES))
+        return document.model_copy(update={"metadata": found})
+
     def _checked_type(self, search_type: SearchType, threshold: float | None) -> SearchType:
         if search_type not in get_args(SearchType):
             raise InputError(f"search_type must be one of {', '.join(get_args(SearchType))}, got {search_type!r}")
@@ -617,6 +651,10 @@ class _Search(NamedTuple):
 
 def _cannot(store: object, method: str) -> InputError:
     return InputError(f"{type(store).__name__} has no {method}; use NemotronPageVectorStore or an index")
+
+
+def _page_id(document: Document) -> str:
+    return str(document.metadata.get("page_id", document.id))
 
 
 def _with_scores(document: Document, score: float, retrieval_score: float) -> Document:

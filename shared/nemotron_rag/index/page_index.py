@@ -34,6 +34,7 @@ from nemotron_rag.types import (
     AddReport,
     Filter,
     Hit,
+    ImageReference,
     ImageSource,
     IndexedType,
     Page,
@@ -98,7 +99,7 @@ class PageIndex:
 
     Example:
         >>> from nemotron_rag.testing import FakeEmbedder, FakeReranker
-        >>> from nemotron_rag.types import Page
+        >>> from nemotron_rag.types import ImageReference, Page
         >>> with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
         ...     texts = {1: "apples", 2: "pears"}
         ...     index.add([Page(id=f"p{n}", number=n, text=text) for n, text in texts.items()], progress=False).added
@@ -513,6 +514,18 @@ class PageIndex:
         rows = await (embedder.aembed_queries([query]) if as_query else embedder.aembed_passages([query]))
         hits = await asyncio.to_thread(self._nearest, rows[0], request)
         return await asyncio.to_thread(self._selected, hits, selection, filter)
+
+    def page_images(self, ids: Sequence[str]) -> dict[str, ImageReference]:
+        """The images of pages, not opened, by page id; pages that are not here or have none are left out.
+
+        Args:
+            ids: of pages, as `Page.id` or as the metadata of a framework's documents have them.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        found = {page_id: self._state.image_of(stored) for page_id, stored in self._state.lookup(ids).items()}
+        return {page_id: image for page_id, image in found.items() if image is not None}
 
     def load(self) -> None:
         """Load the models now, not with the first search; without pages there is only a reranker to load.

@@ -15,12 +15,17 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda
 
 from langchain_nemotron_rag import (
+    NemotronEmbeddings,
     NemotronPageRetriever,
+    NemotronPageVectorStore,
     citations_of,
     create_page_chain,
     create_page_prompt,
+    create_page_retriever_tool,
     create_tool_image_middleware,
     move_tool_images,
+    show_tool_images,
+    to_human_message,
 )
 from nemotron_rag import PageIndex
 from nemotron_rag.errors import InputError
@@ -126,7 +131,42 @@ class Request:
         return Request(messages)
 
 
-async def test_the_middleware_moves_them_for_the_model_alone(monkeypatch):
+CALL = {"name": "search", "args": {"query": "red apples"}, "id": "1", "type": "tool_call"}
+
+
+def kinds(message) -> list[str]:
+    return [block["type"] for block in message.content]
+
+
+async def test_images_that_no_checkpoint_holds(retriever, tmp_path):
+    with_images = create_page_retriever_tool(retriever, "search", "d").invoke(CALL)
+    without = create_page_retriever_tool(retriever, "search", "d", include_images=False).invoke(CALL)
+    assert len(without.model_dump_json()) < 3000
+    assert kinds(without) == ["text", "text"]
+    saved = without.model_copy(update={"artifact": [document.model_dump() for document in without.artifact]})
+    for message in (without, saved):
+        (shown, plain) = show_tool_images([message, PLAIN], retriever)
+        assert shown.content == with_images.content
+        assert plain is PLAIN
+    assert show_tool_images([with_images, TALK[0]], retriever) == [with_images, TALK[0]]
+    other = ToolMessage("found", artifact=["no documents"], tool_call_id="3")
+    assert show_tool_images([other], retriever) == [other]
+    shown = show_tool_images([without], retriever, max_images=1)
+    assert kinds(shown[0]) == ["text", "image", "text"]
+
+
+def test_late_images_of_every_place(retriever, tmp_path):
+    store = NemotronPageVectorStore(NemotronEmbeddings(model=FakeEmbedder()), location=tmp_path / "store")
+    store.add_documents(retriever.with_images(retriever.invoke("red apples")))
+    for place in (retriever, NemotronPageRetriever(index=store, k=2)):
+        found = place.model_copy(update={"include_images": False}).invoke("red apples")
+        assert not any("image" in document.metadata for document in found)
+        assert kinds(to_human_message("q", place.with_images(found))) == ["text", "image", "text", "image", "text"]
+        assert place.with_images([Document("another", id="x")]) == [Document("another", id="x")]
+    store.close()
+
+
+async def test_the_middleware_moves_them_for_the_model_alone(monkeypatch, retriever):
     middleware = types.ModuleType("langchain.agents.middleware")
     middleware.AgentMiddleware = type("AgentMiddleware", (), {})
     for name in ("langchain", "langchain.agents"):
@@ -142,6 +182,18 @@ async def test_the_middleware_moves_them_for_the_model_alone(monkeypatch):
     assert moving.wrap_model_call(request, lambda request: request.messages) == move_tool_images(TALK)
     assert await moving.awrap_model_call(request, answer) == move_tool_images(TALK)
     assert request.messages is TALK
+    left_out = create_page_retriever_tool(retriever, "search", "d", include_images=False).invoke(CALL)
+    request = Request([*TALK[:2], left_out])
+    for move, sent in ((True, ["human", "ai", "tool", "human"]), (False, ["human", "ai", "tool"])):
+        showing = create_tool_image_middleware(retriever, move=move)
+        for seen in (
+            showing.wrap_model_call(request, lambda it: it.messages),
+            await showing.awrap_model_call(request, answer),
+        ):
+            assert [message.type for message in seen] == sent
+            assert "image" in kinds(seen[-1])
+    with pytest.raises(TypeError, match="max_sides"):
+        create_tool_image_middleware(max_sides=1)
 
 
 def test_without_langchain_it_says_what_to_install(monkeypatch):
