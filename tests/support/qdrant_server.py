@@ -143,3 +143,43 @@ def _selector(body: dict) -> models.PointsSelector:
 
 def _filter(body: dict) -> models.Filter | None:
     return models.Filter(**body["filter"]) if body.get("filter") else None
+
+
+class StrictServer(Server):
+    """A server in strict mode: it refuses filters on fields that have no payload index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.indexed: set[str] = set()
+        self.refused: list[str] = []  # fields
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or b"{}")
+        if request.method == "PUT" and request.url.path.endswith("/index"):
+            self.indexed.add(body["field_name"])
+        missing = sorted(set(_filtered(body)) - self.indexed)
+        if missing:
+            self.refused += missing
+            reason = f'Bad request: Index required but not found for "{missing[0]}" of one of the following types'
+            return httpx.Response(400, json={"status": {"error": reason}, "time": 0.0})
+        return super()._answer(request)
+
+
+def _filtered(body, under: str = ""):
+    """The fields that the filters of a request look at."""
+    if isinstance(body, list):
+        for each in body:
+            yield from _filtered(each, under)
+    elif isinstance(body, dict) and isinstance(body.get("nested"), dict):
+        yield from _filtered(body["nested"]["filter"], f"{under}{body['nested']['key']}[].")
+    elif isinstance(body, dict):
+        yield from (under + key for key in _looked_at(body))
+        for name, part in body.items():
+            if name not in ("payload", "points", "vector", "batch"):
+                yield from _filtered(part, under)
+
+
+def _looked_at(condition: dict):
+    if isinstance(condition.get("key"), str) and ({"match", "range", "values_count"} & condition.keys()):
+        yield condition["key"]
+    yield from (condition[kind]["key"] for kind in ("is_empty", "is_null") if isinstance(condition.get(kind), dict))

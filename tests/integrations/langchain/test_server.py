@@ -13,9 +13,9 @@ from PIL import Image
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore
 from nemotron_rag import Page, PageIndex
 from nemotron_rag.documents.images import load_image
-from nemotron_rag.errors import IndexMismatchError, InputError
+from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.testing import FakeEmbedder
-from support.qdrant_server import Server
+from support.qdrant_server import Server, StrictServer
 
 URL, KEY = "https://qdrant.invalid:6333", "t0p-s3cret-key"
 
@@ -127,6 +127,28 @@ def test_a_new_collection_of_documents_is_made_with_its_settings(server):
     assert created["vectors"]["quantization_config"]["scalar"]["type"] == "int8"
     made = [body["field_name"] for verb, path, body in server.requests if "documents/index" in path]
     assert made == ["metadata.year"]
+
+
+def test_a_store_works_in_strict_mode(monkeypatch, tmp_path):
+    strict = StrictServer()
+    strict.answer_at_urls(monkeypatch)
+    options = {"strict": True, "metadata_indexes": {"year": "integer"}}
+    store = NemotronPageVectorStore(
+        NemotronEmbeddings(model=FakeEmbedder()),
+        location=URL,
+        images=tmp_path / "images",
+        tenant=("customer", "acme"),
+        collection_options=options,
+    )
+    image = Image.new("RGB", (4, 3))
+    store.add_documents([Document("red apples", metadata={"image": image, "year": 2024})], ids=["a"])
+    assert [found.id for found in store.similarity_search("apples", filter={"year": 2024})] == ["a"]
+    assert store.similarity_search("apples", filter={"year": {"$gt": 2030}}) == []
+    store.delete(filter={"year": 2024})
+    store.delete(["a"])
+    assert strict.refused == []
+    with pytest.raises(StoreError, match="strict mode: give the key an index"):
+        store.similarity_search("apples", filter={"author": "Ada"})
 
 
 def test_a_retriever_of_one_tenant_finds_its_pages_alone(server):

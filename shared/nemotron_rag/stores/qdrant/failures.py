@@ -111,12 +111,18 @@ def reason(error: Exception) -> str:
     return one_line(str(error) or type(error).__name__, limit=_MESSAGE_LENGTH)
 
 
+def _is_denied(error: Exception) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in (401, 403)
+    return isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call) and error.code() in _DENIED
+
+
 def advice(error: Exception) -> str:
     """What to do about it."""
     if isinstance(error, ApiException) and not isinstance(error, UnexpectedResponse):
         return "check that the server runs and its url is right"
-    if isinstance(error, UnexpectedResponse) and error.status_code in (401, 403):
+    if _is_denied(error):
         return f"check api_key= or the environment variable {KEY_VARIABLE}"
-    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call) and error.code() in _DENIED:
-        return f"check api_key= or the environment variable {KEY_VARIABLE}"
+    if "Index required" in reason(error):
+        return "the server is in strict mode: give the key an index, by PageIndex.index_metadata or metadata_indexes="
     return "check the request, and the server's log if there is one"
