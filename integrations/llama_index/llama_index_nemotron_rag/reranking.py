@@ -27,8 +27,9 @@ from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.lazy import LazyModel, lazy_reranker
 from nemotron_rag.models.load import ModelName, options_of
-from nemotron_rag.protocols import Reranker
+from nemotron_rag.protocols import Reranker, reads_image_queries
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.types import Passage, Query
 
 __all__ = ["RETRIEVAL_SCORE", "KeepPageText", "NemotronRerank"]
 
@@ -52,8 +53,9 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
 
     Nothing of the caller's is changed: results are new, and so are nodes that something is added to. Any number of
     threads and tasks may use an object; equal models are loaded once in a process, at first use. It serialises without
-    its weights. An image in the query (`QueryBundle.image_path`) is ignored: the models take text queries. Images are
-    opened as the model needs them, and not at all where their vision features are cached.
+    its weights. An image in the query (`QueryBundle.image_path`) is read by models that read images in queries, such as
+    Qwen3-VL-Reranker and jina-reranker-m0; others read the words alone. Images are opened as the model needs them, and
+    not at all where their vision features are cached.
 
     Args:
         model: a catalog id, its hub repository, a local folder, or a loaded `nemotron_rag.Reranker`.
@@ -116,7 +118,8 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
         with self._events(nodes, query) as result, image_hint():
             if nodes:
                 passages = self.passages([item.node for item in nodes])
-                places = rank(self._model.get(), query.query_str, passages, **self._options(nodes))
+                model = self._model.get()
+                places = rank(model, _asked(query, model), passages, **self._options(nodes))
                 result += self._results(nodes, places)
         return result
 
@@ -128,7 +131,8 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
         with self._events(nodes, query) as result, image_hint():
             if nodes:
                 passages = await asyncio.to_thread(self.passages, [item.node for item in nodes])
-                places = await arank(await self._model.aget(), query.query_str, passages, **self._options(nodes))
+                model = await self._model.aget()
+                places = await arank(model, _asked(query, model), passages, **self._options(nodes))
                 result += self._results(nodes, places)
         return result
 
@@ -192,10 +196,21 @@ class KeepPageText(Component, BaseNodePostprocessor):
 def _checked(query: QueryBundle | None) -> QueryBundle:
     if query is None:
         raise InputError("Missing query bundle: wanted a query to rank by, got none; pass query_str=")
-    if not query.query_str.strip():
-        image = f" with image_path={query.image_path!r}" if query.image_path else ""
-        raise InputError(f"wanted a query in words, got an empty query_str{image}; the model reads text queries")
+    if not query.query_str.strip() and not query.image_path:
+        raise InputError("wanted a query in words, got an empty query_str; the model reads text queries")
     return query
+
+
+def _asked(query: QueryBundle, model: Reranker) -> Query:
+    """The query as the model reads it."""
+    if query.image_path and reads_image_queries(model):
+        return Passage(query.query_str, query.image_path)
+    if not query.query_str.strip():
+        raise InputError(
+            f"wanted a query in words, got an empty query_str with image_path={query.image_path!r}; "
+            "the model reads text queries"
+        )
+    return query.query_str
 
 
 def _with_retrieval_score(node: BaseNode, score: float | None) -> BaseNode:

@@ -32,6 +32,10 @@ def texts(*values):
     return scored(*[TextNode(text=value) for value in values])
 
 
+class WordsOnly(FakeReranker):
+    query_modalities = ("text",)
+
+
 class Constant(FakeReranker):
     def __init__(self, *scores):
         super().__init__()
@@ -198,9 +202,27 @@ def test_queries():
         reranker.postprocess_nodes(texts("a"))
     with pytest.raises(ValueError, match="Cannot specify both"):
         reranker.postprocess_nodes(texts("a"), QueryBundle("a"), query_str="a")
+    reader = NemotronRerank(WordsOnly())
     with pytest.raises(InputError, match="empty query_str with image_path='/a.png'.*text queries"):
-        reranker.postprocess_nodes(texts("a"), QueryBundle("", image_path="/a.png"))
-    assert len(reranker.postprocess_nodes(texts("a"), QueryBundle("a", image_path="/a.png"))) == 1
+        reader.postprocess_nodes(texts("a"), QueryBundle("", image_path="/a.png"))
+    assert len(reader.postprocess_nodes(texts("a"), QueryBundle("a", image_path="/a.png"))) == 1
+
+
+@pytest.mark.parametrize("use_async", [False, True])
+def test_an_image_in_the_query_is_read_by_models_that_read_it(tmp_path, use_async):
+    reranker = NemotronRerank(FakeReranker())
+    wanted, other = png_file(tmp_path, 10), png_file(tmp_path, 200)
+    nodes = scored(ImageNode(image_path=str(other), text="a"), ImageNode(image_path=str(wanted), text="b"))
+
+    def ranked(query):
+        if use_async:
+            return asyncio.run(reranker.apostprocess_nodes(nodes, query_bundle=query))
+        return reranker.postprocess_nodes(nodes, query_bundle=query)
+
+    assert ranked(QueryBundle("", image_path=str(wanted)))[0].node.text == "b"
+    assert [item.score for item in ranked(QueryBundle("a", image_path=str(wanted)))] == [0.0, 0.0]  # half of each
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        ranked(QueryBundle("a", image_path="/gone.png"))
 
 
 async def test_async_queries():
