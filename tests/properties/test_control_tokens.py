@@ -53,8 +53,8 @@ EMBED, EMBED_2, RERANK, RERANK_2 = (
 
 def _published(made, messages: list[dict], grid: tuple[int, int] | None) -> list[int]:
     """What the published processor makes of messages: the template, its image tokens, then the tokenizer as it is."""
-    _, _, tokenizer, source = made
-    rendered = Environment(trim_blocks=True, lstrip_blocks=True).from_string(source).render(messages=messages)
+    _, _, tokenizer, template = made
+    rendered = template.render(messages=messages)
     if grid:
         rows, columns = grid
         block = "[IMG_BREAK]".join(["[IMG]" * columns] * rows) + "[IMG_END]"
