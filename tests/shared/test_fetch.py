@@ -153,6 +153,21 @@ class TestAHost:
                 ImageAccess(hosts=["127.0.0.1:1"]).open(f"{url}/a.png")
 
 
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1%eth0", "::ffff:127.0.0.1"]
+)
+def test_a_name_may_not_stand_for_an_address_of_this_machine(monkeypatch, address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    found = [(family, socket.SOCK_STREAM, 6, "", (address, 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(fetching, "_TimedSocket", lambda *_: pytest.fail("connected"))
+    with pytest.raises(ImageError, match="an address of this machine or its link; allow that too"):
+        ImageAccess(hosts=["images.example"]).open("http://images.example/a.png")
+    assert fetching._may_be("images.example", "10.0.0.5", ["images.example"])
+    assert fetching._may_be("images.example", "127.0.0.1", ["images.example", "127.0.0.1"])
+    assert fetching._may_be("localhost", "127.0.0.1", ["localhost"])
+
+
 def test_a_name_that_is_not_resolved_in_time(monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: released.wait(10) and [])
@@ -216,7 +231,7 @@ def test_a_timeout_is_a_positive_number(timeout):
 
 
 def test_certificates_are_checked():
-    context = fetching._opener(time.monotonic() + 1)
+    context = fetching._opener(time.monotonic() + 1, "images.example", ["images.example"])
     (handler,) = [each for each in context.handlers if hasattr(each, "https_open")]
     assert handler is not None
     assert ssl.create_default_context().verify_mode == ssl.CERT_REQUIRED

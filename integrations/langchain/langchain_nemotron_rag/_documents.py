@@ -21,6 +21,7 @@ from PIL import Image
 
 from nemotron_rag import Page, Passage
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.images import ImageText
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageReference, ImageSource
@@ -111,6 +112,8 @@ def readable(value: Any, refer: Callable[[ImageSource], ImageSource]) -> ImageSo
         return refer(image_source(value))
     except ImageError as error:
         return _Unreadable(error)
+    except Exception as error:  # of a blob or path of somebody else's
+        return _Unreadable(ImageError(f"{type(value).__name__} cannot be read: {one_line(str(error))}"))
 
 
 def labelled(document: Document, image: T) -> T:

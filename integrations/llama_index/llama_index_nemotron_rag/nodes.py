@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import os
 import uuid
@@ -21,7 +20,7 @@ from PIL import Image
 
 from llama_index_nemotron_rag.settings import Component
 from nemotron_rag.documents.access import ImageAccess
-from nemotron_rag.documents.files import is_data_uri
+from nemotron_rag.documents.files import is_data_uri, one_line
 from nemotron_rag.documents.held import in_parts
 from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image
 from nemotron_rag.errors import ImageError
@@ -389,12 +388,16 @@ def _first(*candidates: Any) -> Any:
 
 
 def _shown(source: ImageSource, mimetype: str | None) -> ImageBlock | None:
-    """The block for an image of an `ImageNode`; None if its file is missing, where LlamaIndex would raise."""
+    """The block for an image of an `ImageNode`; None if it is missing or no image, where LlamaIndex would raise."""
     if isinstance(source, Path):
         return ImageBlock(path=source, image_mimetype=mimetype) if source.is_file() else None
     reference = str(source)
     if is_data_uri(reference):
-        return ImageBlock(image=base64.b64decode(reference.partition(",")[2]), image_mimetype=mimetype)
+        try:
+            return ImageBlock(image=base64.b64decode(reference.partition(",")[2]), image_mimetype=mimetype)
+        except ValueError as error:
+            _log.warning("an image is left out of a prompt: %s", one_line(str(error)))
+            return None
     return ImageBlock(url=reference, image_mimetype=mimetype)
 
 
@@ -402,6 +405,6 @@ def _unpacked(data: bytes) -> bytes | str:
     """A resource's base64 -> bytes; LlamaIndex packs a data URI once more, so that it comes out as text."""
     try:
         raw = base64.b64decode(data)
-    except binascii.Error:  # assigned past the validator; reading it will raise
+    except ValueError:  # assigned past the validator; reading it will raise
         return data
     return raw.decode("ascii", "replace") if raw[:5].lower() == b"data:" else raw

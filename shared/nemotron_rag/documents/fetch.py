@@ -6,6 +6,7 @@ The deadline holds for all of it: the name's address, the connection, TLS, heade
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import re
 import socket
 import ssl
@@ -50,7 +51,9 @@ def fetch(url: str, *, hosts: Sequence[str], seconds: float, max_bytes: int) -> 
     address = check_url(url, hosts=hosts)
     deadline = time.monotonic() + seconds
     try:
-        with _opener(deadline).open(urllib.request.Request(address), timeout=seconds) as response:  # noqa: S310
+        opener = _opener(deadline, urllib.parse.urlsplit(address).hostname or "", hosts)
+        request = urllib.request.Request(address)  # noqa: S310  http or https, as was checked
+        with opener.open(request, timeout=seconds) as response:
             return _read(response, deadline, max_bytes, shown)
     except ImageError:
         raise
@@ -150,13 +153,13 @@ class _TimedTLS(_Timed, ssl.SSLSocket):
     pass
 
 
-def _opener(deadline: float) -> urllib.request.OpenerDirector:
+def _opener(deadline: float, host: str, hosts: Sequence[str]) -> urllib.request.OpenerDirector:
     """Knows http, https and the proxies of the environment, and nothing else: no file, no ftp, no redirect."""
     context = ssl.create_default_context()
     context.sslsocket_class = _TimedTLS
 
     def connect(address: tuple[str, int], *_: Any, **__: Any) -> socket.socket:
-        return _connected(*address, deadline)
+        return _connected(*address, deadline, hosts if address[0] == host else None)
 
     class Plain(http.client.HTTPConnection):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -193,10 +196,22 @@ def _opener(deadline: float) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _connected(host: str, port: int, deadline: float) -> socket.socket:
-    """A connection to the first address of a host that answers."""
+def _connected(host: str, port: int, deadline: float, hosts: Sequence[str] | None = None) -> socket.socket:
+    """A connection to the first address of a host that answers.
+
+    Args:
+        host: its name or address.
+        port: of it.
+        deadline: see `fetch`.
+        hosts: that are allowed; None for a proxy, which the environment chose.
+    """
     failure: OSError = OSError("the host has no address")
     for family, kind, protocol, _, address in _addresses(host, port, deadline):
+        if hosts is not None and not _may_be(host, str(address[0]), hosts):
+            failure = OSError(
+                f"its name stands for {address[0]}, an address of this machine or its link; allow that too"
+            )
+            continue
         timed = _TimedSocket(family, kind, protocol)
         timed.deadline = deadline
         try:
@@ -209,6 +224,14 @@ def _connected(host: str, port: int, deadline: float) -> socket.socket:
         else:
             return timed
     raise failure
+
+
+def _may_be(host: str, address: str, hosts: Sequence[str]) -> bool:
+    """Whether a name may stand for an address: whoever gives it the address must not reach this machine's services."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    inward = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
+    return not inward or host == "localhost" or host in (address, str(ip)) or str(ip) in hosts
 
 
 def _addresses(host: str, port: int, deadline: float) -> list[Any]:

@@ -29,7 +29,7 @@ from nemotron_rag.documents.images import (
     to_data_uri,
     to_rgb,
 )
-from nemotron_rag.errors import ImageError, InputError, MissingExtraError, StoreError
+from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, MissingExtraError, StoreError
 from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import ImageReference, ImageSource, StoredPage
 
@@ -102,6 +102,8 @@ class StoredImage:
             data: bytes = fs.cat_file(f"{base.rstrip('/')}/{self.key}", end=self.budget.max_bytes + 1)
         except Exception as error:  # each file system has errors of its own
             raise ImageError(f"image {self} cannot be read: {one_line(str(error)) or type(error).__name__}") from error
+        if len(data) > self.budget.max_bytes:
+            raise ImageBudgetError(f"image {self} has more than the {self.budget.max_bytes} bytes allowed")
         return data
 
     def open(self) -> Image.Image:

@@ -27,8 +27,10 @@ from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from llama_index.embeddings.nemotron_rag import NemotronEmbedding, NemotronPageEmbedder
+from llama_index.embeddings.nemotron_rag import NemotronEmbedding, NemotronPageEmbedder, PageNode
 from nemotron_rag import Passage, load_embedder
+from nemotron_rag.documents import held
+from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import ImageError
 from nemotron_rag.testing import FakeEmbedder
 from support.llama_index import b64, image_nodes, listening, make_image, png, png_file
@@ -210,3 +212,27 @@ def test_plain_nodes_are_embedded_too(embedding, model):
     node = Node(image_resource=MediaResource(data=png()), metadata={"page": 1})
     (done,) = NemotronPageEmbedder(embed_model=embedding)([node])
     close(done.embedding, model.embed_passages([Passage(image=make_image())])[0])
+
+
+def test_few_large_images_are_decoded_at_once(monkeypatch, tmp_path):
+    image = png_file(tmp_path)
+    pixels = load_image(image).width * load_image(image).height
+    monkeypatch.setattr(held, "HELD_PIXELS", 2 * pixels)
+    sizes = []
+
+    class Watched(FakeEmbedder):
+        def embed_passages(self, passages):
+            sizes.append(len(passages))
+            return super().embed_passages(passages)
+
+    nodes = [ImageNode(text=f"page {n}", image_path=str(png_file(tmp_path, red=n))) for n in range(5)]
+    found = NemotronPageEmbedder(embed_model=NemotronEmbedding(Watched()))(nodes)
+    assert sizes == [2, 2, 1]
+    assert all(node.embedding is not None for node in found)
+
+
+def test_what_is_no_image_is_left_out_of_prompts(caplog):
+    for image in ("ü", "data:image/png;base64,ü", "A"):
+        blocks = PageNode.model_construct(text="Revenue rose.", image=image).get_content_blocks()
+        assert [type(block).__name__ for block in blocks] == ["TextBlock"]
+    assert "an image is left out of a prompt" in caplog.text

@@ -245,3 +245,11 @@ class TestForms:
         shown = show_images([planted, stored], form)
         assert (shown[0], shown[1] is None) == (None, False)
         assert "comes without its image" in caplog.text
+
+
+def test_a_file_above_the_budget_is_not_passed_on(tmp_path):
+    images = PageImages(tmp_path, budget=ImageBudget(max_bytes=100))
+    written = images.write("0b5a3c9e-1f44-5a55-8d0c-3c7d1a0e9f10", Image.new("RGB", (4, 3)))
+    written.path.write_bytes(b"\0" * 101)
+    with pytest.raises(ImageBudgetError, match="more than the 100 bytes allowed"):
+        written.read_bytes()
