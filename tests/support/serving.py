@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import uvicorn
 
 from nemotron_rag.models.lazy import LazyModel
-from nemotron_rag.serve import Served, ServeSettings, make_app
+from nemotron_rag.serve.app import make_app
+from nemotron_rag.serve.served import Served, ServeSettings
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
 
 __all__ = ["fakes", "serving"]

@@ -21,6 +21,7 @@ import typer
 from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
+from nemotron_rag.cli._mcp import mcp
 from nemotron_rag.cli._serve import serve
 from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
@@ -245,6 +246,7 @@ def models(as_json: options.Json = False) -> int:
 
 
 app.command()(serve)
+app.command()(mcp)
 app.command()(verify)
 
 

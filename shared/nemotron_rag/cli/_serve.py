@@ -51,7 +51,7 @@ def serve(
     try:
         import uvicorn
 
-        from nemotron_rag.serve import make_app
+        from nemotron_rag.serve.app import make_app
         from nemotron_rag.serve.served import API_KEY_VARIABLE, Served, ServeSettings
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "fastapi", "starlette", "pydantic", "prometheus_client"):

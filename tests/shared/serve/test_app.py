@@ -15,8 +15,9 @@ from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import encode_image, to_data_uri
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.lazy import LazyModel
-from nemotron_rag.serve import Served, ServeSettings, make_app
+from nemotron_rag.serve.app import make_app
 from nemotron_rag.serve.inputs import to_passage
+from nemotron_rag.serve.served import Served, ServeSettings
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore, FakeReranker
 from support.serving import fakes
 

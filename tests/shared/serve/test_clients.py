@@ -22,7 +22,7 @@ from PIL import Image
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.documents.images import encode_image, to_data_uri
 from nemotron_rag.models.lazy import LazyModel
-from nemotron_rag.serve import Served, ServeSettings
+from nemotron_rag.serve.served import Served, ServeSettings
 from support.serving import fakes, serving
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]

@@ -1,0 +1,122 @@
+"""The tools that agents get, through the client of the protocol's own SDK."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import sys
+
+import pytest
+from mcp import Client, StdioServerParameters
+from PIL import Image
+
+from nemotron_rag import Page, PageIndex
+from nemotron_rag.errors import InputError
+from nemotron_rag.serve.agent_tools import ToolSettings, make_mcp_server
+from nemotron_rag.testing import FakeEmbedder, FakePageStore, FakeReranker
+
+PAGES = [
+    Page(
+        id="1",
+        source="fruit.pdf",
+        number=1,
+        text="red apples " + "and more " * 300,
+        image=Image.new("RGB", (900, 1200)),
+    ),
+    Page(id="2", source="fruit.pdf", number=2, text="green pears", image=Image.new("RGB", (900, 1200), "green")),
+    Page(id="3", source="sea.pdf", number=1, text="blue whales eat krill"),
+]
+
+
+@pytest.fixture
+def index(tmp_path):
+    with PageIndex(store=FakePageStore(), embedder=FakeEmbedder(), reranker=FakeReranker(), images=tmp_path) as found:
+        found.add(PAGES)
+        yield found
+
+
+async def call(index, name, arguments, settings=None):
+    async with Client(make_mcp_server(index, settings)) as client:
+        return await client.call_tool(name, arguments)
+
+
+def texts_of(answer):
+    return [part.text for part in answer.content if part.type == "text"]
+
+
+def images_of(answer):
+    images = [part for part in answer.content if part.type == "image"]
+    return [Image.open(io.BytesIO(base64.b64decode(image.data))) for image in images]
+
+
+async def test_every_tool_only_reads(index):
+    async with Client(make_mcp_server(index)) as client:
+        tools = (await client.list_tools()).tools
+    assert {tool.name for tool in tools} == {"search_pages", "read_page", "list_documents"}
+    assert all(tool.annotations.read_only_hint for tool in tools)
+    assert all(tool.description for tool in tools)
+
+
+async def test_search_gives_the_pages_of_the_index_with_small_images(index):
+    answer = await call(index, "search_pages", {"query": "red apples", "k": 2})
+    hits = index.search("red apples", k=2)
+    texts = texts_of(answer)
+    assert texts[0].startswith(f"1. fruit.pdf, page 1, score {hits[0].score:.3f}")
+    assert len(texts[0].split()) < 120
+    assert [part.type for part in answer.content] == ["text", "image", "text", "image"]
+    assert all(max(image.size) == 1000 for image in images_of(answer))
+
+
+async def test_images_stop_at_the_budget_and_say_so(index):
+    settings = ToolSettings(max_image_tokens=1100)  # one of 750 x 1000 pixels takes 1000
+    answer = await call(index, "search_pages", {"query": "red apples", "k": 2}, settings)
+    assert len(images_of(answer)) == 1
+    assert sum("left out" in text for text in texts_of(answer)) == 1
+    without = await call(index, "search_pages", {"query": "red apples", "k": 2, "images": False})
+    assert not images_of(without)
+    assert not any("left out" in text for text in texts_of(without))
+
+
+async def test_one_document_can_be_searched_alone(index):
+    answer = await call(index, "search_pages", {"query": "red apples", "document": "sea.pdf"})
+    (text,) = texts_of(answer)
+    assert "sea.pdf, page 1" in text
+
+
+async def test_a_page_is_read_whole(index):
+    answer = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 1})
+    assert texts_of(answer)[0].count("and more") == 300
+    assert images_of(answer)[0].size == (900, 1200)
+    missing = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 9})
+    assert missing.is_error
+    assert "no page 9 of 'fruit.pdf'" in texts_of(missing)[0]
+
+
+async def test_documents_are_listed(index):
+    answer = await call(index, "list_documents", {})
+    assert texts_of(answer) == ["2 documents, 3 pages\nfruit.pdf\nsea.pdf"]
+
+
+async def test_an_image_that_cannot_be_read_does_not_end_the_search(index):
+    index.search("red apples", k=1)[0].page.image.path.write_bytes(b"broken")
+    answer = await call(index, "search_pages", {"query": "red apples", "k": 1})
+    assert any("cannot be read" in text for text in texts_of(answer))
+    assert not answer.is_error
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(InputError, match="search_side must be an integer of at least 64, got 3"):
+        ToolSettings(search_side=3)
+
+
+@pytest.mark.slow
+async def test_the_command_speaks_over_stdio(tmp_path):
+    location = str(tmp_path / "index")
+    with PageIndex(location, embedder="starter-embed-vl", device="cpu") as index:
+        index.add([Page(id="1", source="sea.pdf", text="blue whales eat krill")])
+    code = f"from nemotron_rag.cli import main; main(['mcp', {location!r}, '--device', 'cpu'])"
+    command = StdioServerParameters(command=sys.executable, args=["-c", code], env=dict(os.environ))
+    async with Client(command) as client:
+        answer = await client.call_tool("search_pages", {"query": "krill"})
+    assert "sea.pdf, page 1" in texts_of(answer)[0]
