@@ -14,8 +14,12 @@ from safetensors.torch import load_file
 from nemotron_rag import Passage, load_embedder, load_reranker
 from nemotron_rag.errors import InputError, TokenLimitError
 from nemotron_rag.models._base.resize import resize_image
+from nemotron_rag.models._mistral.config import MistralConfig, TextConfig, VisionConfig
 from nemotron_rag.models._mistral.model import Limits, load_mistral_model
+from nemotron_rag.models._mistral.network import MistralStack
 from nemotron_rag.models._mistral.pixels import blend_on_white, fitted_size, patchify
+from nemotron_rag.models._mistral.rope import Rope
+from nemotron_rag.models.catalog import find
 from support.contracts import EmbedderContract, RerankerContract, make_image
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
@@ -190,3 +194,15 @@ def test_the_longest_input_is_the_checkpoints():
     assert load_reranker(RERANK_2, device="cpu").identity["max_length_image_text"] == 400  # of its tokenizer
     rows = load_embedder(EMBED, device="cpu").embed_passages([Passage("word " * 600), Passage("word " * 700)])
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+
+
+def test_the_network_has_the_catalogs_number_of_weights():
+    """At the published shape of the 8B models: Ministral 3 8B, and the tower and projector of its configuration."""
+    rope = Rope(head_dim=128, theta=1e6)
+    text = TextConfig(131_072, 4096, 14_336, 34, 32, 8, 128, "silu", 1e-5, rope)
+    vision = VisionConfig(1024, 4096, 24, 16, "silu", 14, 1e4, 2, "gelu", projector_bias=False)
+    for name, tower, head in [("3-embed-8b", None, 0), ("3.5-embed-8b", vision, 0), ("3.5-rerank-8b", vision, 4096)]:
+        config = MistralConfig(text, tower, None, 10 if tower else None, "avg", 32_768, 1.0)
+        with torch.device("meta"):
+            stack = MistralStack(config)
+        assert sum(weight.numel() for weight in stack.parameters()) + head == find(f"nemotron-{name}").parameters

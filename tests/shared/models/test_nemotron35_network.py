@@ -13,6 +13,7 @@ import torch
 from nemotron_rag import Passage, load_embedder
 from nemotron_rag.models._mistral.model import Limits, load_mistral_model
 from nemotron_rag.models._mistral.pixels import PixelSettings, fitted_size, patchify
+from nemotron_rag.models._mistral.rope import read_rope
 from support.contracts import make_image
 
 pytest.importorskip("transformers.models.ministral3", reason="transformers before 5.2 lacks the reference")
@@ -114,6 +115,25 @@ def test_long_texts_equal_those_of_transformers(tmp_path):
     expected = _reference(model, ours, Passage(text), length=5000)
     found = load_embedder(folder, device="cpu").embed_passages([Passage(text)])[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rope", [{}, *({"rope": variant["rope"]} for variant in VARIANTS.values())])
+def test_rotary_numbers_are_those_of_transformers(rope):
+    """To the last bit, first those of Ministral 3 itself: at position 32,768 one would show."""
+    from transformers import Ministral3Config
+    from transformers.models.ministral3.modeling_ministral3 import Ministral3RotaryEmbedding, get_llama_4_attn_scale
+
+    config = Ministral3Config(rope_parameters=rope["rope"]) if rope else Ministral3Config()
+    ours = read_rope(config.to_dict(), head_dim=config.head_dim)
+    wanted = Ministral3RotaryEmbedding(config)
+    assert torch.equal(ours.frequencies(), wanted.inv_freq)
+    assert ours.attention_factor == wanted.attention_scaling
+    positions = torch.arange(33_000)
+    parameters = config.rope_parameters
+    scale = get_llama_4_attn_scale(
+        positions[None], parameters["llama_4_scaling_beta"], parameters["original_max_position_embeddings"]
+    )
+    assert torch.equal(ours.query_scale(positions), scale.flatten())
 
 
 @pytest.mark.parametrize("size", [*SIZES, (5000, 40), (1284, 1285), (850, 1100)])
