@@ -313,7 +313,7 @@ class AddReport:
     Args:
         added: pages written, among them the `replaced` ones.
         unchanged: pages that were already there with the same content.
-        removed: pages deleted because their document changed.
+        removed: pages deleted because their document changed, or, by `PageIndex.sync`, vanished.
         failures: what could not be read and was skipped.
         optimized: whether the store put its files in order afterwards, for faster searches.
         seconds: wall-clock time by stage (``render``, ``embed``, ``store``, ``optimize``, ``total``), and of ``embed``

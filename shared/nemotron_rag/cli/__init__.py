@@ -81,12 +81,14 @@ def index(
     metadata_index: options.MetadataIndexes = None,
     strict: options.Strict = False,
     images: options.Images = None,
+    prune: options.Prune = False,
     on_error: options.ErrorMode = "skip",
     as_json: options.Json = False,
 ) -> int:
     """Add PDFs to an index.
 
-    Files that are in the index and have not changed are skipped; the pages of a changed file are replaced.
+    Files that are in the index and have not changed are skipped; the pages of a changed file are replaced. With
+    --prune, files that have vanished from the folders named leave the index.
     """
     options.check_pages(pages)
     from nemotron_rag.cli import _index
@@ -123,14 +125,15 @@ def index(
         compile=compile,
     )
     with target:
-        report = target.add(
+        bring = target.sync if prune else target.add
+        report = bring(
             sources, pages=pages, password=password, ocr=ocr, on_error=on_error, progress=sys.stderr.isatty()
         )
     if as_json:
         output.show_json(output.added_json(report))
     else:
         output.say_lines(output.added_lines(report))
-    return 0 if report.added or report.unchanged else 1
+    return 0 if report.added or report.unchanged or report.removed else 1
 
 
 @app.command()

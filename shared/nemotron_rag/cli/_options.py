@@ -184,6 +184,7 @@ MaxRows = Annotated[int | None, typer.Option(min=1, help="Most vectors of a page
 TokenStorage = Annotated[
     Storage | None, typer.Option(help="Number format of token vectors on a server; by default float16.")
 ]
+Prune = Annotated[bool, typer.Option("--prune", help="Remove what has vanished from the files and folders named.")]
 ErrorMode = Annotated[
     Literal["skip", "raise"], typer.Option(help="Skip files that cannot be read, or stop at the first one.")
 ]

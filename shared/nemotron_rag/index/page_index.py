@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -19,6 +19,7 @@ from nemotron_rag.index.request import Mode, Request
 from nemotron_rag.index.selection import Selection, numbers_around
 from nemotron_rag.index.source_files import Sources, clean_source
 from nemotron_rag.index.state import Images, IndexState, images_of
+from nemotron_rag.index.vanished import check_places, places_of, vanished
 from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.lazy import LazyModel
@@ -246,6 +247,73 @@ class PageIndex:
         """`add` for event loops, which it does not block."""
         return await asyncio.to_thread(
             self.add,
+            sources,
+            pages=pages,
+            password=password,
+            ocr=ocr,
+            metadata=metadata,
+            on_error=on_error,
+            progress=progress,
+        )
+
+    def sync(
+        self,
+        sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        pages: Pages = None,
+        password: str | None = None,
+        ocr: Ocr = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        on_error: OnError = "skip",
+        progress: bool = True,
+    ) -> AddReport:
+        """`add`, and what has vanished from these files and folders leaves the index.
+
+        A file that was renamed keeps its pages under its new name. A file that is there but cannot be read stays as it
+        is in the index. Nothing is removed unless everything was added, and only documents that `add` named like
+        these folders do: call it with the same paths, from the same working folder.
+
+        Args:
+            sources: files and folders; an empty folder has lost all of its documents.
+            pages: see `add`, as all that follows.
+            password: opens protected PDFs.
+            ocr: see `read_pdf`.
+            metadata: of the pages in these files.
+            on_error: "skip" or "raise".
+            progress: show a bar on stderr.
+
+        Returns:
+            The report of `add`, in which `removed` counts the pages of vanished documents too.
+
+        Raises:
+            InputError: a folder of which there are documents is not there: nothing is done, for it may be a disk that
+                is not mounted. Or as from `add`.
+            NemotronRagError: as from `add`.
+        """
+        places = places_of(sources)
+        if self._state.exists():
+            check_places(self._state.store, places)
+        report = self.add(
+            places, pages=pages, password=password, ocr=ocr, metadata=metadata, on_error=on_error, progress=progress
+        )
+        gone = vanished(self._state.store, places) if self._state.exists() else []
+        removed = self._state.remove_matching({"source": gone})[0] if gone else 0
+        return replace(report, removed=report.removed + removed)
+
+    async def async_(
+        self,
+        sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        pages: Pages = None,
+        password: str | None = None,
+        ocr: Ocr = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        on_error: OnError = "skip",
+        progress: bool = True,
+    ) -> AddReport:
+        """`sync` for event loops, which it does not block."""
+        return await asyncio.to_thread(
+            self.sync,
             sources,
             pages=pages,
             password=password,

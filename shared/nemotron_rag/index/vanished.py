@@ -1,0 +1,89 @@
+"""Documents of an index that are no longer in the place from which they were added."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.index.source_files import clean_source
+from nemotron_rag.protocols import PageStore
+from nemotron_rag.types import Page
+
+__all__ = ["check_places", "places_of", "vanished"]
+
+Place = str | os.PathLike[str]
+
+
+def places_of(sources: Place | Iterable[Place]) -> list[Place]:
+    """The files and folders that the caller named.
+
+    Raises:
+        InputError: something else is among them: a feed of pages does not say what is missing from it.
+    """
+    places: list[Any] = [sources] if isinstance(sources, str | os.PathLike | Page) else list(sources)
+    for place in places:
+        if not isinstance(place, str | os.PathLike):
+            kind = "Pages" if isinstance(place, Page) else type(place).__name__
+            raise InputError(f"sync wants files and folders, got {kind}; use add and delete for anything else")
+    return places
+
+
+def check_places(store: PageStore, places: Sequence[Place]) -> None:
+    """Raise if a folder is missing from which there are documents: a disk may just not be there.
+
+    Raises:
+        InputError: one is.
+    """
+    for place in places:
+        name = clean_source(place)
+        if not os.path.lexists(place) and any(source != name for source in _held(store, name)):
+            raise InputError(
+                f"there is no folder {name}, but {store} holds documents of it, which stay; mount it, or if it is gone "
+                f"for good: delete(filter={{'source': {{'prefix': {_below(name)!r}}}}})"
+            )
+
+
+def vanished(store: PageStore, places: Sequence[Place]) -> list[str]:
+    """The documents in these places, or below them, whose files are gone; sorted.
+
+    Files that cannot be looked for are not gone, and pages that were added alone are of no file.
+    """
+    return sorted({source for place in places for source in _held(store, clean_source(place)) if _is_gone(source)})
+
+
+def _held(store: PageStore, name: str) -> Iterator[str]:
+    """The documents of an index that are, or are below, what has this name."""
+    below = _below(name)
+    filter: Any = {"or": [{"source": name}, {"source": {"prefix": below}}]} if below else None
+    for stored in store.pages(filter):
+        if stored.content_hash.startswith("page:"):
+            continue
+        for source in stored.sources:
+            if source == name or (source.startswith(below) and (below or not Path(source).is_absolute())):
+                yield source
+
+
+def _below(name: str) -> str:
+    """What names of files in a folder begin with."""
+    return "" if name == "." else f"{name.rstrip('/')}/"
+
+
+def _is_gone(source: str) -> bool:
+    try:
+        os.lstat(source)
+    except (FileNotFoundError, NotADirectoryError):
+        return "?" not in source or not _is_written_otherwise(source)
+    except (OSError, ValueError):  # no right to look, or no name of a file
+        return False
+    return False
+
+
+def _is_written_otherwise(source: str) -> bool:
+    """Whether a name with question marks stands for one that is no Unicode, or may do so."""
+    try:
+        return source in {clean_source(path) for path in Path(source).parent.iterdir()}
+    except OSError:
+        return True
