@@ -190,6 +190,27 @@ def test_pages_that_cannot_be_scored(index, caplog):
         index.search("red apples", rerank=Choosy(), on_unscored="raise")
 
 
+def test_a_source_is_found_however_its_path_is_written(index):
+    """As `delete` finds it: the index folds ``./`` and the like when it names a file."""
+    every = index.count({"source": "a.pdf"})
+    assert every
+    for source in ("./a.pdf", "x/../a.pdf", Path("a.pdf"), Path("./x/../a.pdf"), ["./a.pdf"], {"eq": "./a.pdf"}):
+        assert index.count({"source": source}) == len(index.search("apples", filter={"source": source})) == every
+    assert index.count({"or": [{"source": {"in": [Path("./a.pdf")]}}, {"page_number": 99}]}) == every
+    assert index.count({"source": {"prefix": "./a"}}) == every
+    others = index.count({"source": {"ne": "./a.pdf"}})
+    assert others == index.count({"source": {"nin": ["x/../a.pdf"]}}) == index.count() - every
+    assert index.delete(filter={"source": "./a.pdf"}) == every
+
+
+def test_an_index_that_is_not_there_is_said_once(tmp_path, caplog):
+    with PageIndex(tmp_path / "typo", embedder=FakeEmbedder()) as index:
+        with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
+            assert index.search("apples") == index.search("pears") == []
+        assert caplog.text.count("there is no index yet") == 1
+        assert "typo" in caplog.text
+
+
 def test_a_wrong_key_is_named_where_it_goes_unnoticed(index, caplog):
     """A negation finds everything, one of several alternatives nothing, and nobody sees that the key is misspelt."""
     for filter in ({"yaer": {"ne": 2021}}, {"or": [{"page_number": 1}, {"yaer": 2021}]}, {"not": {"yaer": 2021}}):

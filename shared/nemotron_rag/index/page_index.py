@@ -17,7 +17,7 @@ from nemotron_rag.index.models import IndexModels, Rerank
 from nemotron_rag.index.plan import Plan
 from nemotron_rag.index.request import Mode, Request
 from nemotron_rag.index.selection import Selection, numbers_around
-from nemotron_rag.index.source_files import Sources, clean_source
+from nemotron_rag.index.source_files import Sources, clean_source, fold_sources
 from nemotron_rag.index.state import Images, IndexState, images_of
 from nemotron_rag.index.vanished import check_places, places_of, vanished
 from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
@@ -160,7 +160,7 @@ class PageIndex:
             raise
         in_memory = images is True and stored_images is not None and stored_images.root.startswith("memory://")
         self._scratch = stored_images if in_memory else None
-        self._keys = KeyCheck(opened)
+        self._keys, self._said_missing = KeyCheck(opened), False
 
     def __repr__(self) -> str:
         """``PageIndex(collection 'pages' at ./index, embedder='starter-embed-vl')``."""
@@ -666,6 +666,7 @@ class PageIndex:
             return state.remove(ids, None)
         if source is not None:
             return state.remove_matching({"source": sorted({os.fspath(source), clean_source(source)})})[0]
+        filter = fold_sources(filter)
         removed, found = state.remove_matching(filter)
         self._check_keys(filter, found=found)
         return removed
@@ -686,7 +687,7 @@ class PageIndex:
         Raises:
             NemotronRagError: the filter cannot be used, or the store cannot be reached.
         """
-        store = self._state.store
+        store, filter = self._state.store, fold_sources(filter)
         found = store.count(filter) if self._state.exists() else 0
         self._check_keys(filter, found=bool(found))
         return found
@@ -756,7 +757,7 @@ class PageIndex:
             reranking=rerank is None or reranker is not None,
             mode=mode,
             prefetch=prefetch,
-            filter=filter,
+            filter=fold_sources(filter),
             min_score=min_score,
             is_multivector=state.is_multivector,
         )
@@ -765,7 +766,14 @@ class PageIndex:
     def _can_search(self, query: object) -> bool:
         if not isinstance(query, str | Passage):
             raise InputError(f"query must be a str, got {type(query).__name__}; for an image use search_image")
-        return self._state.exists()
+        if self._state.exists():
+            return True
+        if not self._said_missing:
+            self._said_missing = True
+            store = self._state.store
+            named = store.missing() if hasattr(store, "missing") else store
+            _log.warning("nothing is found: there is no index yet: %s; check its name and place, or add to it", named)
+        return False
 
     def _nearest(self, vectors: PageVectors, request: Request, *, query: str = "") -> list[Hit]:
         """The pages that a request finds; of a limited number of each document so many that k are left of them.
@@ -813,6 +821,7 @@ class PageIndex:
         named = [part for part, hit in zip(around, hits, strict=True) if hit.page.source]
         if not named:
             return hits
+        filter = fold_sources(filter)
         found: dict[tuple[str, int], StoredPage] = {}
         for stored in self._state.store.pages(_both({"or": named}, filter), texts=True):
             found.update({(source, stored.page.number): stored for source in stored.sources})

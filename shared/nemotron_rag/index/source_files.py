@@ -8,15 +8,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from nemotron_rag.documents.files import TooManyBytesError, read_file
 from nemotron_rag.documents.images import DEFAULT_BUDGET, load_image, to_rgb
 from nemotron_rag.documents.pdf import content_hash, count_pages, find_pdfs
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, PdfError
+from nemotron_rag.stores.filters import rename_keys
 from nemotron_rag.types import Page, page_id
 
-__all__ = ["SourceFile", "Sources", "Unusable", "clean_source", "decoded", "expand", "fingerprint", "read_image"]
+__all__ = [
+    "SourceFile",
+    "Sources",
+    "Unusable",
+    "clean_source",
+    "decoded",
+    "expand",
+    "fingerprint",
+    "fold_sources",
+    "read_image",
+]
 
 Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike[str] | Page]"
 """A PDF, an image file, a folder of PDFs, a page, or any iterable of these."""
@@ -112,6 +123,36 @@ def clean_source(path: str | os.PathLike[str]) -> str:
     Backslashes of Windows become slashes.
     """
     return Path(os.path.normpath(path)).as_posix().encode("utf-8", "replace").decode()  # names may be no Unicode
+
+
+def fold_sources(filter: Any) -> Any:
+    """A filter that also finds a file under the name it has in the index, if ``./`` or the like is before it here.
+
+    Args:
+        filter: see `nemotron_rag.stores.filters`; what is no dict comes back as it is.
+
+    Example:
+        >>> fold_sources({"source": "./my-pdfs/a.pdf", "year": 2024})
+        {'source': ['./my-pdfs/a.pdf', 'my-pdfs/a.pdf'], 'year': 2024}
+    """
+    return rename_keys(filter, lambda key, value: (key, _folded(value) if key == "source" else value))
+
+
+def _folded(value: Any) -> Any:
+    if isinstance(value, str | os.PathLike):
+        given, folded = os.fspath(value), clean_source(value)
+        return given if not given or given == folded else [given, folded]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_folded(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _folded_operand(str(name).removeprefix("$"), operand) for name, operand in value.items()}
+    return value
+
+
+def _folded_operand(operator: str, operand: Any) -> Any:
+    if operator in ("eq", "ne", "in", "nin", "not"):
+        return _folded(operand)
+    return operand.removeprefix("./") if operator == "prefix" and isinstance(operand, str) else operand
 
 
 def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | Page | Unusable]:
