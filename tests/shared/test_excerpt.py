@@ -1,6 +1,8 @@
 """What is shown of a page's text, and that nothing a terminal obeys is left in it."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemotron_rag.documents.text import excerpt, one_line, printable, split_marked
 
@@ -40,6 +42,36 @@ def test_marks_whole_words_in_any_case_and_loses_nothing():
     text = "Kläranlage, KLÄRANLAGE; Kläranlagen"
     assert marked(text, "die kläranlage") == ["Kläranlage", "KLÄRANLAGE"]
     assert "".join(piece for piece, _ in split_marked(text, "die kläranlage")) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "expected"),
+    [
+        ("消費税率の引き上げは延期された。", "消費税率", ["消費税率"]),
+        ("新幹線の運行本数は今年度から増える。運行", "運行本数は", ["運行本数は", "運行"]),
+        ("米の生産量は減少している。", "米", ["米"]),
+        ("매출이 크게 증가했다.", "매출 증가", ["매출", "증가"]),
+        ("รายได้ของบริษัทเพิ่มขึ้น", "บริษัท", ["บริษัท"]),
+        ("कंपनी की आय में वृद्धि हुई।", "वृद्धि", ["वृद्धि"]),
+        ("الشَّاعِرُ في بغداد", "الشاعر بغداد", ["الشَّاعِرُ", "بغداد"]),
+        ("L'élève a visité le château.", "eleve CHATEAU", ["élève", "château"]),
+        ("2024年度の売上 revenue", "売上 revenue", ["売上", "revenue"]),
+    ],
+)
+def test_words_of_all_languages_are_marked(text, query, expected):
+    assert marked(text, query) == expected
+    assert "".join(piece for piece, _ in split_marked(text, query)) == text
+
+
+def test_an_excerpt_without_spaces_shows_what_was_found():
+    text = "富士山は活火山である。" * 200 + "消費税率の引き上げは延期された。" + "信濃川は長い川である。" * 200
+    assert "消費税率の引き上げ" in excerpt(text, "消費税率", words=10)
+
+
+@given(text=st.text(max_size=60), query=st.text(max_size=20))
+def test_marking_loses_nothing(text, query):
+    assert "".join(piece for piece, _ in split_marked(text, query)) == text
+    assert excerpt(text, query) == one_line(text)
 
 
 @pytest.mark.parametrize("text", ["a\x1b[31mb", "a\udcffb", "a\u202eb", "a\x00b", "a\nb", "a\x9bb"])

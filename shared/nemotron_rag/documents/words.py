@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["ANALYSES", "CURRENT_ANALYSIS", "Bag", "passage_bag", "query_words"]
+__all__ = ["ANALYSES", "CURRENT_ANALYSIS", "Bag", "Part", "folded", "parts", "passage_bag", "query_words"]
 
 CURRENT_ANALYSIS = 2
 """Of new indexes. 1 took every run of letters for a word and dropped all marks."""
@@ -110,14 +110,52 @@ def query_words(query: str, analysis: int = CURRENT_ANALYSIS) -> list[str]:
     return list(dict.fromkeys(terms))
 
 
+class Part(NamedTuple):
+    """A word of a text, or a character of words that are not spaced.
+
+    Args:
+        start: of its first letter in the text.
+        end: behind its last.
+        spaced: whether it is a word of its own.
+    """
+
+    start: int
+    end: int
+    spaced: bool
+
+
+def parts(text: str) -> list[Part]:
+    """Where the words of a text are, in order; see `passage_bag` for what one is.
+
+    Example:
+        >>> [text[part.start : part.end] for text in ["Klärung 税率"] for part in parts(text)]
+        ['Klärung', '税', '率']
+    """
+    found: list[Part] = []
+    marked = _tables().marked
+    for word in marked.finditer(text):
+        for part in _PARTS.finditer(text, word.start(), word.end()):
+            if part.lastindex is None:
+                found.append(Part(part.start(), part.end(), spaced=True))
+            else:
+                each = _tables().character.finditer(text, part.start(), part.end())
+                found += [Part(one.start(), one.end(), spaced=False) for one in each]
+    return found
+
+
+def folded(word: str) -> str:
+    """A word as it is compared with others."""
+    return _tables().fold(word)
+
+
 def _words(text: str) -> tuple[list[str], list[tuple[list[str], int]]]:
     """Words between spaces; and runs of characters that may be words together, with the length of the longest."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower()), []
-    find, characters_of, fold = _tables()
+    marked, character, fold = _tables()
     words: list[str] = []
     runs: list[tuple[list[str], int]] = []
-    for word in find(fold(text)):
+    for word in marked.findall(fold(text)):
         if word.isascii():
             words.append(word)
             continue
@@ -125,7 +163,7 @@ def _words(text: str) -> tuple[list[str], list[tuple[list[str], int]]]:
             if part.lastindex is None:
                 words.append(part.group())
             else:
-                runs.append((characters_of(part.group()), part.lastindex + 1))
+                runs.append((character.findall(part.group()), part.lastindex + 1))
     return words, runs
 
 
@@ -133,9 +171,17 @@ def _neighbours(characters: list[str], size: int) -> list[str]:
     return ["".join(characters[i : i + size]) for i in range(len(characters) - size + 1)]
 
 
+class _Tables(NamedTuple):
+    """Runs of letters, marks and digits; characters with their marks; and the folding."""
+
+    marked: re.Pattern[str]
+    character: re.Pattern[str]
+    fold: Callable[[str], str]
+
+
 @cache
-def _tables() -> tuple[Callable[[str], list[str]], Callable[[str], list[str]], Callable[[str], str]]:
-    """Runs of letters, marks and digits; characters with their marks; and the folding, made at first use."""
+def _tables() -> _Tables:
+    """Made at first use."""
     kinds = [(code, unicodedata.category(chr(code))) for code in range(0x300, 0x1EA00)]
     marks = _ranges([code for code, kind in kinds if kind.startswith("M")])
     digits = {code: str(unicodedata.decimal(chr(code))) for code, kind in kinds if kind == "Nd"}
@@ -145,9 +191,7 @@ def _tables() -> tuple[Callable[[str], list[str]], Callable[[str], list[str]], C
         apart = unicodedata.normalize("NFKD", _PERSIAN_JOINT.sub(" ", text).casefold())
         return unicodedata.normalize("NFC", _DROPPED.sub("", apart).translate(table))
 
-    found = re.compile(rf"[\w{marks}]+")
-    characters = re.compile(f"[^{marks}][{marks}]*|[{marks}]+")
-    return found.findall, characters.findall, fold
+    return _Tables(re.compile(rf"[\w{marks}]+"), re.compile(f"[^{marks}][{marks}]*|[{marks}]+"), fold)
 
 
 def _ranges(codes: list[int]) -> str:
