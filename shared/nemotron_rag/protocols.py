@@ -34,6 +34,7 @@ __all__ = [
     "LocatingEmbedder",
     "MultiVectorEmbedder",
     "PageStore",
+    "RepairableStore",
     "Reranker",
     "reads_image_queries",
 ]
@@ -286,3 +287,17 @@ class PageStore(Protocol):
 
     def close(self) -> None:
         """Let go of what was opened; closing twice is allowed."""
+
+
+@runtime_checkable
+class RepairableStore(PageStore, Protocol):
+    """A `PageStore` that can look at what it has stored, and let go of what is damaged."""
+
+    def salvage(self) -> list[str]:
+        """Put aside damaged files that keep the store from being opened, and name them; empty if it can be opened."""
+
+    def damaged(self) -> dict[str, str]:
+        """The pages that cannot be read, or are not whole: what is wrong, by a key for `discard`."""
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Delete what `damaged` found."""

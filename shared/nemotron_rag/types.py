@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAGE_FIELDS",
     "AddReport",
+    "CheckReport",
     "Failure",
     "Filter",
     "FloatArray",
@@ -327,6 +328,23 @@ class AddReport:
     failures: tuple[Failure, ...] = ()
     optimized: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What `PageIndex.check` found, or `PageIndex.repair` mended.
+
+    Args:
+        pages: how many can be read.
+        faults: of pages; a repair removes these pages, so that the next `add` reads them again.
+        leftovers: image files that no page has; a repair removes them.
+        repaired: whether that was done.
+    """
+
+    pages: int
+    faults: tuple[Failure, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

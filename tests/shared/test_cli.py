@@ -444,7 +444,20 @@ def test_help_loads_nothing_heavy():
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 0, outcome.stderr
-    for command in ("index", "search", "rerank", "models", "verify", "info", "migrate", "delete", "demo", "--debug"):
+    for command in (
+        "index",
+        "search",
+        "rerank",
+        "models",
+        "verify",
+        "info",
+        "check",
+        "repair",
+        "migrate",
+        "delete",
+        "demo",
+        "--debug",
+    ):
         assert command in outcome.stdout
 
 

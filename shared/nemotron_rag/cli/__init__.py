@@ -279,6 +279,55 @@ def info(
 
 
 @app.command()
+def check(
+    location: options.Index,
+    collection: options.Collection = "pages",
+    images: options.Images = None,
+    api_key: options.ApiKey = None,
+    header: options.Headers = None,
+    timeout: options.Timeout = None,
+    tenant: options.Tenant = None,
+    as_json: options.Json = False,
+) -> int:
+    """Read every page and image of an index, and say what is missing, broken or not what was stored.
+
+    Nothing is changed. The exit code is 1 if something is wrong.
+    """
+    from nemotron_rag.cli import _index
+
+    place = options.place(api_key, header, timeout, tenant)
+    with _index.open_existing(location, collection, images, place) as opened:
+        report = opened.check()
+    output.show_checked(report, as_json=as_json)
+    return 1 if report.faults else 0
+
+
+@app.command()
+def repair(
+    location: options.Index,
+    collection: options.Collection = "pages",
+    images: options.Images = None,
+    api_key: options.ApiKey = None,
+    header: options.Headers = None,
+    timeout: options.Timeout = None,
+    tenant: options.Tenant = None,
+    as_json: options.Json = False,
+) -> int:
+    """Remove what `check` finds; then index the same files again, and these pages are read anew.
+
+    Damaged files of the engine are put aside. Nobody else may add pages meanwhile.
+    """
+    from nemotron_rag.cli import _index
+
+    place = options.place(api_key, header, timeout, tenant)
+    aside = _index.salvage(location, collection, place)
+    with _index.open_existing(location, collection, images, place) as opened:
+        report = opened.repair()
+    output.show_checked(report, aside, as_json=as_json)
+    return 0
+
+
+@app.command()
 def migrate(
     location: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index that nobody has open.")],
     as_json: options.Json = False,

@@ -10,7 +10,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.qdrant import QdrantStore
 
-__all__ = ["engine", "images_argument", "open_existing", "record", "record_of_existing"]
+__all__ = ["engine", "images_argument", "open_existing", "record", "record_of_existing", "salvage"]
 
 
 def images_argument(images: str | None) -> str | Literal[True] | None:
@@ -46,6 +46,12 @@ def engine(location: str) -> str:
     """What computes at a place: Qdrant Edge, qdrant-client's local mode, or a server."""
     with closing(QdrantStore(location)) as store:
         return {"edge": "Qdrant Edge", "local": "qdrant-client, local mode", "server": "a server"}[store.engine]
+
+
+def salvage(location: str, collection: str, place: Place) -> list[str]:
+    """Put aside damaged files that keep an index from being opened; returns what was."""
+    with closing(QdrantStore(location, collection=collection, **place)) as store:
+        return store.salvage()
 
 
 def record_of_existing(location: str, collection: str, **place: Unpack[Place]) -> dict[str, Any]:

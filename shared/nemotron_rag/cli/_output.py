@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nemotron_rag.documents.text import excerpt, printable, split_marked
-from nemotron_rag.types import AddReport, Failure, Hit
+from nemotron_rag.types import AddReport, CheckReport, Failure, Hit
 
 __all__ = [
     "added_json",
@@ -30,6 +30,7 @@ __all__ = [
     "say",
     "say_lines",
     "show",
+    "show_checked",
     "show_json",
     "warn",
 ]
@@ -130,6 +131,36 @@ def added_json(report: AddReport) -> dict[str, Any]:
         "failures": [failure_json(failure) for failure in report.failures],
         "seconds": dict(report.seconds),
     }
+
+
+def show_checked(report: CheckReport, aside: Sequence[str] = (), *, as_json: bool) -> None:
+    """Show what was checked or repaired, and which files of the engine were put aside."""
+    if as_json:
+        show_json(
+            {
+                "pages": report.pages,
+                "faults": [failure_json(fault) for fault in report.faults],
+                "leftovers": list(report.leftovers),
+                "put_aside": list(aside),
+                "repaired": report.repaired,
+            }
+        )
+        return
+    done = "removed" if report.repaired else "found"
+    lines = [f"{count(report.pages, 'page')} read, {count(len(report.faults), 'fault')}"]
+    lines += [f"  {fault}" for fault in report.faults[:_FAILURES_SHOWN]]
+    if len(report.faults) > _FAILURES_SHOWN:
+        lines.append(f"  and {len(report.faults) - _FAILURES_SHOWN} more; --json lists all")
+    lines += [f"  put aside, with the pages in it: {name}" for name in aside]
+    if report.leftovers:
+        lines.append(f"{count(len(report.leftovers), 'image file')} without a page {done}")
+    if report.faults or aside:
+        lines.append(
+            "index the same files again: what was removed is read anew"
+            if report.repaired
+            else "`nemotron-rag repair` removes these pages, so that indexing the same files again reads them anew"
+        )
+    say_lines(lines)
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:

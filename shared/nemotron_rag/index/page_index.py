@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.ingest import Ingest
+from nemotron_rag.index.integrity import check
 from nemotron_rag.index.models import IndexModels, Rerank
 from nemotron_rag.index.plan import Plan
 from nemotron_rag.index.request import Mode, Request
@@ -33,6 +34,7 @@ from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import (
     AddReport,
+    CheckReport,
     Filter,
     Hit,
     ImageReference,
@@ -704,6 +706,24 @@ class PageIndex:
         """
         store = self._state.store
         return store.sources() if self._state.exists() else []
+
+    def check(self) -> CheckReport:
+        """Read every page and every image, and say what is missing, broken, or not what was stored; nothing is changed.
+
+        Raises:
+            StoreError: the store cannot be reached, or cannot be opened: see `repair` of the command line.
+        """
+        return check(self._state, repair=False)
+
+    def repair(self) -> CheckReport:
+        """Remove what `check` finds, so that the next `add` of the same files reads these pages again.
+
+        Nobody else may add pages meanwhile.
+
+        Raises:
+            StoreError: the store cannot be reached, or a write was not acknowledged.
+        """
+        return check(self._state, repair=True)
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
         """Make filters on a metadata key fast on a server; an embedded index has no need of it.

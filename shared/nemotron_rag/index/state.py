@@ -100,8 +100,10 @@ class IndexState:
         return {"dpi": self._given["dpi"], "max_pixels": self._given["max_pixels"] or default}
 
     def lookup(self, ids: Sequence[str]) -> Mapping[str, StoredPage]:
-        """The stored ones of these pages, by id."""
-        return self.store.get(ids) if self.exists() else {}
+        """The stored ones of these pages, by id, without those whose image has gone: they are to be read again."""
+        found = self.store.get(ids) if self.exists() else {}
+        images = self.images
+        return found if images is None else {id: page for id, page in found.items() if not images.is_lost(page)}
 
     def prepare(self) -> None:
         """Make the index in the store if it is not there."""

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,6 +48,7 @@ _READERS = 8  # images read at the same time; object stores take long to answer
 _log = logging.getLogger("nemotron_rag")
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:png|webp|jpeg)")
 _REMOVING = "removing"  # folder of notes about images that are about to go
+_UNFINISHED = re.compile(r"(?:^|/)\.[0-9a-f]{32}\.tmp$")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -271,6 +272,52 @@ class PageImages:
             return []
         ids = found if isinstance(found, list) else []
         return [each for each in ids if isinstance(each, str) and _UUID.fullmatch(each)]
+
+    def is_lost(self, stored: StoredPage) -> bool:
+        """Whether the image of a stored page should be in a local folder, and is not; other places are not asked."""
+        image = self.of(stored)
+        if image is None or not isinstance(self._fs, LocalFileSystem):
+            return False
+        return not Path(self._base, image.key).is_file()
+
+    def fault(self, stored: StoredPage) -> str:
+        """What is wrong with the image of a stored page, which is read for that; empty if nothing is."""
+        image = self.of(stored)
+        if image is None:
+            return ""
+        try:
+            pixels = image.open()
+        except ImageError as error:
+            return one_line(str(error))
+        if stored.image_hash not in (None, pixel_hash(pixels)):
+            return f"image {image} is not the one that was stored"
+        return ""
+
+    def leftovers(self, keys: Iterable[str]) -> list[str]:
+        """The image files below the root that no page has, and those that a killed process did not finish.
+
+        Args:
+            keys: of all images that pages have.
+        """
+        if self._tenant is not None or not self._fs.exists(self._base):
+            return []  # those of other tenants lie beside them
+        base = self._base.rstrip("/")
+        files = [path.removeprefix(base).lstrip("/") for path in self._fs.find(base)]
+        return sorted({name for name in files if _KEY.fullmatch(name) or _UNFINISHED.search(name)} - set(keys))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files below the root, as `leftovers` names them.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        for name in names:
+            try:
+                self._fs.rm_file(f"{self._base.rstrip('/')}/{name}")
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # each file system has errors of its own
+                raise StoreError(f"could not remove {name} under {self.root}: {one_line(str(error))}") from error
 
     def clear(self) -> None:
         """Remove the root and everything in it."""

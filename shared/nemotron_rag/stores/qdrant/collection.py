@@ -23,7 +23,7 @@ from nemotron_rag.stores.qdrant.layout import (
 from nemotron_rag.stores.qdrant.tenancy import TENANT, TenantScope, tenant_index, tenant_path
 from nemotron_rag.stores.qdrant.vectors import TERMS, TOKENS, VECTOR, vectors_config
 from nemotron_rag.stores.tenant import Tenant
-from nemotron_rag.types import IndexedType, TokenStorage
+from nemotron_rag.types import IndexedType, TokenStorage, page_uuid
 
 __all__ = ["Collection", "check_tenant", "new_collection"]
 
@@ -84,6 +84,11 @@ class Collection:
             arguments = self._scope.narrowed(method, arguments)
         return self.qdrant.call(method, collection_name=self.name, **arguments)
 
+    def point_of(self, page_id: str) -> str:
+        """The id of a page's point."""
+        id = page_uuid(page_id)
+        return id if self._scope is None else str(self._scope.id(id))
+
     def only(self, filter: models.Filter | None) -> models.Filter | None:
         """A filter as `call` narrows it, for those who call the client themselves."""
         return filter if self._scope is None else self._scope.filter(filter)
@@ -143,6 +148,9 @@ class Collection:
             self._index_tenant(self._scope.tenant)
             payload[TENANT] = self._scope.tenant.key
         self.insert(models.PointStruct(id=RECORD_ID, vector={}, payload=payload))
+        if self.qdrant.engine == "edge":  # a second time, should the point be lost
+            (written,) = self.call("retrieve", ids=[RECORD_ID])
+            self.call("update_collection", metadata=written.payload)
         self._stored_record()  # another process may have been the first, and of another version
 
     def apply_options(self) -> None:
@@ -180,6 +188,25 @@ class Collection:
                 raise
             plain = models.PayloadSchemaType(schema.type)
             self.call("create_payload_index", field_name=field, field_schema=plain, wait=True)
+
+    def salvage(self) -> list[str]:
+        """Put aside what keeps the collection from being opened, in an engine whose files are here.
+
+        Returns:
+            What was put aside.
+
+        Raises:
+            StoreError: it cannot be opened all the same.
+        """
+        if self.qdrant.engine != "edge" or not self.exists():
+            return []
+        aside: list[str] = self.call("salvage")
+        if aside:
+            noted = self.call("get_collection").config.metadata or {}
+            if RECORD_KEY in noted:
+                self.insert(models.PointStruct(id=RECORD_ID, vector={}, payload=noted))
+            self.index_fields()
+        return aside
 
     def optimize(self) -> bool:
         """Merge and index what was written, in an engine that waits to be told so."""

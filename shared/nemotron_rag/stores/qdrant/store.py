@@ -21,7 +21,8 @@ from nemotron_rag.stores.qdrant.basis import ProjectionBasis
 from nemotron_rag.stores.qdrant.bm25 import analysis_of
 from nemotron_rag.stores.qdrant.collection import Collection
 from nemotron_rag.stores.qdrant.connection import Qdrant, held_collections
-from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID, from_payload
+from nemotron_rag.stores.qdrant.integrity import damaged_points
+from nemotron_rag.stores.qdrant.layout import BASIS_ID, MAX_POINTS, RECORD_ID, from_payload
 from nemotron_rag.stores.qdrant.opening import Engine
 from nemotron_rag.stores.qdrant.search import Search
 from nemotron_rag.stores.qdrant.two_stages import search_in_stages
@@ -338,6 +339,36 @@ class QdrantStore:
         if search.by_cosine:  # Qdrant's may lie a rounding error beyond
             return [(stored, min(1.0, max(-1.0, score))) for stored, score in found]
         return found
+
+    def salvage(self) -> list[str]:
+        """Put aside damaged files that keep the index from being opened, with the pages in them; only in a folder.
+
+        Returns:
+            What was put aside, as paths below the collection's folder; empty if it can be opened.
+
+        Raises:
+            StoreError: it cannot be opened all the same, or another process may write.
+        """
+        return self._collection.salvage()
+
+    def damaged(self) -> dict[str, str]:
+        """The pages that cannot be read, or are not whole: what is wrong, by a key for `discard`.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        return damaged_points(self._collection)
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Delete what `damaged` found, so that the next `add` writes it anew.
+
+        Raises:
+            StoreError: a write was not acknowledged.
+        """
+        for start in range(0, len(keys), MAX_POINTS):
+            selector = models.PointIdsList(points=list(keys[start : start + MAX_POINTS]))
+            name = self._collection.name
+            self._qdrant.call("delete", collection_name=name, points_selector=selector, wait=True)
 
     def optimize(self) -> bool:
         """Bring all writes to the disk, and merge and index what Qdrant Edge has written; servers do so by themselves.

@@ -17,7 +17,15 @@ TENANT = "tenant"
 """Payload key of pages: whose they are. Beside the record: by which metadata key the collection is divided."""
 
 _SHARED = (RECORD_ID, BASIS_ID)
-_OF_ALL = ("collection_exists", "get_collection", "create_collection", "create_payload_index", "optimize")
+_OF_ALL = (
+    "collection_exists",
+    "create_collection",
+    "create_payload_index",
+    "get_collection",
+    "optimize",
+    "salvage",
+    "update_collection",
+)
 _FILTERS = {
     "count": "count_filter",
     "scroll": "scroll_filter",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +18,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 from qdrant_client.http import models as rest  # its QueryResponse is another than that of `models`
 
-from nemotron_rag.documents.files import one_line
+from nemotron_rag.documents.files import one_line, write_whole
 from nemotron_rag.errors import StoreError
 from nemotron_rag.stores.qdrant.edge.place import Place, size_of
 from nemotron_rag.stores.qdrant.edge.translation import (
@@ -36,6 +38,7 @@ T = TypeVar("T")
 _FLUSH = 1.0  # seconds; what is acknowledged outlives the process at once, and a power cut after so long
 _LARGE = 2**27  # bytes of a shard
 _FEW = 1000  # points
+_SEGMENT = re.compile(r"segments/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPTIMIZE = (
     "import sys, qdrant_edge; shard = qdrant_edge.EdgeShard.load(sys.argv[1]); print(shard.optimize()); shard.close()"
 )
@@ -160,6 +163,37 @@ class EdgeClient:
                 shard.close()
             place.remove(collection_name)
         return True
+
+    def update_collection(self, collection_name: str, *, metadata: Mapping[str, Any], **_: Any) -> bool:
+        """Note something about a collection, over what was noted before."""
+        made = self._description(collection_name)
+        noted = made.model_copy(update={"metadata": {**(made.metadata or {}), **edge_payload(metadata)}})
+        with self._writing() as place:
+            write_whole(place.description(collection_name), noted.model_dump_json(exclude_none=True).encode())
+        return True
+
+    def salvage(self, collection_name: str) -> list[str]:
+        """Put aside what keeps a collection from being opened: damaged files, with the points in them.
+
+        Returns:
+            What was put aside, as paths below the collection's folder; empty if it can be opened.
+
+        Raises:
+            RuntimeError: it cannot be opened for another reason.
+        """
+        with self._writing() as place, _errors():
+            shard, aside = place.shard(collection_name), list[str]()
+            if collection_name in self._shards:
+                return aside
+            while (error := _why_not(shard)) is not None:
+                part = _damaged_part(error, shard)
+                if part is None or not (shard / part).exists():
+                    raise RuntimeError(one_line(error, limit=300))
+                target = shard.parent / "damaged" / part
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (shard / part).rename(target if not target.exists() else target.with_name(uuid.uuid4().hex))
+                aside.append(part)
+            return aside
 
     def optimize(self, collection_name: str) -> bool:
         """Merge small parts, drop what was deleted, build graphs; returns whether there was something to do.
@@ -413,6 +447,25 @@ class EdgeClient:
         with place.writing() if place.may_write and not place.is_gone() else nullcontext(), _errors():
             for shard in shards.values():
                 shard.close()
+
+
+def _why_not(shard: Path) -> str | None:
+    """Why a shard cannot be opened; None if it can."""
+    try:
+        with _errors():
+            edge.EdgeShard.load(str(shard)).close()
+    except RuntimeError as error:
+        return str(error.__cause__ or error)
+    return None
+
+
+def _damaged_part(error: str, shard: Path) -> str | None:
+    """Which part of a shard an error of opening it names."""
+    segment = _SEGMENT.search(error)
+    if segment is not None:
+        index = f"{segment.group()}/payload_index"  # can be made anew
+        return index if "payload_index" in error and (shard / index).exists() else segment.group()
+    return next((part for part, name in (("wal", "WAL"), ("edge_config.json", "edge_config")) if name in error), None)
 
 
 def _optimize_apart(shard: Path) -> bool:
