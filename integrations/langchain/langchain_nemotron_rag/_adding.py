@@ -34,6 +34,7 @@ __all__ = ["AddOptions", "Adding", "Entry", "OnError", "PageEmbedding", "abatche
 
 T = TypeVar("T")
 OnError = Literal["raise", "skip"]
+_REMEMBERED = 10_000  # documents of a call that are compared with later ones of the same id
 _BIG = 2**63  # whole numbers of Qdrant are below
 _log = logging.getLogger("nemotron_rag")
 
@@ -281,19 +282,20 @@ class Adding:
         return changed
 
     def _say_what_is_replaced(self, item: _Item, payload: Mapping[str, Any] | None) -> None:
-        metadata = {} if payload is None else payload.get(self._layout.metadata_key)
-        old = self._added.get(item.entry.id, metadata if isinstance(metadata, Mapping) else {})
-        self._added[item.entry.id] = item.metadata
-        differing = sorted(name for name in old.keys() & item.metadata.keys() if old[name] != item.metadata[name])
-        if differing and not self._said and (payload is None or self._has_text(payload, item)):
-            self._said = True
-            names = ", ".join(differing)
-            _log.warning(
-                "%s takes the place of a document with the same id and other metadata (%s); give ids=, or a tenant= "
-                "where the store is opened, to keep both",
-                item.entry.name,
-                names,
-            )
+        name, id = item.entry.name, item.entry.id
+        again = self._added.pop(id, None)
+        self._added[id] = item.metadata
+        if len(self._added) > _REMEMBERED:
+            del self._added[next(iter(self._added))]
+        held = again if again is not None else {} if payload is None else payload.get(self._layout.metadata_key)
+        old = held if isinstance(held, Mapping) else {}
+        differing = sorted(key for key in old.keys() & item.metadata.keys() if old[key] != item.metadata[key])
+        if self._said or (again is None and not (differing and payload is not None and self._has_text(payload, item))):
+            return
+        self._said = True
+        other = f"and other metadata ({', '.join(differing)})" if differing else "in this call"
+        advice = "give ids=, or a tenant= where the store is opened, to keep both"
+        _log.warning("%s takes the place of a document with the same id %r %s; %s", name, id, other, advice)
 
     def _has_text(self, payload: Mapping[str, Any], item: _Item) -> bool:
         return bool(payload.get(self._layout.content_key) == item.entry.document.page_content)

@@ -12,7 +12,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.content import ContentBlock
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import run_in_executor
+from langchain_core.runnables import Runnable, run_in_executor
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
@@ -20,7 +20,7 @@ from langchain_nemotron_rag._documents import IMAGE_KEY, describe, image_of, tex
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.documents.llm_images import MAX_BYTES, MAX_SIDE, check_limits, encode_for_llm
-from nemotron_rag.errors import ImageError
+from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.ranking import check_count
 
 __all__ = ["ContentOptions", "create_page_retriever_tool", "heading_of", "to_content_blocks", "to_human_message"]
@@ -84,6 +84,8 @@ def to_content_blocks(
     seen: set[Any] = set()
     images = 0
     for index, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise InputError(f"document {index} must be a Document, got {type(document).__name__}")
         held = document.metadata.get(image_key)
         text, image = text_of(document), image_of(document, image_key=image_key, access=access)
         if _is_repeated(("document", document.id or heading_of(document), text, _key(held)), seen):
@@ -117,6 +119,8 @@ def to_human_message(query: str, documents: Sequence[Document], **options: Unpac
         >>> [block["type"] for block in message.content_blocks]
         ['text', 'text']
     """
+    if not isinstance(query, str):
+        raise InputError(f"query must be a str, got {type(query).__name__}")
     return HumanMessage(content_blocks=[*to_content_blocks(documents, **options), _text_block(query)])
 
 
@@ -158,6 +162,8 @@ def create_page_retriever_tool(
         >>> tool.invoke("tornadoes")[0]["text"]
         '[1]\nTornadoes form in thunderstorms.'
     """
+    if not isinstance(retriever, Runnable):
+        raise InputError(f"expected a retriever, got {type(retriever).__name__}; of a store give as_retriever()")
     to_content_blocks([], **options)  # a misspelt option is found now, not when a model calls the tool
     image_key = options.get("image_key", IMAGE_KEY)
 

@@ -16,6 +16,7 @@ from langchain_nemotron_rag._documents import describe, is_label, of_label, pass
 from langchain_nemotron_rag._settings import ModelFields, Unchecked
 from nemotron_rag import Embedder, Passage
 from nemotron_rag.errors import ImageError, InputError
+from nemotron_rag.protocols import reads_image_queries
 from nemotron_rag.types import Kind
 
 __all__ = ["NemotronEmbeddings"]
@@ -82,6 +83,22 @@ class NemotronEmbeddings(ModelFields, Embeddings):
         _check_text(text, "query")
         embedder = await self._lazy().aget()
         return cast("list[float]", (await embedder.aembed_queries([text]))[0].tolist())
+
+    def embed_image_query(self, image: Any) -> list[float]:
+        """Embed an image that is a query: as one where the model reads such queries, else as an image of a page.
+
+        Args:
+            image: see `embed_images`.
+
+        Raises:
+            ImageError: it cannot be read.
+            InputError: the model reads no images.
+        """
+        passage, embedder = self._image(image, 0), self.load()
+        with _naming([image]):
+            if reads_image_queries(embedder):
+                return cast("list[float]", embedder.embed_queries([passage])[0].tolist())
+            return cast("list[float]", embedder.embed_passages([passage])[0].tolist())
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts as passages, one vector each.

@@ -84,6 +84,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         top_n: documents kept by the reranker; None for `k`. With both, the smaller counts, and a log line says so.
         filter: ``{"source": "a.pdf", "page": [0, 1]}`` in the words of the documents' metadata, or a
             `qdrant_client.models.Filter`, or what the vector store takes.
+        include_scores: False leaves scores out, for what takes documents as they are written, such as a fusion of
+            several queries by ``dumps(document)``.
         include_images: False leaves images out of the documents; the reranker sees them all the same.
         image_form: how documents of an index carry images: "data_uri", "path", "reference" or "none"; see
             `NemotronPageVectorStore`, whose own form counts unless one is given here.
@@ -142,6 +144,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     top_n: int | None = Field(default=None, ge=1)
     filter: Any = None
     include_images: bool = True
+    include_scores: bool = True
     image_form: ImageForm = "data_uri"
     image_format: ImageFormat | None = None
     image_key: str = Field(default=IMAGE_KEY, min_length=1)
@@ -291,7 +294,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if search.compressor is not None and documents:
             documents = search.compressor.compress_documents(documents, search.query, callbacks)
         documents = self._selected(search, found, search.above(documents))
-        return self._shown(documents, self._form, search.returned)
+        return self._shown(documents, self._form, search.returned, include_scores=self.include_scores)
 
     async def _arun(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
         try:
@@ -302,7 +305,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if search.compressor is not None and documents:
             documents = await search.compressor.acompress_documents(documents, search.query, callbacks)
         documents = await run_in_executor(None, self._selected, search, found, search.above(documents))
-        return await run_in_executor(None, self._shown, documents, self._form, search.returned)
+        scores = self.include_scores
+        return await run_in_executor(None, self._shown, documents, self._form, search.returned, include_scores=scores)
 
     def _by_text(
         self,
@@ -429,7 +433,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             documents = self._of_hits(cast("Sequence[Hit]", found))
         if compressor is None or isinstance(compressor, NemotronRerank):  # which alone reads references
             return documents
-        return self._shown(documents, "data_uri", len(documents))
+        return self._shown(documents, "data_uri", len(documents), include_scores=True)
 
     def _of_scored(self, found: Sequence[tuple[Document, float]]) -> list[Document]:
         """What a vector store found; distances become similarities, of which the largest is the best."""
@@ -458,7 +462,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
             return self.index.image_form
         return self.image_form
 
-    def _shown(self, documents: Sequence[Document], form: ImageForm, returned: int) -> list[Document]:
+    def _shown(
+        self, documents: Sequence[Document], form: ImageForm, returned: int, *, include_scores: bool
+    ) -> list[Document]:
         """New documents with images in a form; images that a vector store gave as text stay as they are."""
         pairs: list[tuple[Document, ImageReference | None]] = []
         for document in list(documents)[:returned]:
@@ -467,7 +473,10 @@ class NemotronPageRetriever(Component, BaseRetriever):
                 image = ImageAccess().reference(image)
             changed = form == "none" or isinstance(image, ImageReference)
             metadata = {key: value for key, value in document.metadata.items() if not changed or key != self.image_key}
-            found = FoundMetadata(metadata, getattr(document.metadata, "scores", _SCORES))
+            scores = getattr(document.metadata, "scores", _SCORES)
+            found = FoundMetadata(metadata, scores)
+            if not include_scores:
+                found = FoundMetadata({key: value for key, value in metadata.items() if key not in scores}, scores)
             pairs.append((document.model_copy(update={"metadata": found}), image if changed else None))
         return with_images(pairs, form=form, image_key=self.image_key, image_format=self.image_format, write_type=True)
 

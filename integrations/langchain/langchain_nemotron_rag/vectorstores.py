@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 import weakref
@@ -51,6 +52,8 @@ Scored: TypeAlias = list[tuple[Document, float]]
 Reader: TypeAlias = Callable[[Sequence[Any], int], Sequence[Entry]]
 """From a part of what is added, and the place of its first document, to entries."""
 
+_OWN = {"self", "vector", "k", "filter", "identity", "with_vectors", "words"}  # what callers of a search do not give
+_SEARCH_OPTIONS = set(inspect.signature(ForeignCollection.nearest).parameters)
 _DELETED = 1000  # points whose images are looked up at once
 BATCH = 32
 """Documents whose images are in memory at the same time, unless the caller says otherwise."""
@@ -437,12 +440,14 @@ class NemotronPageVectorStore(VectorStore):
 
     def similarity_search_by_image_with_score(self, uri: Any, k: int = 4, **options: Any) -> Scored:
         """`similarity_search_by_image` with scores."""
-        embed_images = getattr(self._embedding, "embed_images", None)
-        if embed_images is None:
-            raise InputError(
-                f"{type(self._embedding).__name__} reads no images; open the store with NemotronEmbeddings"
-            )
-        return self._search(embed_images([uri])[0], k, self._identity(), **options)
+        embedding: Any = self._embedding
+        if isinstance(embedding, NemotronEmbeddings):
+            vector = embedding.embed_image_query(uri)
+        elif hasattr(embedding, "embed_images"):
+            vector = embedding.embed_images([uri])[0]
+        else:
+            raise InputError(f"{type(embedding).__name__} reads no images; open the store with NemotronEmbeddings")
+        return self._search(vector, k, self._identity(), **options)
 
     async def asimilarity_search_by_image_with_score(self, *args: Any, **options: Any) -> Scored:
         """`similarity_search_by_image_with_score` for event loops."""
@@ -507,6 +512,8 @@ class NemotronPageVectorStore(VectorStore):
         """What makes entries of documents and their ids; where all are there, they are checked first."""
         if isinstance(ids, str):
             raise InputError("ids must be a list of str, got a single str; put it into a list")
+        if isinstance(documents, Document):
+            raise InputError("documents must be a list of Document, got a single one; put it into a list")
         if isinstance(documents, Sequence) and (ids is None or isinstance(ids, Sequence)):
             check_ids(documents, ids)
 
@@ -592,6 +599,9 @@ class NemotronPageVectorStore(VectorStore):
         filter: Filter | None = None,
         **options: Any,
     ) -> list[models.ScoredPoint]:
+        if unknown := ", ".join(sorted(options.keys() - _SEARCH_OPTIONS)):
+            known = ", ".join(["filter", *sorted(_SEARCH_OPTIONS - _OWN)])
+            raise TypeError(f"a search has no option {unknown}; it takes {known}")
         translated = page_filter(filter) if self._is_index() else filter
         return self._collection.nearest(vector, k, translated, identity=identity, **options)
 

@@ -153,13 +153,15 @@ class TestAgain:
         store.add_documents([page(1, user="ann")])
         assert not caplog.records
         store.add_documents([page(1, user="bob")])
-        assert "document 0 takes the place of a document with the same id and other metadata (user)" in caplog.text
+        assert "document 0 takes the place of a document with the same id 'p1' and other metadata (user)" in caplog.text
         store.add_documents([page(1, user=user) for user in ("ann", "bob")], ids=["ann/p1", "bob/p1"])
         assert len(store.similarity_search("page 1", filter={"user": "ann"})) == 1
 
     def test_two_copies_in_one_call_are_said(self, store, caplog):
         store.add_documents([page(1, source="a.pdf"), page(1, source="b.pdf")])
         assert "document 1 (b.pdf) takes the place" in caplog.text
+        store.add_documents([Document("one", id="1"), Document("other", id="1")])
+        assert "document 1 takes the place of a document with the same id '1' in this call" in caplog.text
 
 
 class TestBadDocuments:

@@ -180,6 +180,17 @@ async def test_several_queries_give_each_page_once():
                     assert len(ids) == len(set(ids)) >= 3
 
 
+def test_a_fusion_of_queries_by_what_documents_are_written_as():
+    """As in LangChain's RAG fusion, which counts documents by ``dumps(document)``."""
+    with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+        index.add(PAGES, progress=False)
+        for reranker in (None, NemotronRerank(model=FakeReranker(), score_key="logit", provenance=True)):
+            retriever = NemotronPageRetriever(index=index, reranker=reranker, k=4, include_scores=False)
+            fused = [dumps(page) for query in ("red apples", "apples in winter") for page in retriever.invoke(query)]
+            assert len(fused) == 8
+            assert len(set(fused)) == len({json.loads(page)["kwargs"]["id"] for page in fused})
+
+
 def test_metadata_that_were_found_are_dicts_like_any_other():
     one, other = (FoundMetadata({"page": 1, "score": score}, ["score"]) for score in (0.5, 0.7))
     assert one == other

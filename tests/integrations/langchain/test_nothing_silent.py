@@ -7,7 +7,15 @@ import logging
 import pytest
 from langchain_core.documents import Document
 
-from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore, NemotronRerank
+from langchain_nemotron_rag import (
+    NemotronEmbeddings,
+    NemotronPageRetriever,
+    NemotronPageVectorStore,
+    NemotronRerank,
+    create_page_retriever_tool,
+    to_content_blocks,
+    to_human_message,
+)
 from nemotron_rag import PageIndex
 from nemotron_rag.errors import InputError, StoreError, UnknownModelError
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
@@ -126,3 +134,22 @@ async def test_rerank_takes_what_other_clients_take():
         rerank.rerank([{"body": "a"}, {"text": "b"}], "q", rank_fields=["body"])
     with pytest.raises(InputError, match="top_n"):
         rerank.rerank(["a"], "q", top_n=-1)
+
+
+def test_what_is_no_document_retriever_or_option(documents):
+    store = NemotronPageVectorStore(embeddings(), location=documents)
+    for wrong, call in (
+        ("document 0 must be a Document, got str", lambda: to_content_blocks(["a"])),
+        ("query must be a str, got NoneType", lambda: to_human_message(None, [])),
+        (r"got NemotronPageVectorStore; of a store give as_retriever\(\)", lambda: tool_of(store)),
+        ("got a single one; put it into a list", lambda: store.add_documents(Document("a"))),
+    ):
+        with pytest.raises(InputError, match=wrong):
+            call()
+    with pytest.raises(TypeError, match="a search has no option kk; it takes filter, offset, score_threshold"):
+        store.similarity_search("a", kk=3)
+    store.close()
+
+
+def tool_of(retriever) -> None:
+    create_page_retriever_tool(retriever, "search", "d")

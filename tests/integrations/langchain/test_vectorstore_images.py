@@ -14,6 +14,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from PIL import Image
 
 from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageVectorStore, NemotronRerank
+from nemotron_rag import Passage
 from nemotron_rag.documents.images import load_image, pixel_hash
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.stores.page_images import PageImages
@@ -259,3 +260,24 @@ def test_with_a_real_model(embeddings):
     assert found.id == "t"
     assert score == pytest.approx(1, abs=1e-4)
     store.close()
+
+
+def test_an_image_is_a_query_where_the_model_reads_such():
+    class Model(FakeEmbedder):
+        query_modalities = ("text", "image")
+
+        def __init__(self):
+            super().__init__()
+            self.queries = []
+
+        def embed_queries(self, queries):
+            self.queries += queries
+            return self.embed_passages([Passage(each) if isinstance(each, str) else each for each in queries])
+
+    model = Model()
+    store = NemotronPageVectorStore(NemotronEmbeddings(model=model))
+    store.add_images([RED, BLUE], ids=["r", "b"])
+    assert [found.id for found in store.similarity_search_by_image(BLUE, k=1)] == ["b"]
+    assert len(model.queries) == 1
+    plain = NemotronEmbeddings(model=FakeEmbedder())
+    assert plain.embed_image_query(RED) == plain.embed_image(RED)
