@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemotron_rag.documents.images import load_image
+from nemotron_rag.documents.images import load_image, pixel_bytes
 from nemotron_rag.documents.words import passage_bag, query_words
 from nemotron_rag.errors import ClosedError, InputError, StoreError
 from nemotron_rag.late_interaction.maxsim import maxsim
@@ -436,8 +436,10 @@ def _query_words(query: Query) -> list[str]:
 def _passage_words(passage: Passage) -> list[str]:
     words = _words(passage.text)
     if passage.image is not None:
-        image = load_image(passage.image).convert("RGB")
-        words.append("image-" + hashlib.sha256(image.tobytes()).hexdigest())
+        digest = hashlib.sha256()
+        for part in pixel_bytes(load_image(passage.image), lambda band: band.convert("RGB")):
+            digest.update(part)
+        words.append("image-" + digest.hexdigest())
     return words
 
 

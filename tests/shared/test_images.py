@@ -442,3 +442,16 @@ def test_deep_images_are_scaled_as_a_whole_though_band_by_band(monkeypatch):
     scaled = np.asarray(load_image(floats))
     assert (scaled.min(), scaled.max()) == (0, 255)
     assert (np.diff(scaled.reshape(-1).astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"])
+def test_a_hash_does_not_depend_on_how_many_rows_are_read_at_a_time(mode, monkeypatch):
+    image = make_image("RGBA" if mode in ("P", "PA") else "RGB", (37, 29)).convert(mode)
+    if mode == "P":
+        image.info["transparency"] = 3
+    whole = images.pixel_hash(image)
+    rgb = to_rgb(image).tobytes()
+    monkeypatch.setattr(images, "_BAND", 100)
+    assert images.pixel_hash(image) == whole
+    assert b"".join(images.pixel_bytes(image, to_rgb)) == rgb
+    assert len(list(images.pixel_bytes(image))) > 10

@@ -9,7 +9,7 @@ import os
 import re
 import urllib.parse
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeAlias, cast
@@ -52,7 +52,7 @@ _SAVE_OPTIONS: Mapping[ImageFormat, Mapping[str, Any]] = {
 # Formats whose decoders start no other program and contain no interpreter (unlike EPS, WMF, ...).
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF")
 _SCANS = 12  # of a progressive JPEG of the largest size; encoders make about 10
-_BAND = 2**20  # pixels of a deep image that are scaled at a time
+_BAND = 2**20  # pixels that are scaled or hashed at a time
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
@@ -232,10 +232,24 @@ def pixel_hash(image: Image.Image, *, data: bytes | None = None) -> str:
         data: its ``tobytes()``, where they are at hand.
     """
     digest = hashlib.sha256(f"{image.mode} {image.size}".encode())
-    digest.update(image.tobytes() if data is None else data)
-    if image.mode in ("P", "PA"):
-        digest.update(image.convert("RGBA").tobytes())  # the same indices are other colours in another palette
+    for part in pixel_bytes(image) if data is None else [data]:
+        digest.update(part)
+    if image.mode in ("P", "PA"):  # the same indices are other colours in another palette
+        for part in pixel_bytes(image, lambda band: band.convert("RGBA")):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def pixel_bytes(
+    image: Image.Image, convert: Callable[[Image.Image], Image.Image] = lambda band: band
+) -> Iterator[bytes]:
+    """The pixels as ``tobytes()`` of the converted image gives them, a band of rows at a time: few are held at once."""
+    rows = max(1, _BAND // max(1, image.width))
+    if rows >= image.height:
+        yield convert(image).tobytes()
+        return
+    for top in range(0, image.height, rows):
+        yield convert(image.crop((0, top, image.width, min(top + rows, image.height)))).tobytes()
 
 
 def _read_bytes(source: Any, name: str, budget: ImageBudget) -> bytes:

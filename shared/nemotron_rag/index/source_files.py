@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nemotron_rag.documents.files import TooManyBytesError, read_file
-from nemotron_rag.documents.images import DEFAULT_BUDGET, load_image, to_rgb
+from nemotron_rag.documents.images import DEFAULT_BUDGET, load_image, pixel_bytes, to_rgb
 from nemotron_rag.documents.pdf import content_hash, count_pages, find_pdfs
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, PdfError
 from nemotron_rag.stores.filters import rename_keys
@@ -209,9 +209,10 @@ def fingerprint(page: Page) -> str:
     """What tells whether a page that was added alone has changed: a digest of its text and its pixels as RGB."""
     digest = hashlib.sha256(page.text.encode("utf-8", "surrogatepass"))
     if page.image is not None:
-        image = to_rgb(load_image(page.image))
+        image = load_image(page.image)
         digest.update(f"\0{image.size}".encode())
-        digest.update(image.tobytes())
+        for part in pixel_bytes(image, to_rgb):
+            digest.update(part)
     return f"page:{digest.hexdigest()}"
 
 
