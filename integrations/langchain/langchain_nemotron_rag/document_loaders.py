@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias, Unpack, cast, get_args
@@ -28,10 +29,11 @@ _log = logging.getLogger("nemotron_rag")
 class PDFPageParser(BaseBlobParser):
     """PDF -> one document a page, with the image of the whole page beside its text layer; streamed.
 
-    The document's `id` and ``metadata["page_id"]`` follow from the PDF's bytes and the page, so parsing again gives
-    the same ones. A page without text gets a label as `page_content`, marked ``text_is_placeholder``, which our models
-    never read: in any store, `NemotronEmbeddings` embeds the image in its place. Pages with equal texts are told apart
-    by `id`; for `EnsembleRetriever` pass ``id_key="page_id"``.
+    ``metadata["page_id"]`` follows from the PDF's bytes and the page, and the document's `id` from that and the file's
+    name: parsing again gives the same ones, and equal files are documents of their own. A page without text gets a
+    label as `page_content`, marked ``text_is_placeholder``, which our models never read: in any store,
+    `NemotronEmbeddings` embeds the image in its place. Pages with equal texts are told apart by `id`; for
+    `EnsembleRetriever` pass ``id_key="page_id"``.
 
     Args:
         image_folder: where images are written, named by page id; ``metadata["image"]`` is then the path, which
@@ -98,6 +100,8 @@ class PDFPageParser(BaseBlobParser):
             raise InputError(f"{page.source}, page {page.number}: came without an image")
         data = encode_image(load_image(page.image), self._image_format)
         document = document_of_page(page)
+        name = page.source.encode("utf-8", "replace").decode()
+        document.id = str(uuid.uuid5(uuid.UUID(page.id), name))  # equal files are documents of their own
         document.metadata[self._image_key] = labelled(document, self._kept(page, data))
         document.metadata["mime_type"] = f"image/{self._image_format}"
         return document

@@ -64,7 +64,7 @@ async def test_compression_over_qdrant(compression, rerank, pages, runs):
     wanted = rerank.compress_documents(pages, QUERY)
     found = compression.invoke(QUERY, config={"callbacks": [runs]})
     assert scores(found) == pytest.approx(scores(wanted), abs=1e-4)
-    assert {d.metadata["page_id"] for d in found} == {page.id for page in pages}
+    assert {d.metadata["page_id"] for d in found} == {page.metadata["page_id"] for page in pages}
     assert runs.only("NemotronRerank")["parent"] == runs.only("ContextualCompressionRetriever")["id"]
     assert runs.ended[runs.only("NemotronRerank")["id"]]["images"] == 4
     again = await compression.ainvoke(QUERY, config={"callbacks": [runs]})

@@ -36,7 +36,8 @@ def opened(document) -> Image.Image:
 def test_pages_with_text_image_and_provenance(parser, report_pdf):
     pages = list(PDFPageLoader(report_pdf, parser=parser).lazy_load())
     originals = list(read_pdf(report_pdf, workers=0, ocr="never", dpi=72))
-    assert [page.id for page in pages] == [original.id for original in originals]
+    assert [page.metadata["page_id"] for page in pages] == [original.id for original in originals]
+    assert len({page.id for page in pages}) == len(pages)
     first = dict(pages[0].metadata)
     assert opened(pages[0]).tobytes() == originals[0].image.tobytes(), "PNG keeps every pixel"
     assert first.pop("image").startswith("data:image/png;base64,")
@@ -45,7 +46,7 @@ def test_pages_with_text_image_and_provenance(parser, report_pdf):
         "source": str(report_pdf),
         "page": 0,
         "page_number": 1,
-        "page_id": pages[0].id,
+        "page_id": originals[0].id,
         "total_pages": 4,
         "title": "Storms",
         "width": 200.0,
@@ -57,7 +58,7 @@ def test_pages_with_text_image_and_provenance(parser, report_pdf):
         "Tornadoes form in thunderstorms.",
         "CONFIDENTIAL",
         "CONFIDENTIAL",
-        f"[page image] {report_pdf} p.4 ({pages[3].id[:8]})",
+        f"[page image] {report_pdf} p.4 ({originals[3].id[:8]})",
     ]
     assert [page.metadata.get("text_is_placeholder", False) for page in pages] == [False, False, False, True]
 
@@ -127,7 +128,8 @@ def test_blobs(parser, report_pdf):
     )
     unnamed = next(parser.lazy_parse(Blob.from_data(data)))
     assert unnamed.metadata["source"].startswith("sha256:")
-    assert unnamed.id == page.id, "the id follows from the bytes"
+    assert unnamed.metadata["page_id"] == page.metadata["page_id"], "it follows from the bytes"
+    assert unnamed.id != page.id, "the id follows from the name too"
 
 
 def test_what_cannot_be_read(tmp_path, report_pdf):
