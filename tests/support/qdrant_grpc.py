@@ -89,7 +89,7 @@ class _Points(PointsServicer):
         wanted = GrpcToRest.convert_with_payload_selector(request.with_payload)
         vectors = GrpcToRest.convert_with_vectors_selector(request.with_vectors)
         records = self.local.retrieve(request.collection_name, ids, wanted, vectors)
-        return messages.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
+        return messages.GetResponse(result=[_record(record) for record in records])
 
     def Count(self, request, context):  # noqa: N802
         count = self.local.count(request.collection_name, _filter(request)).count
@@ -104,7 +104,7 @@ class _Points(PointsServicer):
             with_payload=GrpcToRest.convert_with_payload_selector(request.with_payload),
         )
         offset = None if following is None else RestToGrpc.convert_extended_point_id(following)
-        result = [RestToGrpc.convert_record(record) for record in records]
+        result = [_record(record) for record in records]
         return messages.ScrollResponse(result=result, next_page_offset=offset)
 
     def Delete(self, request, context):  # noqa: N802
@@ -146,3 +146,7 @@ def _filter(request):
 
 def _done(result):
     return messages.PointsOperationResponse(result=RestToGrpc.convert_update_result(result))
+
+
+def _record(record):
+    return RestToGrpc.convert_record(record.model_copy(update={"payload": record.payload or {}}))

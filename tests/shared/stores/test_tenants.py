@@ -126,6 +126,32 @@ def test_equal_files_are_stored_apart(tmp_path, server):
     assert indexes[1].search("policy")[0].page.image.open().size == found[1].image.size
 
 
+@pytest.mark.slow
+def test_upkeep_is_of_ones_own_pages(place, tmp_path):
+    acme, beta = place(ACME), place(BETA)
+    folder = tmp_path / "pdfs"
+    one, other = make_pdf(folder / "a.pdf", "red apples", "green pears", "blue whales"), folder / "b.pdf"
+    make_pdf(other, "grey tunnels")
+    for index in (acme, beta):
+        add(index, [one, other])
+    other.unlink()
+    acme.sync(folder, progress=False)
+    assert (acme.count(), beta.count()) == (3, 4)
+    assert acme.check().faults == beta.check().faults == ()
+    beta_images = [hit.page.image for hit in beta.search("apples", k=9)]
+    acme.repair()
+    assert all(image.open().width for image in beta_images)
+    theirs = [Tenant(*BETA).uuid(hit.page.id) for hit in beta.search("apples", k=9)]
+    acme._state.store.discard(theirs)
+    assert beta.count() == 4
+    for options in ({"neighbours": 1}, {"per_document": 1}, {"diversity": 0.5}, {"min_score": -1.0}):
+        found = acme.search("apples", k=3, **options)
+        assert found
+        assert {hit.page.metadata["customer"] for hit in found} == {"acme"}, options
+    acme.close()
+    beta.close()
+
+
 def test_every_request_for_points_names_the_tenant(server):
     index = PageIndex(client=server.client(), tenant=ACME, embedder=FakeEmbedder(), images=None)
     add(index, [text_page(1, "apples", source="a.pdf")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qdrant_client import models
@@ -96,6 +96,15 @@ class Collection:
     def count_all(self) -> int:
         """How many points there are, of all tenants, those of the collection itself among them."""
         return int(self.qdrant.call("count", collection_name=self.name).count)
+
+    def delete_points(self, ids: Sequence[str]) -> None:
+        """Delete points by their own ids, which are not those that callers of `call` know; of the tenant alone."""
+        selector: Any = models.PointIdsList(points=list(ids))
+        if self._scope is not None:
+            mine = self._scope.filter(None)
+            only = models.Filter(must=[mine, models.HasIdCondition(has_id=list(ids))])
+            selector = models.FilterSelector(filter=only)
+        self.qdrant.call("delete", collection_name=self.name, points_selector=selector, wait=True)
 
     def insert(self, point: models.PointStruct) -> None:
         """Write a point, unless one of its id is there: another process may have been the first, just now."""

@@ -366,9 +366,7 @@ class QdrantStore:
             StoreError: a write was not acknowledged.
         """
         for start in range(0, len(keys), MAX_POINTS):
-            selector = models.PointIdsList(points=list(keys[start : start + MAX_POINTS]))
-            name = self._collection.name
-            self._qdrant.call("delete", collection_name=name, points_selector=selector, wait=True)
+            self._collection.delete_points(keys[start : start + MAX_POINTS])
 
     def optimize(self) -> bool:
         """Bring all writes to the disk, and merge and index what Qdrant Edge has written; servers do so by themselves.
