@@ -423,14 +423,15 @@ class TestOnServer:
             asyncio.run(store.aadd_texts([text]))
         assert len(store.similarity_search("apples")) == 3
 
-    def test_a_failing_async_call_is_worded_and_tried_again(self, monkeypatch):
+    def test_a_failing_async_call_is_worded_and_tried_again(self):
         server = Server()
-        monkeypatch.setattr("nemotron_rag.stores.qdrant.connection._PAUSES", (0, 0))
         store = NemotronPageVectorStore(fake(), client=server.client(), images=None)
         asyncio.run(store.aadd_texts(TEXTS))
+        impatient = NemotronPageVectorStore(fake(), client=server.client(), images=None, patience=0)
+        assert len(impatient.similarity_search("apples")) == 3
         server.answers = [ConnectionError("gone")]
         with pytest.raises(StoreError, match=r"could not search in http://qdrant.invalid: "):
-            asyncio.run(store.asimilarity_search("apples"))
+            asyncio.run(impatient.asimilarity_search("apples"))
         server.answers = [ConnectionError("busy")] * 2
         asyncio.run(store.aadd_texts(["pears"]))
         assert server.answers == []
