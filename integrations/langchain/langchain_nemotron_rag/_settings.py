@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from langchain_nemotron_rag._documents import IMAGE_KEY
 from nemotron_rag import LoadOptions
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.models.arguments import without_hosted
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.types import Kind
 
@@ -29,28 +30,6 @@ def _own(value: Any) -> Any:
 
 def _paths(names: Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(Path(name) for name in names)
-
-
-_HOSTED = {
-    "base_url": "the model runs in this process, no server is asked",
-    "api_key": "the model runs in this process, no key is needed",
-    "nvidia_api_key": "the model runs in this process, no key is needed",
-    "default_headers": "the model runs in this process, nothing is sent",
-    "extra_headers": "the model runs in this process, nothing is sent",
-    "usage_telemetry_enabled": "nothing is reported to anybody",
-    "max_batch_size": "batches are cut to what the device has room for",
-    "truncate": "texts are cut at their end; max_length= says where",
-    "model_type": "queries and passages have methods of their own",
-}
-"""Arguments of NVIDIA's hosted classes that mean nothing here, and why."""
-
-
-def without_hosted(name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a component without the arguments of NVIDIA's hosted classes, which are named in a log line."""
-    for hosted in _HOSTED.keys() & fields.keys():
-        if (hosted, fields[hosted]) != ("truncate", "END"):  # which is what is done
-            _log.warning("%s has no use for %s: %s; leave it out", name, hosted, _HOSTED[hosted])
-    return {key: value for key, value in fields.items() if key not in _HOSTED}
 
 
 Unchecked = Annotated[T, PlainValidator(_own)]

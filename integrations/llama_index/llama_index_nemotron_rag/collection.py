@@ -116,6 +116,10 @@ class NodeCollection:
         points = await self._points.anearest(vector, k, plain_filter(filters))
         return await asyncio.to_thread(self._nodes, points)
 
+    def load(self) -> None:
+        """Load the embedder now, where the first search would wait for it."""
+        self._embedding.load()
+
     def close(self) -> None:
         """Let go of the client and of an embedder loaded here; later searches raise `ClosedError`."""
         self._points.qdrant.close()

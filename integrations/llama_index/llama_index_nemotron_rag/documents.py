@@ -119,14 +119,17 @@ def stored_nodes(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     return [_stored(node) if isinstance(node, Document) else node for node in nodes]
 
 
+def _info(document: Document) -> RelatedNodeInfo:
+    return RelatedNodeInfo(node_id=document.id_, node_type=document.get_type(), hash=document.hash)
+
+
 def _stored(document: Document) -> BaseNode:
-    info = RelatedNodeInfo(node_id=document.id_, node_type=document.get_type(), hash=document.hash)
     fields = {name: getattr(document, name) for name in (*BaseNode.model_fields, "text_template")}
     fields |= {
         "id_": str(uuid.uuid5(_NAMESPACE, document.id_)),
         "text": document.text,
         "metadata": dict(document.metadata),
-        "relationships": {NodeRelationship.SOURCE: info} | document.relationships,
+        "relationships": {NodeRelationship.SOURCE: _info(document)} | document.relationships,
     }
     image = image_of(document)
     if image is None or document.image_resource is None:

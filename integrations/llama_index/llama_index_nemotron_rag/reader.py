@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.readers.base import BasePydanticReader
@@ -21,8 +22,8 @@ from llama_index_nemotron_rag.settings import Component
 from nemotron_rag.documents.ahead import map_ahead
 from nemotron_rag.documents.files import write_by_content
 from nemotron_rag.documents.images import ImageFormat, encode_image, load_image
-from nemotron_rag.documents.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, PdfOptions, read_pdf
-from nemotron_rag.errors import InputError, StoreError
+from nemotron_rag.documents.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, PdfOptions, find_pdfs, read_pdf
+from nemotron_rag.errors import InputError, PdfError, StoreError
 from nemotron_rag.types import Failure, Page
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PDFPageReader"]
 
+_log = logging.getLogger("nemotron_rag")
 _ENCODERS = 4  # threads that encode images, and pages read ahead; one is slower than the renderer
 
-_PathLike = str | os.PathLike[str]
+PdfFile: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes]"
+"""A PDF by its path, its bytes or as a binary file; or a folder of PDFs."""
 
 
 def _as_text(path: Any) -> Any:
@@ -64,7 +67,8 @@ class PDFPageReader(Component, BasePydanticReader):
         password: tried if a document needs one; it is pickled, but not in `to_dict`.
         dpi: dots per inch; None scales every page to `max_pixels`.
         ocr: "auto" reads pages without text layer with Tesseract where it is installed; "always" all; "never" none.
-        on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
+        on_error: "skip" reports what cannot be read and goes on; "raise" raises it. None skips pages, and documents
+            among several; a single document that cannot be read raises, as SimpleDirectoryReader expects.
         max_pixels, ocr_language, workers, budget, report: as in `nemotron_rag.documents.pdf.read_pdf`.
 
     Example:
@@ -93,44 +97,74 @@ class PDFPageReader(Component, BasePydanticReader):
     ocr_language: str = "eng"
     workers: int | None = None
     budget: PdfBudget = DEFAULT_BUDGET
-    on_error: OnError = "skip"
+    on_error: OnError | None = None
     report: Callable[[Failure], None] | None = Field(default=None, exclude=True)
 
     def lazy_load_data(
-        self, file: _PathLike, extra_info: Mapping[str, Any] | None = None, fs: AbstractFileSystem | None = None
+        self,
+        file: PdfFile | Sequence[PdfFile],
+        extra_info: Mapping[str, Any] | None = None,
+        fs: AbstractFileSystem | None = None,
     ) -> Iterator[PageDocument]:
-        """The pages of a PDF, one after the other; a few are read ahead.
+        """The pages of PDFs, one after the other; a few are read ahead.
 
         Args:
-            file: its path.
+            file: a path, the bytes of a PDF, or a binary file; a folder, of which all PDFs are read, also in folders
+                below; or several of these.
             extra_info: metadata for every page; the page's own have priority.
-            fs: the fsspec file system it is in; None for the local one.
+            fs: the fsspec file system that paths are in; None for the local one.
 
         Raises:
-            InputError: an argument cannot be used, or `pages` names one that the document does not have.
-            PdfError: the document or a page cannot be read, and `on_error` is "raise".
+            InputError: there is nothing at a path, an argument cannot be used, or `pages` names one that the document
+                does not have.
+            PdfError: a document or page cannot be read; see `on_error`.
             MissingExtraError: PyMuPDF is not installed.
         """
-        if not isinstance(file, str | os.PathLike):
-            raise InputError(f"wanted file as a path, got {type(file).__name__}; write bytes to a file first")
-        name = os.fspath(file)
-        with nullcontext(name) if fs is None else fs.open(name, "rb") as source:
-            make = partial(self._document, extra=extra_info)
-            yield from map_ahead(make, self._pages(source, name), threads=_ENCODERS)
+        several = isinstance(file, list | tuple)
+        found = [one for each in (cast("Sequence[PdfFile]", file) if several else [file]) for one in _found(each, fs)]
+        on_error = self.on_error or ("skip" if len(found) > 1 else None)
+        for one in found:
+            yield from self._read(one, extra_info, fs, on_error)
+
+    def _read(
+        self,
+        file: PdfFile,
+        extra: Mapping[str, Any] | None,
+        fs: AbstractFileSystem | None,
+        on_error: OnError | None,
+    ) -> Iterator[PageDocument]:
+        name = os.fspath(file) if isinstance(file, str | os.PathLike) else _name_of(file)
+        lost: list[Failure] = []
+
+        def report(failure: Failure) -> None:
+            if failure.number is None and on_error is None:
+                lost.append(failure)
+            elif self.report is not None:
+                self.report(failure)
+            else:
+                _log.warning("%s", failure)
+
+        opened = fs is not None and isinstance(file, str | os.PathLike)
+        with fs.open(name, "rb") if fs is not None and opened else nullcontext(file) as source:
+            options = cast("PdfOptions", {option: getattr(self, option) for option in PdfOptions.__annotations__})
+            options |= {"on_error": on_error or "skip", "report": report}
+            make = partial(self._document, extra=extra)
+            yield from map_ahead(make, read_pdf(source, name=name, **options), threads=_ENCODERS)
+        if lost:
+            raise PdfError(f"{lost[0].source}: {lost[0].reason}; with on_error='skip' it is left out")
 
     def load_data(
-        self, file: _PathLike, extra_info: Mapping[str, Any] | None = None, fs: AbstractFileSystem | None = None
+        self,
+        file: PdfFile | Sequence[PdfFile],
+        extra_info: Mapping[str, Any] | None = None,
+        fs: AbstractFileSystem | None = None,
     ) -> list[Document]:
-        """The pages of a PDF; arguments and errors are those of `lazy_load_data`."""
+        """The pages of PDFs; arguments and errors are those of `lazy_load_data`."""
         return list(self.lazy_load_data(file, extra_info, fs))
 
     async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:
-        """The pages of a PDF, all read when this returns: taking them one by one would block the event loop."""
+        """The pages of PDFs, all read when this returns: taking them one by one would block the event loop."""
         return await asyncio.to_thread(self.load_data, *args, **load_kwargs)
-
-    def _pages(self, source: str | IO[bytes], name: str) -> Iterator[Page]:
-        options = cast("PdfOptions", {option: getattr(self, option) for option in PdfOptions.__annotations__})
-        return read_pdf(source, name=name, **options)
 
     def _document(self, page: Page, extra: Mapping[str, Any] | None) -> PageDocument:
         if page.image is None:
@@ -154,3 +188,34 @@ class PDFPageReader(Component, BasePydanticReader):
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"could not write an image to {folder}: {reason}; give another image_folder") from error
+
+
+def _found(file: object, fs: AbstractFileSystem | None) -> list[PdfFile]:
+    """One file as it is, or the PDFs of a folder."""
+    if isinstance(file, bytes | bytearray):
+        return [bytes(file)]
+    if not isinstance(file, str | os.PathLike):
+        if hasattr(file, "read"):
+            return [cast("IO[bytes]", file)]
+        raise InputError(f"wanted file as a path, bytes or a binary file, got {type(file).__name__}")
+    if fs is not None:
+        return [file]
+    if not Path(file).exists():
+        raise InputError(f"wanted a PDF or a folder of PDFs, but nothing is at {os.fspath(file)}")
+    found = list(find_pdfs(file)) if Path(file).is_dir() else [file]
+    if not found:
+        _log.warning("there is no PDF in %s", os.fspath(file))
+    return list[PdfFile](found)
+
+
+def _name_of(file: bytes | IO[bytes]) -> str:
+    """What a document without a path is called: its file's name, or a hash, by which its pages are found again."""
+    name = getattr(file, "name", None)
+    if isinstance(name, str):
+        return name
+    if isinstance(file, bytes):
+        return f"sha256:{hashlib.sha256(file).hexdigest()}"
+    start = file.tell()
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # any binary file will do
+    file.seek(start)
+    return f"sha256:{digest.hexdigest()}"

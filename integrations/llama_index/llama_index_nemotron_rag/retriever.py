@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,14 @@ from typing import Any, Self, Unpack
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 from llama_index_nemotron_rag.collection import NodeCollection
 from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.events import dispatcher
 from llama_index_nemotron_rag.filters import Filters, index_filter
+from llama_index_nemotron_rag.found import FoundNodes
 from llama_index_nemotron_rag.nodes import PageNode, shown_nodes
 from llama_index_nemotron_rag.reranking import NemotronRerank
 from nemotron_rag.errors import ImageError, InputError
@@ -25,6 +28,7 @@ from nemotron_rag.index import Mode, PageIndex
 from nemotron_rag.index.lazy import IndexOptions, LazyIndex
 from nemotron_rag.index.models import Rerank
 from nemotron_rag.index.selection import Selection
+from nemotron_rag.models.arguments import check_names
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count, fuse
 from nemotron_rag.stores.page_images import StoredImage
 from nemotron_rag.types import Hit, Page, Passage
@@ -52,7 +56,8 @@ class NemotronPageRetriever(BaseRetriever):
 
     Args:
         index: folder or ``http(s)://`` url of an index, an open `PageIndex`, or a `NodeCollection`. A named index is
-            opened by the first search, with the embedder that wrote it.
+            opened by the first search, with the embedder that wrote it. Also any index or retriever of LlamaIndex, over
+            whatever store.
         similarity_top_k: nodes taken from the store.
         reranker: a catalog id, a local folder or a loaded `nemotron_rag.Reranker`; a `NemotronRerank` with settings of
             its own; None for the index's own reranker if it has one, False for none. It ranks by the words; an image
@@ -91,7 +96,7 @@ class NemotronPageRetriever(BaseRetriever):
 
     def __init__(
         self,
-        index: PageIndex | NodeCollection | str | os.PathLike[str],
+        index: PageIndex | NodeCollection | BaseIndex[Any] | BaseRetriever | str | os.PathLike[str],
         *,
         similarity_top_k: int = 10,
         reranker: NemotronRerank | Rerank | None = None,
@@ -106,6 +111,10 @@ class NemotronPageRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
         **index_options: Unpack[IndexOptions],
     ) -> None:
+        known = inspect.signature(type(self).__init__).parameters.keys() | IndexOptions.__annotations__.keys()
+        check_names(type(self).__name__, index_options, known - {"self", "index_options"})
+        if isinstance(index, PageIndex | str | os.PathLike):
+            index_filter(filters)  # what cannot be translated is refused now
         super().__init__(callback_manager=callback_manager)
         self.similarity_top_k, self.top_n, self.filters = similarity_top_k, top_n, filters
         self._reranker = reranker if isinstance(reranker, NemotronRerank) else None
@@ -113,7 +122,7 @@ class NemotronPageRetriever(BaseRetriever):
         chosen = _Chosen(min_score, per_document, diversity, neighbours)
         self._source = _source(index, reranker, mode, inline_images, chosen, index_options)
         self._made: NemotronRerank | None = None  # here, so it is closed here
-        if isinstance(index, NodeCollection) and not isinstance(reranker, NemotronRerank | bool | None):
+        if not isinstance(self._source, _IndexPages) and not isinstance(reranker, NemotronRerank | bool | None):
             self._made = NemotronRerank(reranker, top_n=None, callback_manager=self.callback_manager)
 
     @property
@@ -129,6 +138,16 @@ class NemotronPageRetriever(BaseRetriever):
             self._source.index.close()
         if self._made is not None:
             self._made.close()
+
+    def load(self) -> Self:
+        """Open the index and load the models now, where the first search would wait for them; returns the retriever."""
+        if isinstance(self._source, _IndexPages):
+            self._source.index.get().load()
+        elif isinstance(self._source, NodeCollection):
+            self._source.load()
+        if self.reranker is not None:
+            self.reranker.load()
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -342,23 +361,27 @@ class _IndexPages:
 
 
 def _source(
-    index: PageIndex | NodeCollection | str | os.PathLike[str],
+    index: PageIndex | NodeCollection | BaseIndex[Any] | BaseRetriever | str | os.PathLike[str],
     reranker: NemotronRerank | Rerank | None,
     mode: Mode | None,
     inline_images: bool,
     chosen: _Chosen,
     options: IndexOptions,
-) -> _IndexPages | NodeCollection:
+) -> _IndexPages | NodeCollection | FoundNodes:
     if isinstance(index, PageIndex | str | os.PathLike):
         rerank = reranker is None if isinstance(reranker, NemotronRerank | None) else reranker
         return _IndexPages(LazyIndex(index, rerank=rerank, **options), rerank, mode, inline_images, chosen)
-    if not isinstance(index, NodeCollection):
-        raise InputError(f"wanted index as a folder, url, PageIndex or NodeCollection, got {type(index).__name__}")
+    source = FoundNodes(index) if isinstance(index, BaseIndex | BaseRetriever) else index
+    if not isinstance(source, NodeCollection | FoundNodes):
+        raise InputError(
+            "wanted index as a folder, url, PageIndex, NodeCollection, or an index or retriever of LlamaIndex, got "
+            f"{type(index).__name__}; of a vector store, pass VectorStoreIndex.from_vector_store(...)"
+        )
     given = {"mode": mode, "inline_images": inline_images, **asdict(chosen)}
     names = ", ".join([*options, *(name for name, value in given.items() if value)])
     if names:
-        raise InputError(f"{names} belong to an index of nemotron_rag; a NodeCollection has its own settings")
-    return index
+        raise InputError(f"{names} belong to an index of nemotron_rag; what LlamaIndex wrote has its own settings")
+    return source
 
 
 def _own_top_n(reranker: NemotronRerank) -> int | None:

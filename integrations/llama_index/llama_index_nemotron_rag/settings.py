@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
 
+from nemotron_rag.models.arguments import check_names, without_hosted
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions
 
@@ -21,7 +22,21 @@ class ModelSettings(LoadOptions, total=False):
 
 
 class Component(BaseModel):
-    """A component that LlamaIndex stores under the name of its class."""
+    """A component that LlamaIndex stores under the name of its class.
+
+    Arguments of NVIDIA's hosted classes that mean nothing here are left out, with a warning; others that it does not
+    have are refused by `nemotron_rag.models.arguments`, which knows what replaces them.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        cls, known = type(self), self._arguments()
+        hosted = without_hosted(cls.__name__, {key: fields[key] for key in fields if key not in known})
+        check_names(cls.__name__, hosted, known)
+        super().__init__(**{key: value for key, value in fields.items() if key in known})
+
+    @classmethod
+    def _arguments(cls) -> set[str]:
+        return {name for field, info in cls.model_fields.items() for name in (field, info.alias) if name}
 
     @classmethod
     def class_name(cls) -> str:
@@ -49,6 +64,11 @@ class ModelFields(Component):
     compile: bool | None = Field(default=None, frozen=True)
     identity: dict[str, Any] | None = Field(default=None, frozen=True)
     _model: LazyModel[Any] = PrivateAttr()
+
+    def load(self) -> Self:
+        """Load the model now, where the first call would wait for it; returns the component."""
+        self._model.get()
+        return self
 
     def close(self) -> None:
         """Free the weights loaded here; the next use loads them again. A model that was given stays open."""

@@ -208,16 +208,52 @@ def test_options_reach_the_reading(pdf, tmp_path):
     assert load_image(page.image_path).size == (120, 160)
 
 
-def test_bad_files_are_reported_and_skipped_or_raised(tmp_path, caplog):
+def test_bad_files_are_reported_and_skipped_or_raised(tmp_path, caplog, pdf):
     bad = tmp_path / "bad.pdf"
     bad.write_bytes(b"%PDF-1.7 nothing more")
     failures = []
-    assert PDFPageReader(image_folder=tmp_path, workers=0, report=failures.append).load_data(bad) == []
+    options = {"image_folder": tmp_path, "workers": 0}
+    skipping = PDFPageReader(**options, on_error="skip", report=failures.append)
+    assert skipping.load_data(bad) == []
     assert [failure.source for failure in failures] == [str(bad)]
-    assert PDFPageReader(image_folder=tmp_path, workers=0).load_data(bad) == []
+    assert len(PDFPageReader(**options).load_data([bad, pdf])) == 3  # the good one is not lost
     assert "bad.pdf" in caplog.text
-    with pytest.raises(PdfError, match=r"bad\.pdf"):
-        PDFPageReader(image_folder=tmp_path, workers=0, on_error="raise").load_data(bad)
+    for reader in (PDFPageReader(**options), PDFPageReader(**options, on_error="raise")):
+        with pytest.raises(PdfError, match=r"bad\.pdf"):
+            reader.load_data(bad)
+
+
+def test_simple_directory_reader_is_told_of_bad_files(tmp_path, capsys):
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.7 nothing more")
+    reader = {".pdf": PDFPageReader(image_folder=tmp_path / "images", workers=0)}
+    with pytest.raises(Exception, match="Error loading file") as error:
+        SimpleDirectoryReader(tmp_path, file_extractor=reader, raise_on_error=True).load_data()
+    assert isinstance(error.value.__cause__, PdfError)
+    assert SimpleDirectoryReader(tmp_path, file_extractor=reader).load_data() == []
+    assert "Failed to load file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_a_missing_path_raises(form, tmp_path, reader):
+    with pytest.raises(InputError, match="wanted a PDF or a folder of PDFs, but nothing is at .*nope"):
+        reader.load_data(form(tmp_path / "nope.pdf"))
+    with pytest.raises(InputError, match="nope"):
+        reader.load_data([tmp_path / "nope.pdf"])
+
+
+def test_folders_lists_bytes_and_files(pdf, tmp_path, reader, caplog):
+    expected = [page.text for page in reader.load_data(pdf)]
+    assert [page.text for page in reader.load_data(pdf.parent)] == expected
+    assert [page.text for page in reader.load_data([pdf, str(pdf)])] == expected * 2
+    by_bytes = reader.load_data(pdf.read_bytes())
+    with pdf.open("rb") as file:
+        by_file = reader.load_data(file)
+    assert [page.text for page in by_bytes] == [page.text for page in by_file] == expected
+    assert by_file[0].id_ == reader.load_data(pdf)[0].id_
+    assert by_bytes[0].id_ == reader.load_data(io.BytesIO(pdf.read_bytes()))[0].id_ != by_file[0].id_
+    (tmp_path / "empty").mkdir()
+    assert reader.load_data(tmp_path / "empty") == []
+    assert "there is no PDF in" in caplog.text
 
 
 def test_arguments_are_checked(pdf, tmp_path, reader):
@@ -225,8 +261,8 @@ def test_arguments_are_checked(pdf, tmp_path, reader):
         PDFPageReader(top_n=3)
     with pytest.raises(ValueError, match="on_error"):
         PDFPageReader(on_error="ignore")
-    with pytest.raises(InputError, match="wanted file as a path, got bytes"):
-        reader.load_data(b"%PDF")
+    with pytest.raises(InputError, match="wanted file as a path, bytes or a binary file, got int"):
+        reader.load_data(5)
     with pytest.raises(InputError, match="page 9"):
         PDFPageReader(image_folder=tmp_path, pages=[9], workers=0).load_data(pdf)
     (tmp_path / "file").write_text("")
