@@ -61,8 +61,8 @@ class PageIndex:
     """Pages of documents, found by what they show and say.
 
     Every method may be called from any thread, and the ``a...`` twins from any event loop. All who open a folder in
-    one process share it; another process must wait until they have closed it. Any number of processes may search, add
-    and delete on one server at once. Open only index folders that you trust (see `stores.qdrant`).
+    one process share it. The process that opens it first may write; others read it as it was when they opened it. Any
+    number of processes may search, add and delete on one server at once.
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
@@ -726,7 +726,7 @@ class PageIndex:
         return check(self._state, repair=True)
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
-        """Make filters on a metadata key fast on a server; an embedded index has no need of it.
+        """Make filters on a metadata key fast, on a server or in a folder.
 
         Args:
             key: as in a filter.

@@ -1,7 +1,7 @@
 """Where a Qdrant is, and how to call it: the one registry of the places that this process has open.
 
-An embedded Qdrant is plain Python objects without locks, and has one client at a time for each folder. So all who name
-a folder in this process share its client, and all who share a client share its locks.
+An embedded Qdrant takes one call at a time, and has one client that may write for each folder. So all who name a folder
+in this process share its client, and all who share a client share its locks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Pages and their vectors in one Qdrant collection, embedded or on a server.
 
-Embedded collections are read by qdrant-client with pickle: open only index folders that you trust.
+Folders are written by Qdrant Edge. Those of qdrant-client's local mode are read by it with pickle: open only such that
+you trust.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ _LISTED_LOCAL = 100_000  # qdrant-client's local mode looks at all its points at
 class QdrantStore:
     """A `PageStore` in one Qdrant collection: vectors and payload of each page, and the record of what wrote them.
 
-    All stores for a folder in one process share its client, which is closed with the last of them; other processes are
-    refused meanwhile. Any number of processes may read and write on a server.
+    All stores for a folder in one process share its client, which is closed with the last of them. Other processes may
+    read meanwhile, as the folder was when they opened it (in the local mode they are refused). Any number of processes
+    may read and write on a server.
 
     Args:
         location: None for memory, a folder, or the ``http(s)://`` url of a server. A folder is made by the first write.
