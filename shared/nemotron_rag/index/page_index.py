@@ -135,14 +135,14 @@ class PageIndex:
         **options: Unpack[LoadOptions],
     ) -> None:
         connection = Connection(api_key=api_key, headers=headers, timeout=timeout, patience=patience)
-        self._tenant = Tenant.of(tenant)
         opened = _store(
             location,
             store=store,
             client=client,
             connection=connection,
-            settings={"collection": collection, "tenant": self._tenant, "collection_options": collection_options},
+            settings={"collection": collection, "tenant": Tenant.of(tenant), "collection_options": collection_options},
         )
+        self._tenant: Tenant | None = getattr(opened, "tenant", None)
         try:
             models = IndexModels(str(opened), embedder, reranker, options=options, reranker_options=reranker_options)
             stored_images = images_of(images, opened)

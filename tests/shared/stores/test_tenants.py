@@ -229,6 +229,25 @@ def test_a_store_of_ones_own_divides_itself():
         PageIndex(store=FakePageStore(), tenant=ACME, embedder=FakeEmbedder())
 
 
+def test_a_store_of_a_tenant_makes_an_index_of_that_tenant(server, tmp_path):
+    indexes = [
+        PageIndex(
+            store=QdrantStore(client=server.client(), tenant=tenant),
+            embedder=FakeEmbedder(),
+            images=tmp_path / "images",
+        )
+        for tenant in (ACME, BETA)
+    ]
+    for shade, index in zip((10, 200), indexes, strict=True):
+        add(index, [Page(id="p1", text="apples", image=image(shade))])
+        assert "tenant" in repr(index)
+    indexes[0].delete(ids=["p1"])
+    assert indexes[0].count() == 0
+    (hit,) = indexes[1].search("apples")
+    assert hit.page.metadata == {"customer": "beta"}
+    assert hit.page.image.open().getpixel((0, 0)) == (200, 200, 200)
+
+
 def test_a_call_that_cannot_be_narrowed_is_not_made():
     store = QdrantStore(tenant=ACME)
     store.create(dimensions=4, record={})

@@ -78,6 +78,11 @@ class Collection:
             self._stored_record()
         return self._layout or PageLayout()
 
+    @property
+    def tenant(self) -> Tenant | None:
+        """Whose points calls see; None for those of all."""
+        return None if self._scope is None else self._scope.tenant
+
     def call(self, method: str, **arguments: Any) -> Any:
         """Call a method of the client for this collection, of the tenant if there is one; see `Qdrant.call`."""
         if self._scope is not None:

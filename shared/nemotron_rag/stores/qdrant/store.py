@@ -103,6 +103,11 @@ class QdrantStore:
         return self._qdrant.engine
 
     @property
+    def tenant(self) -> Tenant | None:
+        """Whose pages this store reads and writes; None if it is not divided."""
+        return self._collection.tenant
+
+    @property
     def image_root(self) -> str | None:
         """Where page images can lie: in the folder beside the pages, or in memory; None with a server.
 
