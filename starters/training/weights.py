@@ -15,8 +15,8 @@ __all__ = ["load_network", "new_network", "save_network"]
 def new_network(folder: Path, *, seed: int = 0) -> LlamaNemotronVL:
     """The network of a folder's ``config.json`` with random weights of the usual size."""
     torch.manual_seed(seed)
-    pooling = read_json(folder, "config.json")["pooling"]
-    network = LlamaNemotronVL(read_vl_config(folder, pooling=pooling))
+    is_colbert = read_json(folder, "config.json")["pooling"] == "colbert"
+    network = LlamaNemotronVL(read_vl_config(folder, vectors="colbert" if is_colbert else "one"))
     for module in network.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             torch.nn.init.trunc_normal_(module.weight, std=0.02)

@@ -71,7 +71,7 @@ def test_impossible_arguments(reference):
     ("fields", "message"),
     [
         ({"model_type": "bert"}, "of type 'bert'; supported types: llama_nemotron_vl"),
-        ({"pooling": "cls"}, "pooling='cls', only 'avg' is implemented"),
+        ({"pooling": "max"}, "pooling='max', only mean, avg, cls, lasttoken, last"),
         ({"select_layer": -2}, "select_layer=-2, only -1"),
         ({"ps_version": "v1"}, "ps_version='v1', only 'v2'"),
         ({"vision_config": None}, "config.json of checkpoint .* cannot be used"),

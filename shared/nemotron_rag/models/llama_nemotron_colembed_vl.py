@@ -97,7 +97,7 @@ def load(
     compile: bool = False,
 ) -> LlamaNemotronColEmbedVL:
     """Load a checkpoint folder; `nemotron_rag.models.load.load_multivector_embedder` explains the arguments."""
-    model = load_vl_model(folder, device=device, dtype=dtype, pooling="colbert", compile=compile)
+    model = load_vl_model(folder, device=device, dtype=dtype, vectors="colbert", compile=compile)
     settings = resolve_settings(
         model.config, max_input_tiles=max_input_tiles, use_thumbnail=use_thumbnail, max_length=max_length
     )

@@ -38,6 +38,7 @@ class LlamaNemotronEmbedVL(SingleVectorModel[VLModel]):
         self, model: VLModel, *, name: str, revision: str, settings: VLSettings, dimensions: int | None = None
     ) -> None:
         super().__init__(model, name=name, full=model.config.llm.hidden_size, dimensions=dimensions)
+        self._pooling = model.config.pooling
         self._settings = settings
         self._revision = revision
 
@@ -48,7 +49,7 @@ class LlamaNemotronEmbedVL(SingleVectorModel[VLModel]):
             "family": "llama_nemotron_embed_vl",
             "revision": self._revision,
             "dimensions": self.dimensions,
-            "pooling": "avg",
+            "pooling": self._pooling,
             **self._settings.identity,
         }
 

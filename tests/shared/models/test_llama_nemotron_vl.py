@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nemotron_rag.models._llama.config import read_vl_config
 from nemotron_rag.models._llama.network import load_vl_stack
 from nemotron_rag.models._llama.pixels import Cut, cut_tiles, normalise
 from nemotron_rag.models._llama.tiling import choose_grid, count_tiles
+from support.contracts import make_image
 
 DATA = Path(__file__).parents[2] / "data" / "reference"
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # stated by the cases' meta.json
@@ -137,3 +139,20 @@ def test_half_precision_stays_near_the_reference(dtype):
     found = embedder.embed_passages(_passages(case, call["texts"], call["images"]))
     expected = _expected(case, "docs_mixed.embeddings_l2").numpy()
     assert (found * expected).sum(axis=1).min() > 0.9998
+
+
+@pytest.mark.parametrize(("pooling", "place"), [("last", -1), ("cls", 0), ("avg", None)])
+@pytest.mark.parametrize("of_language_model", [False, True])
+def test_poolings_of_the_published_class(tmp_path, pooling, place, of_language_model):
+    """Which token counts is what its `pool` says; it may be named for the whole model or its language model."""
+    folder = Path(shutil.copytree(DATA / "embed_vl_open_1", tmp_path / "copy", ignore=shutil.ignore_patterns("images")))
+    config = json.loads((folder / "config.json").read_text())
+    del config["pooling"]
+    (config["llm_config"] if of_language_model else config)["pooling"] = pooling
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load_embedder(folder, device="cpu")
+    page = Passage("a caption", make_image())
+    states = model._model._run([model._prepare_passage(model._model, page, 0)]).numpy()  # (tokens, hidden)
+    wanted = states.mean(axis=0) if place is None else states[place]
+    np.testing.assert_allclose(model.embed_passages([page])[0], wanted / np.linalg.norm(wanted), atol=2e-5)
+    assert model.identity["pooling"] == pooling

@@ -12,7 +12,7 @@ from nemotron_rag.errors import CheckpointError
 from nemotron_rag.models._base.folders import saved_as
 from nemotron_rag.runtime.checkpoint import read_json
 
-__all__ = ["Pooling", "Prefixes", "read_max_length", "read_pooling", "read_prefixes", "renders_chats"]
+__all__ = ["Pooling", "Prefixes", "pooling_named", "read_max_length", "read_pooling", "read_prefixes", "renders_chats"]
 
 Pooling: TypeAlias = Literal["avg", "cls", "last"]
 """How hidden states are pooled: the mean over all tokens, the first one, or the last one."""
@@ -64,6 +64,19 @@ def read_prefixes(folder: Path, *, without: Prefixes | None = None) -> Prefixes:
     return Prefixes(query=first(["query"]), passage=first(["document", "passage", "corpus"]))
 
 
+def pooling_named(name: str, *, is_reranker: bool) -> Pooling:
+    """Return the pooling that a checkpoint's files call by a name.
+
+    Raises:
+        CheckpointError: it is not implemented.
+    """
+    if name == "weighted_avg" and not is_reranker:  # in the published code of the Llama models: the sum
+        return "avg"  # of the same direction
+    if name not in _POOLINGS:
+        raise CheckpointError(f"has pooling={name!r}, only {', '.join(_POOLINGS)} are implemented")
+    return _POOLINGS[name]
+
+
 def read_pooling(folder: Path, config: Mapping[str, Any]) -> Pooling:
     """Read how a checkpoint pools: by the module for it, or without one by config.json.
 
@@ -76,13 +89,10 @@ def read_pooling(folder: Path, config: Mapping[str, Any]) -> Pooling:
     fields = read_json(folder / _pooling_folder(folder, known), "config.json", optional=True)
     named = fields.get("pooling_mode") or [mode for flag, mode in _FLAGS.items() if fields.get(flag)]
     modes = [named] if isinstance(named, str) else list(named) or [str(config.get("pooling", "avg"))]
-    if modes == ["weighted_avg"] and not is_reranker:  # in the published code of the Llama models: the sum
-        return "avg"  # of the same direction
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise CheckpointError(f"has pooling={' + '.join(modes)!r}, only {', '.join(_POOLINGS)} are implemented")
+    pooling = pooling_named(" + ".join(modes), is_reranker=is_reranker)
     if not fields.get("include_prompt", True) and not renders_chats(folder):
         raise CheckpointError("pools without its prompts (include_prompt=false), which is not implemented")
-    return _POOLINGS[modes[0]]
+    return pooling
 
 
 def read_max_length(folder: Path, config: Mapping[str, Any]) -> int:

@@ -13,13 +13,14 @@ from typing import Any, Literal, TypeAlias
 from transformers import LlamaConfig, SiglipVisionConfig
 
 from nemotron_rag.errors import CheckpointError
+from nemotron_rag.models._base.sentence import Pooling, pooling_named
 from nemotron_rag.models._llama.layers import llama_config, plain
 from nemotron_rag.runtime.checkpoint import read_json
 
-__all__ = ["Pooling", "VLConfig", "read_vl_config"]
+__all__ = ["VLConfig", "Vectors", "read_vl_config"]
 
-Pooling: TypeAlias = Literal["avg", "colbert"]
-"""How hidden states are pooled: the mean over all tokens, or a vector for each token."""
+Vectors: TypeAlias = Literal["one", "colbert"]
+"""What is made of hidden states: one vector, pooled as the checkpoint says, or one for each token."""
 
 # Mean and standard deviation by `norm_type`; values of the published processors.
 _NORMALISATIONS = {
@@ -55,6 +56,7 @@ class VLConfig:
         max_query_length: tokens a query may have.
         prompt_template: how a reranker joins query and passage.
         temperature: a reranker's logits are divided by it.
+        pooling: how hidden states become one vector.
     """
 
     vision: SiglipVisionConfig
@@ -71,6 +73,7 @@ class VLConfig:
     max_query_length: int
     prompt_template: str | None
     temperature: float
+    pooling: Pooling
 
     @property
     def tower_settings(self) -> str:
@@ -84,12 +87,12 @@ class VLConfig:
         return (self.tile_size // self.patch_size // 2) ** 2
 
 
-def read_vl_config(folder: Path, *, pooling: Pooling = "avg") -> VLConfig:
+def read_vl_config(folder: Path, *, vectors: Vectors = "one") -> VLConfig:
     """Read ``config.json`` and the processor's files.
 
     Args:
         folder: the checkpoint.
-        pooling: of the family; for ``avg`` the checkpoint must say the same.
+        vectors: of the family; for one vector the checkpoint says how it is pooled.
 
     Raises:
         CheckpointError: a file is missing or broken, or a value is not implemented.
@@ -97,17 +100,26 @@ def read_vl_config(folder: Path, *, pooling: Pooling = "avg") -> VLConfig:
     config = read_json(folder, "config.json")
     processor = read_json(folder, "preprocessor_config.json", optional=True)
     processor |= read_json(folder, "processor_config.json", optional=True)
-    supported = {**_SUPPORTED, "pooling": "avg"} if pooling == "avg" else _SUPPORTED
-    for name, value in supported.items():
+    for name, value in _SUPPORTED.items():
         if config.get(name, value) != value:
             raise CheckpointError(f"checkpoint {folder} has {name}={config[name]!r}, only {value!r} is implemented")
     try:
-        return _build(config, processor)
+        pooling = _pooling(config) if vectors == "one" else "avg"
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {folder} {error}") from None
+    try:
+        return _build(config, processor, pooling)
     except Exception as error:  # the validation errors of transformers share no base class
         raise CheckpointError(f"config.json of checkpoint {folder} cannot be used: {error!r}") from error
 
 
-def _build(config: dict[str, Any], processor: dict[str, Any]) -> VLConfig:
+def _pooling(config: dict[str, Any]) -> Pooling:
+    """As vLLM reads it: of the whole model, else of its language model."""
+    given = config.get("pooling") or (config.get("llm_config") or {}).get("pooling") or "avg"
+    return pooling_named(str(given), is_reranker="rerank" in str(config.get("model_type")))
+
+
+def _build(config: dict[str, Any], processor: dict[str, Any], pooling: Pooling) -> VLConfig:
     vision = SiglipVisionConfig(**plain(config["vision_config"]))
     vision._attn_implementation = "sdpa"  # every tile has the same length: nothing to pack
     mean, std = _NORMALISATIONS[processor.get("norm_type", "siglip")]
@@ -129,4 +141,5 @@ def _build(config: dict[str, Any], processor: dict[str, Any]) -> VLConfig:
         max_query_length=int(both.get("q_max_length") or 512),
         prompt_template=both.get("prompt_template"),
         temperature=float(config.get("temperature", 1.0)),
+        pooling=pooling,
     )

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nemotron_rag.errors import ImageError
 from nemotron_rag.models._base.images import PassageImage, at_index
 from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed, token_bytes
-from nemotron_rag.models._base.pooling import mean_pool, token_vectors
+from nemotron_rag.models._base.pooling import pool, token_vectors
 from nemotron_rag.models._base.resize import resizes_on_device
-from nemotron_rag.models._llama.config import Pooling, read_vl_config
+from nemotron_rag.models._llama.config import Vectors, read_vl_config
 from nemotron_rag.models._llama.network import load_vl_stack
 from nemotron_rag.models._llama.pixels import Cut, cut_tiles, cut_tiles_on_device, normalise
 from nemotron_rag.models._llama.prompts import embed_prompt
@@ -76,15 +76,15 @@ class VLModel(PackedModel[VLInput]):
         folder: the checkpoint.
         device: where it runs.
         dtype: number format of the weights.
-        pooling: one mean vector for each input, or a vector for each of its tokens.
+        vectors: one for each input, or one for each of its tokens.
         compile: fuse the tower with torch.compile.
     """
 
     def __init__(
-        self, folder: Path, *, device: torch.device, dtype: torch.dtype, pooling: Pooling, compile: bool
+        self, folder: Path, *, device: torch.device, dtype: torch.dtype, vectors: Vectors, compile: bool
     ) -> None:
-        self.config = read_vl_config(folder, pooling=pooling)
-        self._pooling = pooling
+        self.config = read_vl_config(folder, vectors=vectors)
+        self._vectors = vectors
         self._tokenizer = PromptTokenizer(folder, image_context_id=self.config.image_context_id)
         self._stack = load_vl_stack(folder, self.config, device=device, dtype=dtype)
         self._tower_key = weights_key(self._stack.vision_model, self._stack.mlp1, settings=self.config.tower_settings)
@@ -159,12 +159,12 @@ class VLModel(PackedModel[VLInput]):
 
     @torch.inference_mode()
     def _compute(self, batch: Sequence[VLInput]) -> list[torch.Tensor]:
-        """Compute for each sequence its mean vector (hidden,), or its token vectors (tokens, hidden)."""
+        """Compute for each sequence its pooled vector (hidden,), or its token vectors (tokens, hidden)."""
         lengths = [item.tokens for item in batch]
         hidden = self._run(batch)  # (tokens, hidden)
-        if self._pooling == "colbert":
+        if self._vectors == "colbert":
             return token_vectors(hidden, lengths)
-        return list(mean_pool(hidden, lengths).cpu())
+        return list(pool(hidden, lengths, self.config.pooling).cpu())
 
     def _run(self, batch: Sequence[VLInput]) -> torch.Tensor:
         """Compute the last hidden states of all tokens of a batch: (tokens, hidden)."""
@@ -202,7 +202,7 @@ class VLModel(PackedModel[VLInput]):
 
 
 def load_vl_model(
-    folder: Path, *, device: str | None, dtype: str | None, pooling: Pooling = "avg", compile: bool = False
+    folder: Path, *, device: str | None, dtype: str | None, vectors: Vectors = "one", compile: bool = False
 ) -> VLModel:
     """Load a checkpoint or share it; see `load_packed`."""
-    return load_packed(VLModel, folder, device=device, dtype=dtype, pooling=pooling, compile=compile)
+    return load_packed(VLModel, folder, device=device, dtype=dtype, vectors=vectors, compile=compile)
