@@ -17,7 +17,7 @@ from nemotron_rag.errors import InputError, RefusedError, StoreError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.stores import patience
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID
-from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore
 from nemotron_rag.types import Page
 from support.pages import add, contents, make_pdf, same, text_page
 from support.qdrant_http import FAULTS, HttpServer
@@ -270,3 +270,39 @@ def test_four_processes_that_add_overlapping_folders_end_where_one_would(tmp_pat
             assert same(contents(index), wanted)
             assert [hit.page.image.open().size for hit in index.search("equal", k=3)]
     assert len(list(Path("many").rglob("*.png"))) == len(list(Path("one").rglob("*.png"))) == 26
+
+
+def test_pages_that_another_process_removes_meanwhile_are_told():
+    class Meddled(FakePageStore):
+        def attach(self, ids, *, source, metadata):
+            self.remove(list(ids)[:1])
+            return super().attach(ids, source=source, metadata=metadata)
+
+    with PageIndex(store=Meddled(), images=None, embedder=FakeEmbedder()) as index:
+        add(index, pages(3))
+        report = add(index, pages(3))
+        assert (report.unchanged, len(report.failures)) == (0, 3)
+        assert "removed meanwhile; add it again" in report.failures[0].reason
+        assert add(index, pages(3)).added == 3
+
+
+def test_an_image_that_was_exchanged_is_noticed_and_mended(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    for colour in ("red", "blue"):
+        Image.new("RGB", (8, 8), colour).save(f"{colour}.png")
+    with PageIndex("index", embedder=FakeEmbedder()) as index:
+        add(index, ["red.png", "blue.png"])
+        red, blue = (index.search("x", filter={"source": name})[0].page.image for name in ("red.png", "blue.png"))
+        before = red.open().getpixel((0, 0))
+        red.path.write_bytes(blue.path.read_bytes())
+        caplog.clear()
+        blue.open()
+        assert not caplog.records
+        red.open()
+        assert "is not the one that was stored" in caplog.text
+        blue.path.unlink()
+        index.repair()
+        assert index.count() == 0
+        assert add(index, ["red.png", "blue.png"]).added == 2
+        (found,) = index.search("x", filter={"source": "red.png"})
+        assert found.page.image.open().getpixel((0, 0)) == before

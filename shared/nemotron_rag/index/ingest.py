@@ -294,14 +294,23 @@ class Ingest:
         embedded = embedding.result()
         with self._timers["store"]:
             refused = self._write(embedded, pool) if embedded.good else []
-            for known in batch.known:
-                self._unchanged += self._index.store.attach(known.ids, source=known.source, metadata=known.metadata)
+            refused += [missing for known in batch.known for missing in self._attach(known)]
             if batch.finished:
                 self._remove_stale({done.source: done.ids for done in batch.finished})
         self._broken = False
         self._failures += batch.failures + embedded.failures + refused
         unread = sum(failure.number is not None for failure in batch.failures)
         return len(batch.fresh) + sum(len(known.ids) for known in batch.known) + unread
+
+    def _attach(self, known: Known) -> list[Failure]:
+        """Note one more file of stored pages; returns a failure if some of them are not there, or no longer."""
+        attached = self._index.store.attach(known.ids, source=known.source, metadata=known.metadata)
+        self._unchanged += attached
+        missing = len(known.ids) - attached
+        if not missing:
+            return []
+        reason = f"{missing} of its pages are not stored: they failed, or were removed meanwhile; add it again"
+        return [Failure(known.source, reason)]
 
     def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> list[Failure]:
         """Write pages, images first: a stored page always has its image. Returns those that the store refuses."""

@@ -111,13 +111,20 @@ class StoredImage:
         """The decoded image, RGB.
 
         Raises:
-            ImageError: as from `read_bytes`, or the image is broken or larger than the budget.
+            ImageError: as from `read_bytes`, or the image is broken or larger than the budget. That it is another one
+                than was stored is a warning: its page may have been replaced just now.
         """
         data = self.read_bytes()
         try:
-            return to_rgb(load_image(data, budget=self.budget))
+            image = to_rgb(load_image(data, budget=self.budget))
         except ImageError as error:
             raise type(error)(f"image {self}: {str(error).removeprefix('<bytes>: ')}") from error
+        # Lossy formats are decoded a little otherwise by other versions of their libraries.
+        if self.image_format == "png" and self.pixel_hash not in (None, pixel_hash(image)):
+            _log.warning(
+                "image %s is not the one that was stored; if its page was not replaced, repair the index", self
+            )
+        return image
 
     def _repr_png_(self) -> bytes:
         """How notebooks show it."""
