@@ -7,13 +7,14 @@ import io
 import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageBudget, load_image
-from nemotron_rag.errors import ImageBudgetError, ImageError
+from nemotron_rag.errors import ImageBudgetError, ImageError, InputError
 from nemotron_rag.types import ImageReference
 
 PNG = io.BytesIO()
@@ -144,3 +145,20 @@ def test_errors_are_named_as_the_caller_names_the_image():
     error.index = 3
     named = error.named("a.pdf")
     assert (type(named), str(named), named.index) == (ImageBudgetError, "a.pdf: too large", None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"roots": "/data/pages"},  # its first letter would be the root of all
+        {"roots": Path("/data/pages")},
+        {"roots": b"/data"},
+        {"roots": [""]},
+        {"roots": [None]},
+        {"hosts": "example.org"},
+        {"hosts": [""]},
+    ],
+)
+def test_a_single_folder_or_an_empty_one_allows_nothing_by_mistake(options):
+    with pytest.raises(InputError, match="image_(roots|hosts) must be"):
+        ImageAccess(**options)

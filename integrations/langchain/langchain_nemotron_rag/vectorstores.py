@@ -10,7 +10,6 @@ import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, Unpack, cast
 
 import numpy as np
@@ -154,7 +153,7 @@ class NemotronPageVectorStore(VectorStore):
         place = None if location in (None, ":memory:") else location
         beside = QdrantStore(place, client=client, collection=collection_name, **connection)  # opens nothing
         stored = images_of(images, beside)
-        access = ImageAccess(roots=tuple(Path(root) for root in image_roots), hosts=tuple(image_hosts))
+        access = ImageAccess(roots=image_roots, hosts=image_hosts)
         self._embedding, self._pages = embedding, PageEmbedding(embedding)
         self._layout = DocumentLayout(content_payload_key, metadata_payload_key, vector_name)
         self._images = DocumentImages(stored, access=access, image_key=image_key, form=image_form)

@@ -89,8 +89,8 @@ class NodeCollection:
         self._own = not isinstance(embedder, NemotronEmbedding)
         self._embedding = embedder if isinstance(embedder, NemotronEmbedding) else NemotronEmbedding(embedder)
         qdrant = Qdrant(location, client=client, async_client=async_client, **connection)
-        roots = [default_image_folder()] if image_roots is None else list(image_roots)
-        self._access = ImageAccess(roots=roots, hosts=tuple(image_hosts))
+        roots = [default_image_folder()] if image_roots is None else image_roots
+        self._access = ImageAccess(roots=roots, hosts=image_hosts)
         self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), tenant=tenant, must_exist=True)
 
     def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:

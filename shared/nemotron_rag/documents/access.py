@@ -37,7 +37,8 @@ class ImageAccess:
         timeout: seconds until the whole of an image is there: address, connection, headers and body.
 
     Raises:
-        InputError: `timeout` is not a positive number.
+        InputError: `timeout` is not a positive number; or `roots` or `hosts` are a single text, whose letters would be
+            taken for folders and hosts, or hold an empty one.
 
     Example:
         >>> from nemotron_rag.errors import ImageError
@@ -54,6 +55,13 @@ class ImageAccess:
     timeout: float = 10.0
 
     def __post_init__(self) -> None:
+        for field, given in (("roots", self.roots), ("hosts", self.hosts)):
+            name = f"image_{field}"
+            if isinstance(given, str | bytes | os.PathLike):
+                raise InputError(f"{name} must be a list, got a single {type(given).__name__}; put it into a list")
+            if not all(isinstance(each, str | os.PathLike) and os.fspath(each) for each in given):
+                raise InputError(f"{name} must be names that are not empty, got {[*given]!r}")
+            object.__setattr__(self, field, tuple(given))  # the caller's list may change
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not self.timeout > 0:
             raise InputError(f"timeout must be a positive number of seconds, got {self.timeout!r}")
 

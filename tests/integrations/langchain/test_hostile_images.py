@@ -78,3 +78,15 @@ def test_a_store_holds_few_large_images_at_once(monkeypatch):
     assert len(store.add_documents(documents)) == 8
     assert sizes == [3, 3, 2]
     assert len(store.similarity_search("page", k=9)) == 8
+
+
+def test_a_single_folder_is_not_taken_letter_by_letter():
+    document = Document("x", metadata={"image": "/etc/passwd"})
+    for use in (
+        lambda: NemotronPageVectorStore(NemotronEmbeddings(model=FakeEmbedder()), image_roots="/data"),
+        lambda: to_content_blocks([document], image_roots="/data"),
+        lambda: NemotronRerank(model=FakeReranker(), image_roots="/data"),
+        lambda: NemotronEmbeddings(model=FakeEmbedder(), image_roots="/data"),
+    ):
+        with pytest.raises(ValueError, match=r"image_roots(\n| must be a list)"):
+            use()
