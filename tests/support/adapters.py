@@ -179,6 +179,17 @@ class AdapterContract:
         assert carried == before
         assert [repr(each) for each in carried] == [repr(each) for each in before]
 
+    async def test_a_late_interaction_model_ranks(self, adapter):
+        model = FakeMultiVectorEmbedder()
+        passages = model.embed_passages([Passage(text) for text in TEXTS])
+        scores = model.score(model.embed_queries([QUERY]), passages)[0]
+        wanted = [Found(i, float(scores[i])) for i in np.argsort(-scores, kind="stable").tolist()]
+        reranker = adapter.reranker(model, top_n=None)
+        carried = adapter.carry([Item(text) for text in TEXTS])
+        assert close(adapter.rank(reranker, carried, QUERY), wanted)
+        assert close(await adapter.arank(reranker, carried, QUERY), wanted)
+        adapter.reranker("starter-colembed")
+
     def test_ties_keep_the_callers_order(self, adapter):
         carried = adapter.carry([Item("a"), Item("b"), Item("c"), Item("d")])
         ranked = adapter.rank(adapter.reranker(Scripted(1, 2, 1, 2), top_n=None), carried, "q")

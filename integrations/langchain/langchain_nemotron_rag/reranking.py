@@ -16,7 +16,7 @@ from langchain_nemotron_rag._documents import FoundMetadata, describe, passage_o
 from langchain_nemotron_rag._settings import ModelFields, Unchecked
 from nemotron_rag import MultiVectorEmbedder, Passage, Reranker
 from nemotron_rag.errors import InputError
-from nemotron_rag.late_interaction.reranker import as_reranker
+from nemotron_rag.models.lazy import RANKERS
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
 from nemotron_rag.types import FloatArray, Kind
 
@@ -78,7 +78,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
     on_image_error: OnImageError = "text"
     on_unscored: OnUnscored = "last"
 
-    _kinds: ClassVar[tuple[Kind, ...]] = ("reranker", "multivector_embedder")
+    _kinds: ClassVar[tuple[Kind, ...]] = RANKERS
 
     def load(self) -> Reranker:
         """The loaded model; loads it if need be.
@@ -86,7 +86,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         Raises:
             NemotronRagError: as `nemotron_rag.load_reranker`.
         """
-        return as_reranker(self._lazy().get())
+        return cast("Reranker", self._lazy().get())
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -250,15 +250,15 @@ class _Ranking:
 
     def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
         """Score as the model does."""
-        reranker, started = as_reranker(self._model.get()), time.perf_counter()
-        scores = reranker.score(query, passages)
+        reranker, started = self._model.get(), time.perf_counter()
+        scores = cast("FloatArray", reranker.score(query, passages))
         self._note(passages, started)
         return scores
 
     async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
-        reranker, started = as_reranker(await self._model.aget()), time.perf_counter()
-        scores = await reranker.ascore(query, passages)
+        reranker, started = await self._model.aget(), time.perf_counter()
+        scores = cast("FloatArray", await reranker.ascore(query, passages))
         self._note(passages, started)
         return scores
 

@@ -13,13 +13,17 @@ from typing import Any, Generic, TypeVar, Unpack, cast
 
 from nemotron_rag._forking import Lock
 from nemotron_rag.errors import InputError
+from nemotron_rag.late_interaction.reranker import as_reranker
 from nemotron_rag.models.load import LoadOptions, ModelName, check_model, load_model
-from nemotron_rag.protocols import AnyEmbedder, Embedder, Reranker
+from nemotron_rag.protocols import AnyEmbedder, Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Kind
 
-__all__ = ["Identity", "LazyModel", "lazy_embedder", "lazy_reranker"]
+__all__ = ["RANKERS", "Identity", "LazyModel", "lazy_embedder", "lazy_reranker"]
 
 M = TypeVar("M", bound=AnyEmbedder | Reranker)
+
+RANKERS: tuple[Kind, ...] = ("reranker", "multivector_embedder")
+"""The kinds of models that rank passages; a `LazyModel` of these gives a `Reranker`."""
 
 Identity = Mapping[str, str | int | bool | None]
 """Everything that decides a model's outputs; see `protocols`."""
@@ -71,7 +75,7 @@ class LazyModel(Generic[M]):
             _check_given(model, kinds, self._options)
             self.name, self.kind = model.name, model.kind
             self._check_identity(model)
-            self.identity, self._given = dict(model.identity), model
+            self.identity, self._given = dict(model.identity), self._wanted(model)
 
     @property
     def is_given(self) -> bool:
@@ -91,7 +95,7 @@ class LazyModel(Generic[M]):
             if self._loaded is None:
                 model = cast("M", load_model(self.name, *self._kinds, **self._options))
                 self._check_identity(model)
-                self._loaded = model
+                self._loaded = self._wanted(model)
             return self._loaded
 
     async def aget(self) -> M:
@@ -120,6 +124,11 @@ class LazyModel(Generic[M]):
         state = "given" if self.is_given else "not loaded" if self._loaded is None else "loaded"
         return f"LazyModel({self.name!r}, {state})"
 
+    def _wanted(self, model: M) -> M:
+        """The model in the role that is asked for: a late-interaction model may stand in for a reranker."""
+        is_stand_in = "reranker" in self._kinds and model.kind == "multivector_embedder"
+        return cast("M", as_reranker(cast("MultiVectorEmbedder", model))) if is_stand_in else model
+
     def _check_identity(self, model: M) -> None:
         if self.identity is not None and dict(model.identity) != dict(self.identity):
             raise InputError(
@@ -138,8 +147,8 @@ def lazy_embedder(
 def lazy_reranker(
     model: ModelName | Reranker, *, identity: Identity | None = None, **options: Unpack[LoadOptions]
 ) -> LazyModel[Reranker]:
-    """Return a lazy reranker; see `LazyModel`."""
-    return LazyModel(model, "reranker", identity=identity, **options)
+    """Return a lazy reranker; see `LazyModel`. A late-interaction model (ColEmbed) ranks by MaxSim."""
+    return LazyModel(model, *RANKERS, identity=identity, **options)
 
 
 def _check_given(model: object, kinds: tuple[Kind, ...], options: LoadOptions) -> None:

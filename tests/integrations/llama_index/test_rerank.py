@@ -328,7 +328,7 @@ def test_wrong_models():
         NemotronRerank("no-such-model")
     with pytest.raises(InputError, match="wanted reranker"):
         NemotronRerank("llama-nemotron-embed-vl-1b-v2")
-    with pytest.raises(InputError, match="loaded reranker, got a embedder, FakeEmbedder"):
+    with pytest.raises(InputError, match="loaded reranker or multivector_embedder, got a embedder, FakeEmbedder"):
         NemotronRerank(FakeEmbedder())
     with pytest.raises(InputError, match="device came with a loaded model"):
         NemotronRerank(FakeReranker(), device="cpu")
