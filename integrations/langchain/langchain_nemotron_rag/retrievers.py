@@ -92,7 +92,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         image_format: of data URIs; None for the stored file as it is, which is not decoded.
         image_key: where in the metadata images are.
         embedder: of an index by location; None for the one that wrote it.
-        mode: of an index: "dense", "multi" or "hybrid"; None for what its model gives. See `PageIndex.search`.
+        mode: of an index: "dense", "multi" or "hybrid"; None for what its model gives. See `PageIndex.search`. Of a
+            `NemotronPageVectorStore`: "dense" or "hybrid"; it takes the four that follow as well.
         min_score: of an index: smallest ``retrieval_score``, before anything is reranked. Not in mode "hybrid".
         per_document: of an index: so many documents of one ``source`` at most.
         diversity: of an index: from 0, by the scores alone, to 1: documents that are unlike each other.
@@ -330,11 +331,10 @@ class NemotronPageRetriever(Component, BaseRetriever):
         compressor = self._compressor(returned)
         fetched = returned if compressor is None else candidates or max(returned, DEFAULT_CANDIDATES)
         if isinstance(self.index, VectorStore):
-            method = "similarity_search_with_score"
-            if kind == "mmr":
-                method = "max_marginal_relevance_search"
-                more = {"fetch_k": max(_MMR_POOL, _MMR_FACTOR * fetched), **more}
-            return self._of_store(method, query, fetched, chosen, more, compressor, returned, None, threshold)
+            options = self._store_options(kind, more, compressor, fetched)
+            method = options.pop("method")
+            shown = returned * (1 + 2 * options.get("neighbours", 0))
+            return self._of_store(method, query, fetched, chosen, options, compressor, shown, None, threshold)
         selection = self._chosen | {name: more.pop(name) for name in _CHOICES if name in more}
         if kind == "mmr":
             selection.setdefault("diversity", 1 - more.pop("lambda_mult", _LAMBDA))
@@ -348,6 +348,21 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if compressor is None:
             options["score_threshold"] = threshold
         return _Search(self._open(), "search", query, options, compressor, returned, None, threshold)
+
+    def _store_options(
+        self, kind: SearchType, more: dict[str, Any], compressor: BaseDocumentCompressor | None, fetched: int
+    ) -> dict[str, Any]:
+        """What a vector store is asked for besides, and by which ``method``."""
+        if self.neighbours and compressor is not None:
+            raise InputError("neighbours of a vector store go with no reranker, which would score them; leave one out")
+        asked = self._chosen | ({} if self.mode is None else {"mode": self.mode})
+        options = {"method": "similarity_search_with_score", **asked, **more}
+        if kind == "mmr" and asked:
+            options["diversity"] = 1 - options.pop("lambda_mult", _LAMBDA)
+        elif kind == "mmr":
+            pool = max(_MMR_POOL, _MMR_FACTOR * fetched)
+            return {**options, "fetch_k": pool, **more, "method": "max_marginal_relevance_search"}
+        return options
 
     @property
     def _chosen(self) -> dict[str, Any]:
@@ -504,11 +519,11 @@ class NemotronPageRetriever(Component, BaseRetriever):
             placed |= {"tenant": self.tenant is not None, **dict.fromkeys(self._connection.options, True)}
             if names := ", ".join(name for name, is_set in placed.items() if is_set):
                 raise InputError(f"{names} belong to an index by location; set them where the index is opened")
-        if self.mode is not None and isinstance(self.index, VectorStore):
-            raise InputError("mode is for an index of pages; a vector store searches in its own way, leave it out")
-        if self._chosen and isinstance(self.index, VectorStore):
-            names = ", ".join(self._chosen)
-            raise InputError(f"{names}: for an index of pages; leave them out, or search an index")
+        asked = ", ".join([*(["mode"] if self.mode is not None else []), *self._chosen])
+        if asked and isinstance(self.index, VectorStore) and not isinstance(self.index, NemotronPageVectorStore):
+            raise InputError(
+                f"{asked}: for an index of pages or a NemotronPageVectorStore; another vector store has its own ways"
+            )
         if isinstance(self.reranker, NemotronRerank) and self.reranker.image_key != self.image_key:
             raise InputError(
                 f"image_key is {self.image_key!r}, that of the reranker {self.reranker.image_key!r}; give one"

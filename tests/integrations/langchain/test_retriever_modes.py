@@ -67,7 +67,7 @@ def test_the_mode_travels_with_copies_and_pickles(folder):
 
 
 def test_modes_that_cannot_be_are_refused(folder, embedder):
-    with pytest.raises(InputError, match="mode is for an index of pages"):
+    with pytest.raises(InputError, match="mode: for an index of pages"):
         NemotronPageRetriever(index=InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder())), mode="hybrid")
     with pytest.raises(ValidationError, match="dense"):
         NemotronPageRetriever(index=folder, mode="sparse")

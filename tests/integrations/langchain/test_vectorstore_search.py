@@ -9,10 +9,10 @@ import pytest
 from langchain_core.documents import Document
 from qdrant_client import QdrantClient, models
 
-from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageVectorStore
+from langchain_nemotron_rag import NemotronEmbeddings, NemotronPageRetriever, NemotronPageVectorStore
 from nemotron_rag import Page, PageIndex
 from nemotron_rag.errors import InputError
-from nemotron_rag.testing import FakeEmbedder
+from nemotron_rag.testing import FakeEmbedder, FakeReranker
 
 TEXTS = {
     "a.pdf": ["red apples in winter", "red apples in autumn", "red apples in spring", "red apples"],
@@ -102,6 +102,22 @@ def test_as_a_retriever(store):
     found = retriever.invoke("red pears")
     assert found[0].id == "b1"
     assert "b2" in ids(found)
+
+
+def test_a_page_retriever_over_the_store_asks_for_the_same(store):
+    options = {"per_document": 1, "mode": "hybrid", "neighbours": 1}
+    retriever = NemotronPageRetriever(index=store, k=2, **options)
+    found = retriever.invoke("red pears")
+    assert ids(found) == ids(store.similarity_search("red pears", k=2, **options))
+    assert ["relevance_score" in document.metadata for document in found] == [
+        "neighbour_of" not in document.metadata for document in found
+    ]
+    ranked = NemotronPageRetriever(index=store, k=2, per_document=1, reranker=FakeReranker()).invoke("red pears")
+    assert len(set(sources(ranked))) == 2
+    diverse = NemotronPageRetriever(index=store, k=2, per_document=1, search_type="mmr").invoke("red pears")
+    assert len(set(sources(diverse))) == 2
+    with pytest.raises(InputError, match="go with no reranker"):
+        NemotronPageRetriever(index=store, neighbours=1, reranker=FakeReranker()).invoke("red pears")
 
 
 async def test_async_as_sync(store):
