@@ -20,6 +20,7 @@ from qdrant_client import QdrantClient, models
 from nemotron_rag.errors import StoreError
 from nemotron_rag.stores.qdrant import Qdrant, QdrantStore, opening
 from nemotron_rag.stores.qdrant.edge import client as client_module
+from nemotron_rag.stores.qdrant.edge import place as place_module
 from nemotron_rag.stores.qdrant.edge.client import EdgeClient
 from nemotron_rag.types import Page, StoredPage
 
@@ -244,6 +245,42 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     monkeypatch.setattr("pickle.load", None)
     store = QdrantStore(tmp_path)
     assert len(store.query(np.ones(4, np.float32), k=9)) == 5
+    store.close()
+
+
+def test_a_full_disk_is_an_error_and_costs_nothing(tmp_path, monkeypatch, caplog):
+    store = filled(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(place_module.shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+    for write in (
+        lambda: store.put([page(9)], rows(1)),
+        lambda: QdrantStore(tmp_path, collection="more").create(dimensions=4, record={}),
+    ):
+        with pytest.raises(StoreError, match="no space left: 1 MiB of"):
+            write()
+    assert store.optimize() is False
+    assert "is not put in order: no space left" in caplog.text
+    assert (store.count(), store.remove(["p1"]), store.count()) == (5, 1, 4)  # what makes room is not refused
+    monkeypatch.undo()
+    store.put([page(9)], rows(1))
+    assert store.count() == 5
+    store.close()
+
+
+def test_a_copy_that_was_not_finished_is_made_again(tmp_path, monkeypatch):
+    store = filled(tmp_path)
+    reader, copy = EdgeClient(tmp_path), place_module._copy_file
+    with monkeypatch.context() as patch:
+
+        def fail(source, target):
+            copy(source, target)
+            raise OSError("no space left")
+
+        patch.setattr(place_module, "_copy_file", fail)
+        with pytest.raises(OSError, match="no space left"):
+            reader.count("pages")
+    assert reader.count("pages").count == 6
+    reader.close()
     store.close()
 
 

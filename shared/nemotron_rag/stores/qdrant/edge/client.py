@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -35,10 +36,12 @@ __all__ = ["EdgeClient"]
 
 T = TypeVar("T")
 
+_SPACE = 2**26  # bytes that must be free on the disk to write; the engine's mapped files end the process on a full one
 _FLUSH = 1.0  # seconds; what is acknowledged outlives the process at once, and a power cut after so long
 _LARGE = 2**27  # bytes of a shard
 _FEW = 1000  # points
 _SEGMENT = re.compile(r"segments/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_log = logging.getLogger("nemotron_rag")
 _OPTIMIZE = (
     "import sys, qdrant_edge; shard = qdrant_edge.EdgeShard.load(sys.argv[1]); print(shard.optimize()); shard.close()"
 )
@@ -118,6 +121,7 @@ class EdgeClient:
             **options,
         )
         with self._writing() as place, _errors():
+            place.check_space(_SPACE)
             if place.holds(collection_name):
                 raise ValueError(f"collection {collection_name} already exists")
             config = edge_config(vectors, sparse, **options)
@@ -204,7 +208,13 @@ class EdgeClient:
         with self._writing() as place, _errors():
             shard = self._shard(collection_name)
             self.flush()
-            if size_of(place.shard(collection_name)) < _LARGE:
+            size = size_of(place.shard(collection_name))
+            try:
+                place.check_space(_SPACE + 2 * size)  # what is put in order is written anew before the old files go
+            except OSError as error:
+                _log.warning("the index folder %s is not put in order: %s", self._folder, error.strerror)
+                return False
+            if size < _LARGE:
                 return shard.optimize()
             if self._written.get(collection_name, 0) < max(_FEW, shard.info().points_count // 20):
                 return False
@@ -247,6 +257,7 @@ class EdgeClient:
             operation = edge.UpdateOperation.upsert_points(
                 [edge_point(point) for point in listed], edge_filter(update_filter), edge_value(update_mode)
             )
+        self._open_place().check_space(_SPACE)
         self._written[collection_name] += len(listed)
         return self._apply(collection_name, operation)
 

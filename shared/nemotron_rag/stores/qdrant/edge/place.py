@@ -7,6 +7,7 @@ was when they opened it; ``.busy`` keeps writes and copies apart, so that a copy
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -98,6 +99,16 @@ class Place:
         """Whether somebody has removed the folder."""
         return not self._root.is_dir()
 
+    def check_space(self, needed: int) -> None:
+        """Raise if the disk has less room left.
+
+        Raises:
+            OSError: it has.
+        """
+        free = shutil.disk_usage(self._root).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"no space left: {free >> 20} MiB of {needed >> 20} are free")
+
     def names(self) -> list[str]:
         """Of the collections."""
         return sorted(unquote(found.parent.name) for found in self._root.glob("*/collection.json"))
@@ -119,8 +130,11 @@ class Place:
             self._forget = weakref.finalize(self, _remove_copies, self._copies, os.getpid())
         copy = Path(self._copies, quote(name, safe=""))
         if not copy.exists():
+            unfinished = copy.with_name(f"{copy.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
             with self._reading():
-                copy_tree(self._folder(name) / "shard", copy)
+                copy_tree(self._folder(name) / "shard", unfinished)
+            unfinished.rename(copy)
         return copy
 
     @contextmanager
