@@ -105,6 +105,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             it nor `headers` is in a repr, a dump, a trace or a pickle.
         headers: sent to such a server with every request.
         timeout: seconds that one request to such a server may take; None for 60.
+        patience: seconds for which requests are tried again while the server is busy or does not answer; None for 5.
         tenant: of an index by location: whose pages are seen, such as ``("customer", "acme")``; see `PageIndex`.
         search_type: "similarity"; "mmr" for documents that are unlike each other, with `diversity` or the
             ``lambda_mult`` of `search_kwargs` (1 is the nearest, 0 as unlike as can be); or
@@ -159,6 +160,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     api_key: Annotated[SecretStr | None, PlainValidator(_hidden)] = Field(default=None, repr=False, exclude=True)
     headers: Unchecked[dict[str, str] | None] = Field(default=None, repr=False, exclude=True)
     timeout: Unchecked[float | None] = None
+    patience: Unchecked[float | None] = None
     tenant: Unchecked[tuple[str, str] | None] = None
     images: Unchecked[Images] = True
     search_type: SearchType = "similarity"
@@ -614,7 +616,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
 
     @property
     def _connection(self) -> Connection:
-        return Connection(api_key=self.api_key, headers=self.headers, timeout=self.timeout)
+        return Connection(api_key=self.api_key, headers=self.headers, timeout=self.timeout, patience=self.patience)
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)

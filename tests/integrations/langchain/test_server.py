@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import httpx
 import pytest
 from langchain_core.documents import Document
 from langchain_core.load import dumps
@@ -60,6 +61,20 @@ async def test_the_retriever_sends_them_and_shows_neither(server):
     shown = [repr(retriever), str(retriever), retriever.model_dump_json(exclude={"embedder"}), dumps(retriever), traced]
     assert all(KEY not in text and '"search"' not in text for text in shown)
     retriever.close()
+
+
+def test_a_retriever_is_as_patient_as_it_is_told(server):
+    for options, works in (({}, True), ({"patience": 5}, True), ({"patience": 0}, False)):
+        retriever = NemotronPageRetriever(index=URL, embedder=FakeEmbedder(), images=None, **options)
+        server.answers = [httpx.Response(503)]
+        if works:
+            assert retriever.invoke("apples")
+        else:
+            with pytest.raises(StoreError, match="HTTP 503"):
+                retriever.invoke("apples")
+        retriever.close()
+    with pytest.raises(InputError, match="patience must be"):
+        NemotronPageRetriever(index=URL, embedder=FakeEmbedder(), images=None, patience=-1).invoke("apples")
 
 
 def test_a_pickled_retriever_takes_the_key_of_its_environment(server, monkeypatch):
