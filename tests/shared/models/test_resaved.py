@@ -113,7 +113,9 @@ def test_the_same_weights_are_the_same_model(tmp_path, family):
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "base_model.model.", "_orig_mod."])
-@pytest.mark.parametrize("family", ["llama_nemotron_text_rerank", "qwen3_vl_rerank", "jina_reranker_m0"])
+@pytest.mark.parametrize(
+    "family", ["llama_nemotron_text_rerank", "llama_nemotron_rerank_vl", "qwen3_vl_rerank", "jina_reranker_m0"]
+)
 def test_prefixes_of_wrappers_are_left_out(tmp_path, family, wrapper):
     folder = _resaved(tmp_path / "w", family, rename=lambda name: wrapper + name, dtype=torch.float32)
     wanted = _outputs(DATA / CASES[family], family)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nemotron_rag.models._base.weights import own_name
 from nemotron_rag.models._llama.config import VLConfig
 from nemotron_rag.models._llama.layers import BidirectionalLlama
 from nemotron_rag.models._llama.tower import VisionTower
@@ -95,6 +96,6 @@ def rename_weight(name: str) -> str | None:
 
     Rerankers prefix everything with ``model.``; files written by transformers 4 nest the tower twice.
     """
-    name = name.removeprefix("model.").replace("vision_model.vision_model.", "vision_model.")
-    unused = ("vision_model.head.", "score.")
-    return None if name.startswith(unused) or name.endswith(("rotary_emb.inv_freq", "position_ids")) else name
+    own = own_name(name)
+    own = own and own.replace("vision_model.vision_model.", "vision_model.")
+    return None if own is None or own.startswith(("vision_model.head.", "score.")) else own
