@@ -37,6 +37,8 @@ _DROPPED = re.compile(
     "\u00ad\u0640\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+"
 )
 _PERSIAN_JOINT = re.compile("(?<=[\u0600-\u06ff])\u200c(?=[\u0600-\u06ff])")  # some write a space there
+_NASAL = re.compile("[ङञणनम]्(?=[क-ह])|ँ")  # Devanagari: हिन्दी is हिंदी, and an anusvara what stands there
+_NUKTA = "\u093c"  # the dot below of Urdu's sounds, which many leave out
 
 _PAIRED = (  # Han, Kana, Bopomofo, Hangul, Yi: words are mostly of two characters
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u30ff\u3105-\u318e\u31a0-\u31bf"
@@ -189,7 +191,8 @@ def _tables() -> _Tables:
 
     def fold(text: str) -> str:
         apart = unicodedata.normalize("NFKD", _PERSIAN_JOINT.sub(" ", text).casefold())
-        return unicodedata.normalize("NFC", _DROPPED.sub("", apart).translate(table))
+        plain = _NASAL.sub("ं", _DROPPED.sub("", apart).replace(_NUKTA, ""))
+        return unicodedata.normalize("NFC", plain.translate(table))
 
     return _Tables(re.compile(rf"[\w{marks}]+"), re.compile(f"[^{marks}][{marks}]*|[{marks}]+"), fold)
 
