@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Lock", "Renewed", "Threads", "renewed_in_child"]
+__all__ = ["Lock", "Threads", "renewed_in_child"]
 
 T = TypeVar("T")
 
 
-class Renewed(Protocol):
+class _Renewed(Protocol):
     """An object with something in it that does not survive a fork."""
 
     def _after_fork(self) -> None:
@@ -30,7 +30,7 @@ class Renewed(Protocol):
 _renewed: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def renewed_in_child(item: Renewed) -> None:
+def renewed_in_child(item: _Renewed) -> None:
     """Let `item._after_fork()` be called in every forked child, for as long as the object lives."""
     _renewed.add(item)
 
@@ -79,6 +79,10 @@ class Threads:
     Args:
         count: of threads.
         name: that they begin with.
+
+    Example:
+        >>> list(Threads(2, "adding").map(lambda number: number + 1, [1, 2]))
+        [2, 3]
     """
 
     def __init__(self, count: int, name: str) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from nemotron_rag import Hit, Page, PageIndex, Passage
 from nemotron_rag.errors import ImageError, InputError, NonFiniteError, UnknownModelError
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+from support.forking import in_child, needs_fork
 
 __all__ = ["Adapter", "AdapterContract", "Found", "Item"]
 
@@ -338,6 +339,37 @@ class AdapterContract:
         adapter.embedding("Qwen3-VL-Embedding-2B", **instructed)
         adapter.reranker("Qwen3-VL-Reranker-2B", **instructed)
 
+    def test_arguments_of_hosted_classes_are_left_out_and_said(self, adapter, caplog):
+        hosted = {"base_url": "https://h.example", "api_key": "secret", "truncate": "END", "max_batch_size": 8}
+        for component in (adapter.embedding(FakeEmbedder(), **hosted), adapter.reranker(FakeReranker(), **hosted)):
+            assert "secret" not in repr(component) + caplog.text
+        for argument in ("base_url", "api_key", "max_batch_size"):
+            assert caplog.text.count(f"has no use for {argument}: ") == 2
+        assert "truncate" not in caplog.text  # END is what is done
+
+    def test_a_missing_argument_is_refused_by_its_name(self, adapter):
+        with pytest.raises(ValueError, match="top_nn"):
+            adapter.reranker(FakeReranker(), top_nn=3)
+        with pytest.raises(ValueError, match="dimension"):
+            adapter.embedding(FakeEmbedder(), dimension=3)
+
+    @needs_fork
+    def test_it_works_in_a_forked_child(self, adapter, index, reference):
+        embedding = adapter.embedding(str(reference / "embed_vl_open_1"), device="cpu")
+        reranker = adapter.reranker(str(reference / "rerank_vl_open_1"), device="cpu")
+        retriever, carried = adapter.retriever(index, k=3), adapter.carry([Item(text) for text in TEXTS[:3]])
+
+        def work():
+            ranked, hits = adapter.rank(reranker, carried, QUERY), adapter.retrieve(retriever, QUERY)
+            return adapter.embed_query(embedding, QUERY), ranked, hits
+
+        vector, ranked, hits = work()
+        for _ in range(2):
+            other = in_child(work)
+            np.testing.assert_allclose(other[0], vector, atol=1e-5)
+            assert [hit.key for hit in other[1]] == [hit.key for hit in ranked]
+            assert close(other[2], hits)
+
     def test_vectors_are_those_of_the_model_alone(self, adapter):
         embedding = adapter.embedding(FakeEmbedder())
         np.testing.assert_allclose(adapter.embed_query(embedding, "a b"), FakeEmbedder().embed_queries(["a b"])[0])
@@ -463,6 +495,16 @@ class AdapterContract:
         image = adapter.image_of(adapter.retriever(index, k=1), "red apples in winter")
         assert image.size == PAGES[3].image.size
         assert image.convert("RGB").getpixel((0, 0))[0] == pytest.approx(80, abs=4)
+
+    def test_load_opens_what_the_first_search_would_wait_for(self, adapter, tmp_path):
+        with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
+            index.add(PAGES, progress=False)
+        retriever = adapter.retriever(str(tmp_path), k=1, embedder=FakeEmbedder())
+        assert retriever.load() is retriever
+        assert adapter.retrieve(retriever, QUERY)[0].key == "p4"
+        retriever.close()
+        with pytest.raises(InputError):
+            adapter.retriever(str(tmp_path / "nothing")).load()
 
     async def test_many_at_once_are_as_one_by_one(self, adapter, ranking_index):
         retriever = adapter.retriever(ranking_index, k=3, candidates=6)

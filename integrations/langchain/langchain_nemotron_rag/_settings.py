@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from langchain_nemotron_rag._documents import IMAGE_KEY
 from nemotron_rag import LoadOptions
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.models.arguments import without_hosted
-from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.models.lazy import LazyModel, Lock
 from nemotron_rag.types import Kind
 
 T = TypeVar("T")
@@ -40,7 +39,7 @@ Unchecked = Annotated[T, PlainValidator(_own)]
 class _Opened:
     """What a component has opened, and under which settings; a copy or pickle of this is empty."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    lock: Lock = field(default_factory=Lock, compare=False)
     items: dict[str, tuple[Any, Any]] = field(default_factory=dict, compare=False)
 
     def __reduce__(self) -> tuple[type[_Opened], tuple[()]]:

@@ -18,7 +18,7 @@ from nemotron_rag.models.load import LoadOptions, ModelName, check_model, load_m
 from nemotron_rag.protocols import AnyEmbedder, Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Kind
 
-__all__ = ["RANKERS", "Identity", "LazyModel", "lazy_embedder", "lazy_reranker"]
+__all__ = ["RANKERS", "Identity", "LazyModel", "Lock", "lazy_embedder", "lazy_reranker"]
 
 M = TypeVar("M", bound=AnyEmbedder | Reranker)
 

@@ -33,6 +33,7 @@ from nemotron_rag.documents import held
 from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import ImageError
 from nemotron_rag.testing import FakeEmbedder
+from support.forking import needs_fork
 from support.llama_index import b64, image_nodes, listening, make_image, png, png_file
 
 
@@ -236,3 +237,15 @@ def test_what_is_no_image_is_left_out_of_prompts(caplog):
         blocks = PageNode.model_construct(text="Revenue rose.", image=image).get_content_blocks()
         assert [type(block).__name__ for block in blocks] == ["TextBlock"]
     assert "an image is left out of a prompt" in caplog.text
+
+
+@needs_fork
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12: it has threads
+def test_a_pipeline_with_worker_processes_that_are_forked(reference):
+    embedder = NemotronPageEmbedder(embed_model=NemotronEmbedding(reference / "embed_vl_open_1", device="cpu"))
+    alone = embedder([TextNode(text=f"text {n}") for n in range(4)])
+    pipeline = IngestionPipeline(transformations=[embedder], disable_cache=True)
+    nodes = [TextNode(text=f"text {n}") for n in range(4)]
+    together = asyncio.run(asyncio.wait_for(pipeline.arun(nodes=nodes, num_workers=2), 120))
+    close([node.embedding for node in together], [node.embedding for node in alone])
