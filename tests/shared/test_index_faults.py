@@ -19,7 +19,7 @@ from nemotron_rag.stores import patience
 from nemotron_rag.stores.qdrant.layout import BASIS_ID, RECORD_ID
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore
 from nemotron_rag.types import Page
-from support.pages import add, contents, make_pdf, same, text_page
+from support.pages import add, contents, same, text_page
 from support.qdrant_http import FAULTS, HttpServer
 from support.qdrant_server import Server
 
@@ -43,7 +43,7 @@ def filled(count: int) -> dict[str, tuple]:
 # ---- a server that fails ----
 
 
-@pytest.mark.parametrize("kind", ["lost", httpx.Response(503)], ids=str)
+@pytest.mark.parametrize("kind", ["lost", pytest.param(httpx.Response(503), marks=pytest.mark.slow)], ids=str)
 def test_a_fault_at_any_request_of_a_run_changes_nothing(kind):
     class Faulty(Server):
         fails_at = -1
@@ -239,12 +239,13 @@ def test_a_page_that_the_store_refuses_costs_only_itself(tmp_path):
 
 SCRIPT = """
 import sys
+from pathlib import Path
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder
 url, images, *folders = sys.argv[1:]
 with PageIndex(url, images=images, embedder=FakeEmbedder(dimensions=8)) as index:
     for folder in folders:
-        index.add(folder, metadata={"folder": folder}, progress=False)
+        index.add(sorted(Path(folder).iterdir()), metadata={"folder": folder}, progress=False)
 """
 
 
@@ -252,24 +253,25 @@ with PageIndex(url, images=images, embedder=FakeEmbedder(dimensions=8)) as index
 @pytest.mark.slow
 def test_four_processes_that_add_overlapping_folders_end_where_one_would(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for folder in "abcd":
-        for n in range(3):
-            make_pdf(Path(folder) / f"{n}.pdf", *[f"{folder} {n} page {page}" for page in range(2)])
-        make_pdf(Path(folder) / "same.pdf", "equal", "everywhere")
+    for number, folder in enumerate("abcd"):
+        Path(folder).mkdir()
+        for n in range(6):
+            Image.new("L", (6, 6), 10 * number + n).save(f"{folder}/{n}.png")
+        Image.new("L", (6, 6), 255).save(f"{folder}/same.png")
     orders = ["abcd", "dcba", "badc", "cdab"]
     with HttpServer() as one, PageIndex(one.url, images="one", embedder=FakeEmbedder(dimensions=8)) as index:
         for folder in orders[0]:
-            add(index, folder, metadata={"folder": folder})
+            add(index, sorted(Path(folder).iterdir()), metadata={"folder": folder})
         wanted = contents(index)
-        assert index.count({"folder": "b"}) == 8
+        assert (index.count(), index.count({"folder": "b"})) == (25, 7)
     with HttpServer() as many:
         commands = [[sys.executable, "-c", SCRIPT, many.url, "many", *order] for order in orders]
         running = [subprocess.Popen(command) for command in commands]
         assert [process.wait(120) for process in running] == [0] * 4
         with PageIndex(many.url, images="many", embedder=FakeEmbedder(dimensions=8)) as index:
             assert same(contents(index), wanted)
-            assert [hit.page.image.open().size for hit in index.search("equal", k=3)]
-    assert len(list(Path("many").rglob("*.png"))) == len(list(Path("one").rglob("*.png"))) == 26
+            assert [hit.page.image.open().size for hit in index.search("x", k=25)] == [(6, 6)] * 25
+    assert len(list(Path("many").rglob("*.png"))) == len(list(Path("one").rglob("*.png"))) == 25
 
 
 def test_pages_that_another_process_removes_meanwhile_are_told():
