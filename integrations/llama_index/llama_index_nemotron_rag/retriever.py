@@ -377,8 +377,9 @@ def _source(
             "wanted index as a folder, url, PageIndex, NodeCollection, or an index or retriever of LlamaIndex, got "
             f"{type(index).__name__}; of a vector store, pass VectorStoreIndex.from_vector_store(...)"
         )
+    usual = {"mode": None, "inline_images": False, **asdict(_Chosen())}
     given = {"mode": mode, "inline_images": inline_images, **asdict(chosen)}
-    names = ", ".join([*options, *(name for name, value in given.items() if value)])
+    names = ", ".join([*options, *(name for name, value in given.items() if value != usual[name])])
     if names:
         raise InputError(f"{names} belong to an index of nemotron_rag; what LlamaIndex wrote has its own settings")
     return source
