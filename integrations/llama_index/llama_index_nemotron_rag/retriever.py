@@ -21,13 +21,14 @@ from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.events import dispatcher
 from llama_index_nemotron_rag.filters import Filters, index_filter
 from llama_index_nemotron_rag.found import FoundNodes
-from llama_index_nemotron_rag.nodes import PageNode, shown_nodes
+from llama_index_nemotron_rag.nodes import PageNode, image_of, shown_nodes
 from llama_index_nemotron_rag.reranking import NemotronRerank
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.index import Mode, PageIndex
 from nemotron_rag.index.lazy import IndexOptions, LazyIndex
 from nemotron_rag.index.models import Rerank
 from nemotron_rag.index.selection import Selection
+from nemotron_rag.late_interaction.heatmap import Heatmap
 from nemotron_rag.models.arguments import check_names
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count, fuse
 from nemotron_rag.stores.page_images import StoredImage
@@ -148,6 +149,27 @@ class NemotronPageRetriever(BaseRetriever):
         if self.reranker is not None:
             self.reranker.load()
         return self
+
+    def heatmap(self, node: BaseNode | NodeWithScore, query: str) -> Heatmap:
+        """Where on the page of a found node the words of a query match; see `PageIndex.heatmap`.
+
+        Args:
+            node: that this retriever found, with its image.
+            query: in words.
+
+        Raises:
+            InputError: what is searched has no late-interaction model, the node no image, or the query no word.
+        """
+        found = node.node if isinstance(node, NodeWithScore) else node
+        if not isinstance(self._source, _IndexPages):
+            raise InputError("heatmaps need an index with token vectors; index with PageIndex and a ColEmbed model")
+        image = image_of(found)
+        page = Passage(found.get_content(), None if image is None else image.source)
+        return self._source.index.get().heatmap(page, query)
+
+    async def aheatmap(self, node: BaseNode | NodeWithScore, query: str) -> Heatmap:
+        """`heatmap` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.heatmap, node, query)
 
     def __enter__(self) -> Self:
         return self

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 from llama_index.core import VectorStoreIndex
-from llama_index.core.schema import QueryBundle, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding, NemotronPageEmbedder
 from llama_index.postprocessor.nemotron_rag_rerank import KeepPageText, NemotronRerank
 from llama_index.readers.nemotron_rag import PDFPageReader
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
+from nemotron_rag import PageIndex
 from nemotron_rag.errors import InputError
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 from support.llama_index import texts
+from support.pages import add
 
 
 @pytest.mark.parametrize(
@@ -120,3 +122,33 @@ def test_load_loads_what_the_first_search_would_wait_for(folder, index, collecti
 def test_texts_alone_can_be_searched_too(embedding):
     index = VectorStoreIndex([TextNode(text="red apples"), TextNode(text="blue whales")], embed_model=embedding)
     assert texts(NemotronPageRetriever(index, similarity_top_k=1).retrieve("whales")) == ["blue whales"]
+
+
+# ---- late interaction -------------------------------------------------------------------------------------------
+
+
+async def test_a_heatmap_of_a_found_node(tmp_path, pdf, collection, index):
+    with PageIndex(tmp_path / "many", embedder=FakeMultiVectorEmbedder(), dpi=72) as many:
+        add(many, pdf, ocr="never")
+        retriever = NemotronPageRetriever(many)
+        found = retriever.retrieve("red apples")[0]
+        wanted = many.heatmap(many.search("red apples")[0].page, "red apples").image()
+        for heatmap in (retriever.heatmap(found, "red apples"), await retriever.aheatmap(found.node, "red apples")):
+            assert heatmap.image().tobytes() == wanted.tobytes()
+        with pytest.raises(InputError, match="image"):
+            retriever.heatmap(TextNode(text="red apples"), "red apples")
+    with pytest.raises(InputError, match="heatmaps need an index with token vectors"):
+        NemotronPageRetriever(collection).heatmap(found, "red apples")
+    with pytest.raises(InputError):
+        NemotronPageRetriever(index).heatmap(found, "red apples")
+
+
+async def test_a_late_interaction_model_is_a_postprocessor():
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("blue whales", "red apples")]
+    ranker = NemotronRerank(FakeMultiVectorEmbedder(), top_n=1)
+    for found in (
+        ranker.postprocess_nodes(nodes, query_str="red apples"),
+        await ranker.apostprocess_nodes(nodes, query_str="red apples"),
+    ):
+        assert texts(found) == ["red apples"]
+        assert found[0].score == pytest.approx(2.0, abs=1e-4)  # one for each word
