@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from dataclasses import dataclass, field, fields, replace
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,13 @@ class Passage:
     text: str = ""
     image: ImageSource | None = field(default=None, compare=False)
 
+    def __repr__(self) -> str:
+        """All fields, of an image's bytes their number alone: traces and logs hold it."""
+        values = {each.name: repr(getattr(self, each.name)) for each in fields(self) if each.name != "image"}
+        image = f"<image of {len(self.image)} bytes>" if _is_bytes(self.image) else repr(self.image)
+        shown = {"text": values.pop("text"), "image": image} | values
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
     @property
     def modality(self) -> Modality:
         """Which inputs are there; a passage with neither is an empty text."""
@@ -140,11 +147,16 @@ class Passage:
         return "image_text" if self.text else "image"
 
 
+def _is_bytes(image: ImageSource | None) -> TypeGuard[str | bytes]:
+    """Whether it is a file's bytes, or holds them as a data URI."""
+    return isinstance(image, bytes) or (isinstance(image, str) and image[:5].lower() == "data:")
+
+
 Query: TypeAlias = str | Passage
 """What is asked: words, or an image with or without words, for models whose `query_modalities` have images."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Page(Passage):
     """A passage with provenance: one page of a document.
 

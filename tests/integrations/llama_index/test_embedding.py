@@ -21,7 +21,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
-from nemotron_rag import Passage, load_embedder
+from nemotron_rag import Page, Passage, load_embedder
 from nemotron_rag.errors import ImageError, InputError, UnknownModelError
 from nemotron_rag.models.load import LoadOptions
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
@@ -414,3 +414,12 @@ def test_base64_of_a_resolved_node(embedding):
     resolved = ImageNode(image=b64()).resolve_image()  # what a MultiModalVectorStoreIndex hands over
     close(embedding.get_image_embedding(resolved), embedding.get_image_embedding(base64.b64decode(b64())))
     assert not isinstance(resolved, Path)
+
+
+def test_spans_hold_no_image():
+    image = uri()
+    for passage in (Passage("a", image), Passage(image=png()), Page("a", image, id="p")):
+        assert image[30:60] not in repr(passage)
+        assert "text=" in repr(passage)
+        assert "image=<image of " in repr(passage)
+    assert repr(Page("a", id="p", number=2)) == "Page(text='a', image=None, id='p', source='', number=2, metadata={})"
