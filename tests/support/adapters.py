@@ -19,7 +19,7 @@ from PIL import Image
 from nemotron_rag import Hit, Page, PageIndex, Passage
 from nemotron_rag.errors import ImageError, InputError, NonFiniteError, UnknownModelError
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
-from support.forking import in_child, needs_fork
+from support.forking import collect_garbage, in_child, needs_fork
 
 __all__ = ["Adapter", "AdapterContract", "Found", "Item"]
 
@@ -355,6 +355,7 @@ class AdapterContract:
 
     @needs_fork
     def test_it_works_in_a_forked_child(self, adapter, index, reference):
+        collect_garbage()
         embedding = adapter.embedding(str(reference / "embed_vl_open_1"), device="cpu")
         reranker = adapter.reranker(str(reference / "rerank_vl_open_1"), device="cpu")
         retriever, carried = adapter.retriever(index, k=3), adapter.carry([Item(text) for text in TEXTS[:3]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -16,6 +17,13 @@ import pytest
 T = TypeVar("T")
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def collect_garbage() -> None:
+    """Collect what earlier tests left, such as open event loops: now, and not in the midst of an import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def in_child(work: Callable[[], T], *, seconds: float = 60.0) -> T:
