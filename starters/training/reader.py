@@ -75,7 +75,7 @@ class Reader(torch.nn.Module):
         positions = self.tower.embeddings.position_embedding.weight
         side = round(len(positions) ** 0.5)
         window = positions.view(side, side, -1)[corner[0] : corner[0] + rows, corner[1] : corner[1] + columns]
-        states = self.tower.encoder(inputs_embeds=(patches + window).flatten(1, 2)).last_hidden_state
+        states = self.tower.encoder((patches + window).flatten(1, 2))
         states = self.tower.post_layernorm(states).view(crops, rows, columns, hidden)
         squares = states.view(crops, rows // 2, 2, columns // 2, 2, hidden).permute(0, 1, 3, 2, 4, 5)
         return states, self.projector(squares.reshape(-1, 4 * hidden))

@@ -69,7 +69,7 @@ def test_waiting_jobs_are_cut_into_batches_within_the_budget(jobs, budget, devic
     waiting: _Waiting[Item] = _Waiting(budget)
     for _ in range(devices):
         waiting.add_device()
-    put = [_Job.of(_items(tokens)) for tokens in jobs]
+    put = [_Job.of(_items(tokens), None) for tokens in jobs]
     for job in put:
         waiting.put(job)
     taken: list[tuple[int, int]] = []

@@ -143,8 +143,8 @@ def test_weights_are_not_downloaded_unasked(monkeypatch, tmp_path):
 def test_images_come_from_the_folder_or_when_allowed_from_nvidia(monkeypatch, tmp_path):
     asked = []
 
-    def refuse(self, url, **_):
-        asked.append(url)
+    def refuse(self, request, **_):
+        asked.append(request.full_url)
         raise OSError("no network in tests")
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)

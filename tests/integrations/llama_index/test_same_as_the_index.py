@@ -167,7 +167,7 @@ def test_a_smaller_number_that_would_win_is_an_error(many):
         (
             {"embeder": FakeEmbedder()},
             InputError,
-            "embeder is no option of an index by location; give one of: .*embedder",
+            "has no argument embeder; give one of: embedder",
         ),
         ({"similarity_top_k": 0}, InputError, "similarity_top_k must be a positive integer"),
     ],

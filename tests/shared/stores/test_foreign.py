@@ -290,7 +290,7 @@ def test_many_points_are_written_in_several_requests(server):
 
 
 def test_refusals_of_a_server_are_store_errors(server):
-    collection = ForeignCollection(Qdrant(client=server.client()), "docs", layout=UNNAMED)
+    collection = ForeignCollection(Qdrant(client=server.client(), patience=0), "docs", layout=UNNAMED)
     server.answers = [ConnectionError("gone")]
     with pytest.raises(StoreError, match="could not look for a collection in http://qdrant.invalid: .*gone"):
         collection.shape()

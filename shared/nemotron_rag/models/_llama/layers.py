@@ -73,9 +73,9 @@ class _Layer(nn.Module):
 class _Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        hidden, bias, self._head_dim = config.hidden_size, config.attention_bias, head_dim(config)
+        hidden, bias, self.head_dim = config.hidden_size, config.attention_bias, head_dim(config)
         queries, keys = (
-            (heads or 0) * self._head_dim for heads in (config.num_attention_heads, config.num_key_value_heads)
+            (heads or 0) * self.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads)
         )
         self.q_proj = nn.Linear(hidden, queries, bias=bias)
         self.k_proj = nn.Linear(hidden, keys, bias=bias)
@@ -84,10 +84,10 @@ class _Attention(nn.Module):
 
     def forward(self, hidden: torch.Tensor, rotary: Rotary, packing: Packing) -> torch.Tensor:
         query, key, value = (
-            product(hidden).unflatten(-1, (-1, self._head_dim)) for product in (self.q_proj, self.k_proj, self.v_proj)
+            product(hidden).unflatten(-1, (-1, self.head_dim)) for product in (self.q_proj, self.k_proj, self.v_proj)
         )  # (tokens, heads, head_dim)
         query, key = _rotate(query, rotary), _rotate(key, rotary)
-        attended = attend(query, key, value, packing, scaling=self._head_dim**-0.5)
+        attended = attend(query, key, value, packing, scaling=self.head_dim**-0.5)
         return self.o_proj(attended.flatten(1))  # type: ignore[no-any-return]  # (tokens, hidden)
 
 
