@@ -9,6 +9,7 @@ import inspect
 import io
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pymupdf
@@ -312,13 +313,16 @@ WITH_CODE = [document for document in PAGES if blocks(document)]
 @pytest.mark.usefixtures("_folder_of_a_reader")
 @pytest.mark.parametrize("document", WITH_CODE)
 def test_python_blocks_run_one_after_the_other(document):
-    """Each block stands alone but for the files of those before it, and prints something."""
+    """Each block stands alone but for the files of those before it, and prints something.
+
+    In a thread, where LlamaIndex closes its event loops; in the main thread it leaves them open to whoever comes next.
+    """
     for number, block in enumerate(blocks(document), 1):
         code = compile(block, f"{document}, block {number}", "exec")
         if block.startswith(NEEDS_HUB):
             continue
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(code, {"__name__": "docs"})
+        with contextlib.redirect_stdout(io.StringIO()) as printed, ThreadPoolExecutor(1) as thread:
+            thread.submit(exec, code, {"__name__": "docs"}).result()
         assert printed.getvalue(), f"{document}, block {number} prints nothing"
 
 
