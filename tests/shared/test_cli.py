@@ -468,3 +468,11 @@ def test_search_by_words_too(index, run):
     assert hits[0]["source"].endswith("fruit.pdf")
     assert hits[0]["score"] == pytest.approx(1.0)  # first by vector and by words: 1/2 from each
     assert run("search", index, "red apples", "--mode", "sparse")[0] == 2
+
+
+def test_no_command_is_called_like_a_module_beside_it():
+    """Python would take one for the other, by what was imported first."""
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert len(commands) > 8
+    assert not modules & commands

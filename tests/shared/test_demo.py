@@ -6,7 +6,7 @@ import pymupdf
 import pytest
 
 from nemotron_rag import cli
-from nemotron_rag.cli.demo import QUERIES, find_pdfs, run_demo
+from nemotron_rag.cli.demonstration import QUERIES, find_pdfs, run_demo
 from nemotron_rag.errors import InputError
 from support.models import use_models
 

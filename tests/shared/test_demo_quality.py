@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nemotron_rag import load_embedder, load_reranker
-from nemotron_rag.cli import demo
+from nemotron_rag.cli import demonstration as demo
 from nemotron_rag_starters import checkpoint
 from support.starters import random_twin
 

@@ -387,7 +387,7 @@ def demo(
 
     Indexes them with the starter models, offline and on a CPU, runs five queries and shows the best pages.
     """
-    from nemotron_rag.cli import demo as demonstration
+    from nemotron_rag.cli import demonstration
     from nemotron_rag.cli._demo import show_demo
 
     show_demo(demonstration.run_demo(pdfs or demonstration.find_pdfs(), out=out, progress=sys.stderr.isatty()))

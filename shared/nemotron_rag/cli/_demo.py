@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nemotron_rag.cli import _output as output
-from nemotron_rag.cli.demo import NOTE, DemoResult
+from nemotron_rag.cli.demonstration import NOTE, DemoResult
 
 __all__ = ["show_demo"]
 
