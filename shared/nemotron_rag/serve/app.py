@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, NemotronRagError, UnknownModelError
 from nemotron_rag.protocols import FloatArray
+from nemotron_rag.ranking import sigmoid
 from nemotron_rag.report import hit_json
 from nemotron_rag.serve.inputs import Input, to_passage, to_passages
 from nemotron_rag.serve.limits import Limits, failure
@@ -109,14 +110,14 @@ def _add_embeddings(app: FastAPI, served: Served, settings: ServeSettings, metri
         _check_count(inputs, settings, "inputs")
         passages = to_passages(inputs, settings.images, _modalities(request, len(inputs)))
         model = await lazy.aget()
+        _check_dimensions(request.dimensions, model.dimensions)
         is_query = _is_query(request.input_type or role, lazy.name)
         embed: Callable[[Any], Any] = model.aembed_queries if is_query else model.aembed_passages
         rows = await embed([_as_query(one) for one in passages] if is_query else passages)
-        _check_dimensions(request.dimensions, model.dimensions)
         metrics.count("embedded", len(rows))
         write: Callable[[FloatArray], object] = _as_base64 if request.encoding_format == "base64" else _as_list
         data = [{"object": "embedding", "index": place, "embedding": write(row)} for place, row in enumerate(rows)]
-        return {"object": "list", "data": data, "model": lazy.name, "usage": _usage()}
+        return {"object": "list", "data": data, "model": lazy.name}
 
 
 def _add_reranking(app: FastAPI, served: Served, settings: ServeSettings, metrics: Metrics) -> None:
@@ -124,28 +125,28 @@ def _add_reranking(app: FastAPI, served: Served, settings: ServeSettings, metric
         _check_count(given, settings, what)
         passages = to_passages(given, settings.images, [None] * len(given))
         model = await served.reranker_for(name).aget()
+        logits = await model.ascore(_as_query(query), passages)
         metrics.count("scored", len(passages))
-        return await model.ascore(_as_query(query), passages)
+        return logits
 
     @app.post("/v1/ranking")
     async def ranking(request: RankingRequest) -> dict[str, Any]:
         query = to_passage(request.query.model_dump(), settings.images)
         logits = await score(request.model, query, list(request.passages), "passages")
         rows = [{"index": int(place), "logit": float(logits[place])} for place in _order(logits)]
-        return {"rankings": rows, "usage": _usage()}
+        return {"rankings": rows}
 
     async def rerank(request: RerankRequest) -> dict[str, Any]:
         documents = _documents(request.documents)
         query = to_passage(request.query, settings.images)
         logits = await score(request.model, query, documents, "documents")
-        scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
         rows = [
-            {"index": int(place), "relevance_score": float(scores[place]), "logit": float(logits[place])}
+            {"index": int(place), "relevance_score": sigmoid(float(logits[place])), "logit": float(logits[place])}
             | ({"document": _returned(documents[place])} if request.return_documents else {})
             for place in _order(logits)[: request.top_n]
         ]
         name = served.reranker_for(request.model).name
-        return {"id": str(uuid.uuid4()), "model": name, "results": rows, "usage": _usage(), "meta": _META}
+        return {"id": str(uuid.uuid4()), "model": name, "results": rows}
 
     for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
         app.post(path)(rerank)
@@ -169,7 +170,6 @@ def _add_search(app: FastAPI, served: Served, settings: ServeSettings) -> None:
 
 
 _SHOWN = 10_000
-_META = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
 
 
 class _Shown:
@@ -198,11 +198,6 @@ def _hit(hit: Hit, shown: _Shown) -> dict[str, Any]:
         return f"/v1/images/{quote(page.id, safe='')}"
 
     return hit_json(hit, image=url)
-
-
-def _usage() -> dict[str, int]:
-    """Clients of OpenAI's format want it there; tokens are not billed here, and not counted."""
-    return {"prompt_tokens": 0, "total_tokens": 0}
 
 
 def _inputs(given: Any) -> list[Input]:

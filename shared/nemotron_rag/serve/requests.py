@@ -33,7 +33,7 @@ class EmbeddingsRequest(_Request):
     modality: Modality | list[Modality] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     encoding_format: Literal["float", "base64"] = "float"
-    truncate: Literal["NONE", "START", "END"] = "END"
+    truncate: Literal["NONE", "END"] = Field(default="END", description="Longer text is cut at its end either way.")
 
 
 class _Text(BaseModel):
@@ -47,7 +47,7 @@ class RankingRequest(_Request):
 
     query: _Text
     passages: list[dict[str, Any]]
-    truncate: Literal["NONE", "START", "END"] = "END"
+    truncate: Literal["NONE", "END"] = Field(default="END", description="Longer text is cut at its end either way.")
 
 
 class RerankRequest(_Request):

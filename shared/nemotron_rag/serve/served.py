@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,6 @@ API_KEY_VARIABLE = "NEMOTRON_RAG_API_KEY"
 """The environment variable that holds the bearer key of a server."""
 
 ROLES = ("query", "passage")
-_DAY = 1_700_000_000  # what `created` says of every model: it is asked for, and nobody reads it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,7 @@ class Served:
     embedder: LazyModel[AnyEmbedder] | None = None
     reranker: LazyModel[Reranker] | None = None
     index: PageIndex | None = None
+    _since: int = field(default_factory=lambda: int(time.time()), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.embedder is None and self.reranker is None and self.index is None:
@@ -80,7 +81,7 @@ class Served:
                 yield {
                     "id": model.name,
                     "object": "model",
-                    "created": _DAY,
+                    "created": self._since,
                     "owned_by": "nemotron-rag",
                     "kind": model.kind,
                 }

@@ -169,6 +169,20 @@ async def test_an_unexpected_error_says_nothing_of_the_inside(monkeypatch):
     assert "/srv" not in line_of(answer)
 
 
+async def test_scores_of_extreme_logits_are_finite(monkeypatch):
+    async def extreme(self, query, passages):
+        return np.array([-2000.0, 2000.0], np.float32)
+
+    monkeypatch.setattr(FakeReranker, "ascore", extreme)
+    answer = await post("/rerank", {"query": "why", "documents": ["a", "b"]})
+    assert [row["relevance_score"] for row in answer["results"]] == [1.0, 0.0]
+
+
+async def test_what_would_be_computed_otherwise_than_asked_is_refused():
+    body = {"input": "why", "input_type": "query", "truncate": "START"}
+    assert "truncate" in line_of(await post("/v1/embeddings", body, status=422))
+
+
 async def test_a_key_is_asked_for_and_never_shown():
     settings = ServeSettings(api_key="t0psecret")
     assert "t0psecret" not in repr(settings)

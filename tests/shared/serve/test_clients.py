@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -84,6 +85,8 @@ def test_nvidia_of_langchain(url, models):
     np.testing.assert_allclose(embeddings.embed_query("red"), models[0].embed_queries(["red"])[0], atol=1e-6)
     rows = models[0].embed_passages([Passage(TEXTS[0]), Passage(image=page)])
     np.testing.assert_allclose(embeddings.embed_documents([TEXTS[0], uri]), rows, atol=1e-6)
+    del reranker, embeddings
+    gc.collect()  # here, where the warnings of their sockets are expected, and not in some later test
 
 
 def test_many_clients_at_once_get_what_one_would(url, models):
