@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nemotron_rag.documents.images import ImageBudget, encode_image, load_image, pixel_hash, to_data_uri, to_rgb
+from nemotron_rag.documents.images import (
+    ImageBudget,
+    encode_image,
+    load_image,
+    on_white,
+    pixel_hash,
+    to_data_uri,
+)
 from nemotron_rag.errors import ImageBudgetError
 
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -29,8 +36,8 @@ def test_png_keeps_every_pixel(image):
     for source in (encode_image(image, "png"), to_data_uri(encode_image(image, "png"), "png")):
         decoded = load_image(source)
         assert (decoded.mode, decoded.size) == ("RGB", image.size)
-        assert decoded.tobytes() == to_rgb(image).tobytes()
-        assert pixel_hash(decoded) == pixel_hash(to_rgb(image))
+        assert decoded.tobytes() == on_white(image).tobytes()
+        assert pixel_hash(decoded) == pixel_hash(on_white(image))
 
 
 @given(images(modes=("RGB",)), st.sampled_from(["jpeg", "webp"]))

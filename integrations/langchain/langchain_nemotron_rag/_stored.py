@@ -13,7 +13,7 @@ from qdrant_client import models
 
 from langchain_nemotron_rag._documents import RENAMED, describe, document_of_page, image_of, labelled, readable
 from nemotron_rag.documents.access import ImageAccess
-from nemotron_rag.documents.images import ImageFormat, load_image
+from nemotron_rag.documents.images import ImageFormat, load_page_image
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.stores.filters import rename_keys
 from nemotron_rag.stores.page_images import ImageForm, PageImages, StoredImage, show_images
@@ -171,7 +171,7 @@ class DocumentImages:
     def _open(self, name: str, image: ImageSource) -> Image.Image:
         self._place()
         try:
-            return load_image(image)
+            return load_page_image(image)
         except ImageError as error:
             raise error.named(name) from error
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.source_files import SourceFile, Unusable, expand, read_image
@@ -66,5 +67,6 @@ def _read(files: Sequence[str], pages: str | None, password: str | None, failure
 def _pages(found: SourceFile, pages: str | None, failures: list[Failure]) -> Iterator[Page]:
     if found.is_image:
         page = read_image(found)  # whether it can be read; a model opens it again, so that few are in memory
-        return iter([replace(page, image=found.path)])
+        path = found.path.resolve()
+        return iter([replace(page, image=ImageAccess(roots=[path.parent]).reference(path))])
     return read_pdf(found.path, pages=pages, password=found.password, report=failures.append, name=found.source)

@@ -17,6 +17,7 @@ from PIL import Image
 from nemotron_rag.documents.fetch import check_url, fetch, is_url
 from nemotron_rag.documents.files import is_data_uri, one_line, shown_url
 from nemotron_rag.documents.images import DEFAULT_BUDGET, ImageBudget, load_image, read_image_bytes
+from nemotron_rag.documents.transparency import lay_on_white
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageReference, ImageSource
 
@@ -96,7 +97,12 @@ class ImageAccess:
         return read_image_bytes(self._source(reference), budget=self.budget)
 
     def reference(
-        self, source: ImageSource, *, size: tuple[int, int] | None = None, pixel_hash: str | None = None
+        self,
+        source: ImageSource,
+        *,
+        size: tuple[int, int] | None = None,
+        pixel_hash: str | None = None,
+        lay_on_white: bool = True,
     ) -> ImageReference:
         """The image that a document refers to or holds, to be opened by `open` when something needs its pixels.
 
@@ -106,14 +112,16 @@ class ImageAccess:
             size: width and height, pixels, if they are known.
             pixel_hash: see `ImageReference`, if it is known. Take both from whoever stored the image, never from the
                 document: vision features are cached under them.
+            lay_on_white: give an image that can be transparent as RGB on white, as the pages of documents are shown;
+                False leaves its transparency to the model.
         """
         if isinstance(source, ImageReference):
             try:
                 path = getattr(source, "path", None)
             except ImageError as error:  # the key of a stored image is not one of an index
                 return _Unreadable(error)
-            return source if path is None else _AllowedImage(self, path, source.size, source.pixel_hash)
-        return _AllowedImage(self, source, size, pixel_hash)
+            return source if path is None else _AllowedImage(self, path, source.size, source.pixel_hash, lay_on_white)
+        return _AllowedImage(self, source, size, pixel_hash, lay_on_white)
 
     def path(self, name: str | os.PathLike[str]) -> Path:
         """The path of an image file that a document names, absolute and without links; it is not opened.
@@ -128,7 +136,7 @@ class ImageAccess:
 
     def of_caller(self, source: ImageSource) -> ImageSource:
         """An image that the caller names, not a document: paths are the caller's own, hosts must still be allowed."""
-        return self.reference(source) if is_url(source) else source
+        return self.reference(source, lay_on_white=False) if is_url(source) else source
 
     def _source(self, reference: ImageSource) -> ImageSource:
         if isinstance(reference, os.PathLike):
@@ -181,10 +189,12 @@ class _AllowedImage:
     source: ImageSource
     size: tuple[int, int] | None
     pixel_hash: str | None
+    on_white: bool
 
     def open(self) -> Image.Image:
         """Decode it; see `ImageAccess.open`."""
-        return self.access.open(self.source)
+        image = self.access.open(self.source)
+        return lay_on_white(image) if self.on_white else image
 
     def read_bytes(self) -> bytes | None:
         """The encoded file; see `ImageAccess.read_bytes`."""

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from nemotron_rag._forking import Lock
 from nemotron_rag.documents.files import TooManyBytesError, is_data_uri, name_of, one_line, read_file, read_stream
 from nemotron_rag.documents.held import admit
+from nemotron_rag.documents.transparency import lay_on_white, transparent_value_of, with_transparent_value
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, NemotronRagError
 from nemotron_rag.types import ImageReference, ImageSource
 
@@ -31,6 +32,7 @@ __all__ = [
     "ImageText",
     "encode_image",
     "load_image",
+    "load_page_image",
     "on_white",
     "pixel_hash",
     "read_image_bytes",
@@ -94,7 +96,7 @@ def load_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> 
     EXIF orientation is applied; of several frames the first is used (of a PIL image, the current one). The mode is
     preserved (L, 1, P, RGB, RGBA, CMYK, ...), except that 16-bit, 32-bit and float images become 8-bit L: their full
     scale is the smallest of 1 (floats only), 255, 4095 and 65535 that no value exceeds; if there is none, or a value
-    is negative, the smallest value becomes black and the largest white.
+    is negative, the smallest value becomes black and the largest white. They become LA if one value is transparent.
 
     Args:
         source: path, ``data:`` URI, encoded bytes, binary file, PIL image, or array of shape (height, width) or
@@ -148,20 +150,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit RGB, an RGBA image laid on white; other modes as `to_rgb` does.
+    """Convert an image to 8-bit RGB, one that can be transparent laid on white, whatever its mode.
 
     Raises:
         ImageError: Pillow cannot convert this mode to RGB.
     """
-    if image.mode != "RGBA":
-        return to_rgb(image)
-    page = Image.new("RGB", image.size, "white")
-    page.paste(image, mask=image.getchannel("A"))
-    return page
+    return to_rgb(lay_on_white(image))
+
+
+def load_page_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> Image.Image:
+    """Decode the image of a page, as `load_image` does; one that can be transparent comes as RGB on white.
+
+    Pages from files, blobs, nodes and metadata come in this way. The image of a `Passage` does not: a model treats its
+    transparency as its reference code does.
+
+    Raises:
+        ImageError: as from `load_image`.
+    """
+    return lay_on_white(load_image(source, budget=budget))
 
 
 def encode_image(image: Image.Image, image_format: ImageFormat) -> bytes:
-    """Convert an image to RGB and encode it as a file.
+    """Convert an image to RGB, on white where it is transparent, and encode it as a file.
 
     Raises:
         InputError: the format is not supported.
@@ -170,7 +180,7 @@ def encode_image(image: Image.Image, image_format: ImageFormat) -> bytes:
     if image_format not in _SAVE_OPTIONS:
         raise InputError(f"image_format must be one of {', '.join(_SAVE_OPTIONS)}, got {image_format!r}")
     encoded = io.BytesIO()
-    to_rgb(image).save(encoded, format=image_format, **_SAVE_OPTIONS[image_format])
+    on_white(image).save(encoded, format=image_format, **_SAVE_OPTIONS[image_format])
     return encoded.getvalue()
 
 
@@ -305,6 +315,9 @@ def _decode(data: bytes, name: str, budget: ImageBudget) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_size(image.width, image.height, name, budget)
             _check_work(image, data, name, budget)
+            transparent = transparent_value_of(image)
+            if transparent is not None:
+                image.info["transparency"] = transparent
             return _finish(image, name, budget)
     except InputError:
         raise
@@ -371,7 +384,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP_MODES:
-        return Image.fromarray(_scale_deep(np.asarray(image)))
+        return with_transparent_value(Image.fromarray(_scale_deep(np.asarray(image))), image)
     return image
 
 

@@ -15,7 +15,7 @@ from nemotron_rag.documents.images import (
     ImageFormat,
     ImageText,
     encode_image,
-    load_image,
+    load_page_image,
     read_image_bytes,
     to_data_uri,
     to_rgb,
@@ -105,7 +105,7 @@ def encode_for_llm(
     check_limits(image_format, max_side, max_bytes)
     data = read_image_bytes(source, budget=budget)
     try:
-        image = load_image(source if data is None else data, budget=budget)
+        image = load_page_image(source if data is None else data, budget=budget)
     except ImageError as error:
         raise type(error)(str(error).removeprefix("<bytes>: ")) from error
     scaled = _scaled(image, max_side)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nemotron_rag.documents.files import TooManyBytesError, read_file
-from nemotron_rag.documents.images import DEFAULT_BUDGET, load_image, pixel_bytes, to_rgb
+from nemotron_rag.documents.images import DEFAULT_BUDGET, load_page_image, pixel_bytes, to_rgb
 from nemotron_rag.documents.pdf import content_hash, count_pages, find_pdfs
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, PdfError
 from nemotron_rag.stores.filters import rename_keys
@@ -202,14 +202,14 @@ def decoded(page: Page) -> Page:
     Raises:
         ImageError: the image cannot be read.
     """
-    return page if page.image is None else replace(page, image=load_image(page.image))
+    return page if page.image is None else replace(page, image=load_page_image(page.image))
 
 
 def fingerprint(page: Page) -> str:
     """What tells whether a page that was added alone has changed: a digest of its text and its pixels as RGB."""
     digest = hashlib.sha256(page.text.encode("utf-8", "surrogatepass"))
     if page.image is not None:
-        image = load_image(page.image)
+        image = load_page_image(page.image)
         digest.update(f"\0{image.size}".encode())
         for part in pixel_bytes(image, to_rgb):
             digest.update(part)
@@ -224,7 +224,7 @@ def read_image(document: SourceFile) -> Page:
     """
     data = _image_bytes(document.path)  # the very bytes that the page's id is made from
     try:
-        image = load_image(data)
+        image = load_page_image(data)
     except ImageError as error:
         raise type(error)(str(error).replace("<bytes>", document.source, 1)) from error
     return Page(id=page_id(document.content_hash, 1), source=document.source, number=1, image=image)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nemotron_rag.documents.images import load_image, to_rgb
+from nemotron_rag.documents.images import load_image, on_white
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.overlay import overlay
 from nemotron_rag.late_interaction.words import content_word_indices, word_tokens
@@ -92,8 +92,8 @@ def compute_heatmap(embedder: Embedder | MultiVectorEmbedder, page: Passage, que
         raise InputError(f"{embedder.name} cannot locate its vectors on a page; heatmaps need a ColEmbed model")
     if page.image is None:
         raise InputError("a heatmap needs a page with an image, got one without; index it with images")
-    image = to_rgb(load_image(page.image))
-    decoded = replace(page, image=image)
+    loaded = load_image(page.image)
+    image, decoded = on_white(loaded), replace(page, image=loaded)
     words = word_tokens(query, embedder.locate_queries([query])[0])
     if not words:
         raise InputError(f"a heatmap needs a query with words, got {query!r}")

@@ -9,11 +9,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nemotron_rag.documents.images import on_white
 from nemotron_rag.models._base.embedder import SingleVectorModel
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
-from nemotron_rag.models._qwen.pixels import MAX_IMAGE_TOKENS, within_tokens
+from nemotron_rag.models._qwen.pixels import MAX_IMAGE_TOKENS, blend_alpha, within_tokens
 from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Modality, Passage
@@ -98,7 +97,7 @@ class Qwen3VLEmbed(SingleVectorModel[QwenModel]):
     def _prepare(
         self, model: QwenModel, passage: Passage, instruction: str, *, length: str, index: int, what: str
     ) -> QwenInput:
-        image = model.image(passage, index=index, what=what, pixels=self._pixels, convert=on_white)
+        image = model.image(passage, index=index, what=what, pixels=self._pixels, convert=blend_alpha)
         parts = embed_prompt(instruction, [passage.text], image)
         return model.prepare(parts, max_length=self._max_length[length], index=index, what=what)
 

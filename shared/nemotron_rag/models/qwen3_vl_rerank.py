@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from nemotron_rag.documents.images import on_white
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.reranker import CrossEncoder
 from nemotron_rag.models._qwen.model import QwenInput, QwenModel, load_qwen_model
-from nemotron_rag.models._qwen.pixels import MAX_IMAGE_TOKENS, within_tokens
+from nemotron_rag.models._qwen.pixels import MAX_IMAGE_TOKENS, blend_alpha, within_tokens
 from nemotron_rag.models._qwen.tokenizer import Control, Image, Part
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.runtime.checkpoint import fingerprint
@@ -106,11 +105,11 @@ class Qwen3VLRerank(CrossEncoder[QwenModel]):
         return self._prepare_with(model, Side(query), passage, index)
 
     def _read_query(self, model: QwenModel, query: Passage) -> Side:
-        image = model.image(query, index=None, what="query", pixels=self._pixels, convert=on_white)
+        image = model.image(query, index=None, what="query", pixels=self._pixels, convert=blend_alpha)
         return Side(query.text, image)
 
     def _prepare_with(self, model: QwenModel, query: Side, passage: Passage, index: int) -> QwenInput:
-        image = model.image(passage, index=index, pixels=self._pixels, convert=on_white)
+        image = model.image(passage, index=index, pixels=self._pixels, convert=blend_alpha)
         parts = rerank_prompt(self._instruction, query, Side(passage.text, image))
         return model.prepare_keeping(parts, last=_CLOSING, max_length=self._max_length[passage.modality], index=index)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from nemotron_rag.documents.images import load_image, to_data_uri, to_rgb
+from nemotron_rag.documents.images import load_image, on_white, to_data_uri
 from nemotron_rag.documents.text import excerpt, printable, split_marked
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError
 from nemotron_rag.late_interaction.heatmap import Heatmap
@@ -142,7 +142,7 @@ def _images(hit: Hit, answer: Answer) -> Iterator[tuple[str, str, _EmbeddedImage
 def _embed(image: ImageSource) -> _EmbeddedImage | str:
     """Shrink and encode an image; returns the reason if it cannot be read."""
     try:
-        small = to_rgb(load_image(image))  # a new image: the next line changes it
+        small = on_white(load_image(image))  # a new image: the next line changes it
     except ImageError as error:
         return str(error)
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))

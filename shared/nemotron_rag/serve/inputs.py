@@ -112,7 +112,7 @@ def _image(value: object, access: ImageAccess) -> ImageSource:
     if not isinstance(url, str):
         raise ImageError(f"an image must be a data URI, got {type(url).__name__}")
     if is_data_uri(url) or url[:8].lower().startswith(("http://", "https://")):
-        return access.reference(url)
+        return access.reference(url, lay_on_white=False)  # as the model alone treats it
     try:
         return base64.b64decode(url, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -25,6 +25,7 @@ from nemotron_rag.documents.images import (
     ImageFormat,
     encode_image,
     load_image,
+    on_white,
     pixel_hash,
     to_data_uri,
     to_rgb,
@@ -207,7 +208,7 @@ class PageImages:
             return self._write(key, image)
 
     def _write(self, key: str, image: ImageSource) -> StoredImage:
-        rgb = to_rgb(load_image(image))
+        rgb = on_white(load_image(image))
         data = encode_image(rgb, self.image_format)
         try:
             self._put(f"{self._base.rstrip('/')}/{key}", data)

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from PIL import Image
 
+from nemotron_rag.documents.images import on_white, to_rgb
 from nemotron_rag.errors import ImageError
 
 __all__ = [
     "MAX_IMAGE_TOKENS",
     "PixelSettings",
+    "blend_alpha",
     "patchify",
     "read_pixel_settings",
     "shrunk",
@@ -60,6 +63,11 @@ class PixelSettings:
     def token_side(self) -> int:
         """Side of the square of one image token, pixels."""
         return self.patch_size * self.merge_size
+
+
+def blend_alpha(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB as the published code of the Qwen3-VL models does: RGBA alone is laid on white."""
+    return on_white(image) if image.mode == "RGBA" else to_rgb(image)
 
 
 def read_pixel_settings(processor: Mapping[str, Any], vision: Mapping[str, Any]) -> PixelSettings:
