@@ -9,6 +9,7 @@ import math
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemotron_rag import Hit, Page, PageIndex, Passage
+from nemotron_rag import Hit, Page, PageIndex, Passage, load_reranker
 from nemotron_rag.errors import ImageError, InputError, NonFiniteError, UnknownModelError
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 from support.forking import collect_garbage, in_child, needs_fork
+from support.launches import Launches
 
 __all__ = ["Adapter", "AdapterContract", "Found", "Item"]
 
@@ -130,9 +132,9 @@ def found(*pairs: tuple[Any, float | None]) -> list[Found]:
     return [Found(*pair) for pair in pairs]
 
 
-def close(one: Sequence[Found], other: Sequence[Found]) -> bool:
+def close(one: Sequence[Found], other: Sequence[Found], *, tolerance: float = 1e-6) -> bool:
     return [hit.key for hit in one] == [hit.key for hit in other] and all(
-        (a.score is None) == (b.score is None) and (a.score is None or math.isclose(a.score, b.score, abs_tol=1e-6))
+        (a.score is None) == (b.score is None) and (a.score is None or math.isclose(a.score, b.score, abs_tol=tolerance))
         for a, b in zip(one, other, strict=True)
     )
 
@@ -272,6 +274,35 @@ class AdapterContract:
     def test_wrong_policies_are_refused_at_once(self, adapter, wrong):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             adapter.reranker(FakeReranker(), **wrong)
+
+    @pytest.mark.parametrize("caller", ["tasks", "threads"])
+    async def test_rankings_of_different_queries_share_batches(self, adapter, reference, monkeypatch, caller):
+        queries = [f"apples {n}" for n in range(6)]
+        reranker = adapter.reranker(load_reranker(reference / "rerank_vl_open_1", device="cpu"), top_n=None)
+        carried = adapter.carry([Item(text) for text in TEXTS[:3]])
+        wanted = [adapter.rank(reranker, carried, query) for query in queries]
+        launches = Launches(monkeypatch, calls=len(queries))
+        if caller == "tasks":
+            together = await asyncio.gather(*[adapter.arank(reranker, carried, query) for query in queries])
+        else:
+            with ThreadPoolExecutor(len(queries)) as threads:
+                together = list(threads.map(lambda query: adapter.rank(reranker, carried, query), queries))
+        assert launches.count <= 2  # the first call alone, then all others together
+        for ranked, alone in zip(together, wanted, strict=True):
+            assert close(ranked, alone, tolerance=1e-4)
+
+    async def test_searches_for_different_queries_share_rerankings(self, adapter, reference, monkeypatch):
+        queries = [f"apples {n}" for n in range(6)]
+        reranker = load_reranker(reference / "rerank_vl_open_1", device="cpu")
+        with PageIndex(embedder=FakeEmbedder(), reranker=reranker) as index:
+            index.add(PAGES, progress=False)
+            retriever = adapter.retriever(index, k=2, candidates=3)
+            wanted = [adapter.retrieve(retriever, query) for query in queries]
+            launches = Launches(monkeypatch, calls=len(queries))
+            together = await asyncio.gather(*[adapter.aretrieve(retriever, query) for query in queries])
+        assert launches.count <= 2
+        for hits, alone in zip(together, wanted, strict=True):
+            assert close(hits, alone, tolerance=1e-4)
 
     # ---- models ----
 

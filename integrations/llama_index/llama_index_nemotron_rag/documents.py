@@ -8,10 +8,15 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Self
 
 import platformdirs
-from llama_index.core.bridge.pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from llama_index.core.bridge.pydantic import (
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from llama_index.core.schema import (
     BaseNode,
     Document,
@@ -70,6 +75,8 @@ class PageDocument(ImageDocument):
         ('Revenue rose.', 'iVBORw0KGgo=', {'page_label': '3'}, True)
     """
 
+    _is_copy: bool = PrivateAttr(default=False)
+
     def __init__(self, **fields: Any) -> None:
         text = fields.pop("text", None)
         if fields.get("text_resource") is None:
@@ -102,6 +109,21 @@ class PageDocument(ImageDocument):
         images = ("image", "image_path", "image_url", "image_mimetype")
         names = (*BaseNode.model_fields, "text", "text_template", *images)
         return ImageNode(**{name: getattr(self, name) for name in names})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which becomes a node when its embedding is set."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied._is_copy = True
+        return copied
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; of a copy that gets an embedding, the page becomes the source.
+
+        An index that is given pages as nodes stores such copies, and deletes and replaces nodes by their source.
+        """
+        super().__setattr__(name, value)
+        if name == "embedding" and value is not None and self._is_copy:
+            self.relationships = {NodeRelationship.SOURCE: _info(self)} | self.relationships
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

@@ -156,6 +156,27 @@ def test_an_index_deletes_and_refreshes_pages(folder, reader, step, model, store
     assert stored.count == 3
 
 
+def test_pages_that_an_index_took_for_nodes_are_deleted_and_replaced(folder, reader, model, stored):
+    pages, embedding = reader.load_data(folder / "a.pdf"), NemotronEmbedding(model)
+    context = StorageContext.from_defaults(vector_store=stored.store)
+    index = VectorStoreIndex(nodes=pages, storage_context=context, embed_model=embedding)
+    assert stored.count == 3
+    index.delete_ref_doc(pages[0].id_, delete_from_docstore=True)
+    assert stored.count == 2
+    index.insert_nodes(pages[:1])
+    assert stored.count == 3
+    make_pdf(folder / "a.pdf", "red apples", "yellow pears", "")
+    changed = reader.load_data(folder / "a.pdf")
+    index.update_ref_doc(changed[1])
+    assert stored.count == 3
+    if stored.client:
+        assert stored.texts == ["", "red apples", "yellow pears"]
+    else:
+        assert sorted(node.text for node in index.docstore.docs.values()) == ["", "red apples", "yellow pears"]
+        assert index.ref_doc_info.keys() == {page.id_ for page in pages}
+        assert index.refresh_ref_docs(changed) == [False, False, False]
+
+
 def test_an_index_that_is_opened_again_deletes_pages(folder, reader, step, stored):
     pages = reader.load_data(folder / "a.pdf")
     _index(pages, step, stored)
