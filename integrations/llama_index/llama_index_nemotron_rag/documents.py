@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import platformdirs
 from llama_index.core.bridge.pydantic import (
-    PrivateAttr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -75,8 +74,6 @@ class PageDocument(ImageDocument):
         ('Revenue rose.', 'iVBORw0KGgo=', {'page_label': '3'}, True)
     """
 
-    _is_copy: bool = PrivateAttr(default=False)
-
     def __init__(self, **fields: Any) -> None:
         text = fields.pop("text", None)
         if fields.get("text_resource") is None:
@@ -113,7 +110,7 @@ class PageDocument(ImageDocument):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which becomes a node when its embedding is set."""
         copied = super().model_copy(update=update, deep=deep)
-        copied._is_copy = True
+        copied.__dict__["_is_copy"] = True  # no attribute of pydantic's: a copy is equal to what was copied
         return copied
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -122,7 +119,7 @@ class PageDocument(ImageDocument):
         An index that is given pages as nodes stores such copies, and deletes and replaces nodes by their source.
         """
         super().__setattr__(name, value)
-        if name == "embedding" and value is not None and self._is_copy:
+        if name == "embedding" and value is not None and "_is_copy" in self.__dict__:
             self.relationships = {NodeRelationship.SOURCE: _info(self)} | self.relationships
 
     @model_serializer(mode="wrap")

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.readers.base import BasePydanticReader
 from llama_index.core.schema import Document
+from llama_index.core.utils import get_tqdm_iterable
 
 from llama_index_nemotron_rag.documents import PageDocument, default_image_folder, page_fields, slot_id
 from llama_index_nemotron_rag.settings import Component
@@ -102,17 +103,20 @@ class PDFPageReader(Component, BasePydanticReader):
 
     def lazy_load_data(
         self,
-        file: PdfFile | Sequence[PdfFile],
+        file: PdfFile | Iterable[PdfFile],
         extra_info: Mapping[str, Any] | None = None,
         fs: AbstractFileSystem | None = None,
+        *,
+        show_progress: bool = False,
     ) -> Iterator[PageDocument]:
         """The pages of PDFs, one after the other; a few are read ahead.
 
         Args:
             file: a path, the bytes of a PDF, or a binary file; a folder, of which all PDFs are read, also in folders
-                below; or several of these.
+                below; or several of these, also from an iterator, which is read as it is needed.
             extra_info: metadata for every page; the page's own have priority.
             fs: the fsspec file system that paths are in; None for the local one.
+            show_progress: show a bar that counts pages.
 
         Raises:
             InputError: there is nothing at a path, an argument cannot be used, or `pages` names one that the document
@@ -120,11 +124,10 @@ class PDFPageReader(Component, BasePydanticReader):
             PdfError: a document or page cannot be read; see `on_error`.
             MissingExtraError: PyMuPDF is not installed.
         """
-        several = isinstance(file, list | tuple)
-        found = [one for each in (cast("Sequence[PdfFile]", file) if several else [file]) for one in _found(each, fs)]
-        on_error = self.on_error or ("skip" if len(found) > 1 else None)
-        for one in found:
-            yield from self._read(one, extra_info, fs, on_error)
+        files, is_alone = _files(file, fs)
+        on_error = self.on_error or (None if is_alone else "skip")
+        pages = (page for one in files for page in self._read(one, extra_info, fs, on_error))
+        yield from get_tqdm_iterable(pages, show_progress, "Reading pages")
 
     def _read(
         self,
@@ -155,16 +158,24 @@ class PDFPageReader(Component, BasePydanticReader):
 
     def load_data(
         self,
-        file: PdfFile | Sequence[PdfFile],
+        file: PdfFile | Iterable[PdfFile],
         extra_info: Mapping[str, Any] | None = None,
         fs: AbstractFileSystem | None = None,
+        *,
+        show_progress: bool = False,
     ) -> list[Document]:
         """The pages of PDFs; arguments and errors are those of `lazy_load_data`."""
-        return list(self.lazy_load_data(file, extra_info, fs))
+        return list(self.lazy_load_data(file, extra_info, fs, show_progress=show_progress))
 
     async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:
-        """The pages of PDFs, all read when this returns: taking them one by one would block the event loop."""
+        """The pages of PDFs, all read when this returns: taking them blocks no event loop. See `astream_data`."""
         return await asyncio.to_thread(self.load_data, *args, **load_kwargs)
+
+    async def astream_data(self, *args: Any, **load_kwargs: Any) -> AsyncIterator[PageDocument]:
+        """`lazy_load_data` for event loops, unblocked: ``async for page in reader.astream_data(folder)``."""
+        pages = self.lazy_load_data(*args, **load_kwargs)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            yield page
 
     def _document(self, page: Page, extra: Mapping[str, Any] | None) -> PageDocument:
         if page.image is None:
@@ -188,6 +199,16 @@ class PDFPageReader(Component, BasePydanticReader):
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"could not write an image to {folder}: {reason}; give another image_folder") from error
+
+
+def _files(file: object, fs: AbstractFileSystem | None) -> tuple[Iterable[PdfFile], bool]:
+    """What is to be read, and whether it is a single PDF; paths that are there at once are checked at once."""
+    if isinstance(file, Iterator) and not hasattr(file, "read"):
+        return (one for each in file for one in _found(each, fs)), False
+    several = isinstance(file, Iterable) and not isinstance(file, str | os.PathLike | bytes | bytearray)
+    several = several and not hasattr(file, "read")
+    found = [one for each in (cast("Iterable[PdfFile]", file) if several else [file]) for one in _found(each, fs)]
+    return found, len(found) == 1
 
 
 def _found(file: object, fs: AbstractFileSystem | None) -> list[PdfFile]:

@@ -297,6 +297,31 @@ async def test_async_reads_equal_pages_and_leaves_the_loop_free(pdf, reader):
     assert ticks > 5
 
 
+async def test_pages_stream_into_event_loops(tmp_path, reader):
+    made = []
+    source = _noting(make_pdf(tmp_path / "long.pdf", *map(str, range(20))), made)
+    pages = reader.astream_data(source)
+    assert (await anext(pages)).text == "0"
+    assert len(made) == 1  # the second file is not asked for yet
+    assert [page.text async for page in pages] == [str(n) for n in (*range(1, 20), *range(20))]
+    with pytest.raises(InputError, match="nothing is at"):
+        await anext(reader.astream_data(tmp_path / "nope.pdf"))
+
+
+def _noting(pdf, made):
+    for _ in range(2):
+        made.append(pdf)
+        yield pdf
+
+
+def test_iterators_of_files(tmp_path, pdf, reader, capsys):
+    (pdf.parent / "bad.pdf").write_bytes(b"%PDF-1.7 nothing more")
+    found = reader.load_data(pdf.parent.rglob("*.pdf"), show_progress=True)
+    assert [page.text for page in found] == ["red apples", "", "green pears"]
+    assert "Reading pages" in capsys.readouterr().err
+    assert reader.load_data({pdf}) == reader.load_data(pdf)
+
+
 def test_it_serialises_and_pickles(reader, tmp_path):
     reader = PDFPageReader(image_folder=tmp_path, pages=range(1, 4), dpi=72, budget=PdfBudget(max_pages=9))
     data = json.loads(json.dumps(reader.to_dict()))
