@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml starters/pyproject.toml constraints.txt
 DEMO := $(VENV)/.demo
 ALL := $(VENV)/.all
 
-.PHONY: help demo test test-fast rehearsal notebooks lint fmt types imports check clean
+.PHONY: help demo test test-fast rehearsal notebooks docs lint fmt types imports check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -21,7 +21,7 @@ $(DEMO): $(PROJECTS)
 	@touch $(DEMO)
 
 $(ALL): $(DEMO)
-	$(PIP) --editable ".[all]" --group test --group lint --group types
+	$(PIP) --editable ".[all]" --group test --group lint --group types --group docs
 	@touch $(ALL)
 
 demo: $(DEMO)  ## Index, search and rerank the PDFs in cookbook/pdfs, offline, and write an HTML page
@@ -41,6 +41,9 @@ rehearsal: $(ALL)  ## Run all that benchmarks/gpu_day.sh runs on a GPU, at toy s
 notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
 	$(BIN)/python tests/support/notebooks.py
 
+docs: $(ALL)  ## Build the docs site in docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs docs/_build/html
+
 lint: $(ALL)  ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +58,7 @@ types: $(ALL)  ## Types
 imports: $(ALL)  ## Import rules
 	$(BIN)/lint-imports
 
-check: lint types imports test rehearsal  ## All that CI runs
+check: lint types imports test rehearsal docs  ## All that CI runs
 
 clean:  ## Remove what was installed and written
 	rm -rf $(VENV) demo_output

@@ -134,7 +134,8 @@ def found(*pairs: tuple[Any, float | None]) -> list[Found]:
 
 def close(one: Sequence[Found], other: Sequence[Found], *, tolerance: float = 1e-6) -> bool:
     return [hit.key for hit in one] == [hit.key for hit in other] and all(
-        (a.score is None) == (b.score is None) and (a.score is None or math.isclose(a.score, b.score, abs_tol=tolerance))
+        (a.score is None) == (b.score is None)
+        and (a.score is None or math.isclose(a.score, b.score, abs_tol=tolerance))
         for a, b in zip(one, other, strict=True)
     )
 

@@ -116,9 +116,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
         images: where the images of an index by location are stored; see `PageIndex`. With a server, name a folder or
             URL, or None to have none.
         reranker_options: for a reranker that is named, over those that follow; see `nemotron_rag.LoadOptions`.
-        device, dtype, revision, dimensions, max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction,
-            compile: for models that are named, as in `PageIndex`; over anything but an index by location, for the
-            reranker.
+        device, dtype, revision, dimensions, compile: for models that are named, as in `PageIndex`; over anything but an
+            index by location, for the reranker.
+        max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction: for the same models.
 
     Raises:
         UnknownModelError: there is no such model.
