@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -108,6 +109,7 @@ def page_id(content_hash: str, number: int) -> str:
     return str(uuid.uuid5(_PAGE_NAMESPACE, f"{content_hash}/{number}"))
 
 
+@lru_cache(maxsize=512)  # each page of a batch is asked for several times
 def page_uuid(page_id: str) -> str:
     """The id of a page as a UUID: its own id where that is one, else a uuid5 of it."""
     try:

@@ -16,7 +16,7 @@ from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import ImageError, InputError, PdfError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.index.ingest import BATCH
-from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from nemotron_rag.testing import FakeEmbedder, FakePageStore, FakeReranker
 from nemotron_rag.types import page_id, page_uuid
 from support.pages import CountingEmbedder, add, contents, make_pdf, same, text_page
 from support.qdrant_server import Server
@@ -335,6 +335,24 @@ def test_pages_of_a_generator_are_consumed_as_they_are_stored():
         run.join()
         assert BATCH < ahead <= 5 * BATCH + 2
         assert index.count() == 20 * BATCH
+
+
+def test_pages_that_come_one_by_one_are_looked_for_together():
+    asked: list[list[str]] = []
+
+    class Store(FakePageStore):
+        def get(self, ids):
+            asked.append(list(ids))
+            return super().get(ids)
+
+    pages = [text_page(n, f"page {n}") for n in range(40)]
+    with PageIndex(store=Store(), images=None, embedder=FakeEmbedder()) as index:
+        add(index, pages)
+        asked.clear()
+        report = add(index, iter([*pages, text_page(40, "new"), text_page(40, "new"), text_page(0, "changed")]))
+    assert (report.added, report.unchanged) == (2, 41)
+    assert len(asked) <= 10  # 43 pages, twice each
+    assert {page_id for ids in asked for page_id in ids} == {page.id for page in pages} | {text_page(40, "").id}
 
 
 def test_an_error_of_the_callers_generator_comes_out_and_the_index_stays_usable(index):

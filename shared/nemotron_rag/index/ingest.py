@@ -78,32 +78,36 @@ class _Batch:
     finished: list[Finished] = field(default_factory=list)  # and after that
     failures: list[Failure] = field(default_factory=list)
     has_room: bool = True
+    pixels: int = 0  # of the decoded images
+    checks: int = 0  # of documents and single pages
 
     def take(self, step: Fresh | Known | Failure | _Full) -> None:
         """One step more."""
         match step:
             case Fresh():
                 self.fresh.append(step)
+                self.pixels += _pixels(step)
             case Known():
-                self.known.append(step)
+                self._note(step)
             case Failure():
                 self.failures.append(step)
+                self.checks += 1
             case _Full():
                 self.has_room = False
 
-    @property
-    def checks(self) -> int:
-        return len(self.known) + len(self.failures)
+    def _note(self, known: Known) -> None:
+        """Stored pages, together with those before them if these are of the same file and metadata."""
+        self.checks += 1
+        last = self.known[-1] if self.known else None
+        if last is not None and _says_the_same(last, known) and set(last.ids).isdisjoint(known.ids):
+            self.known[-1] = replace(last, ids=[*last.ids, *known.ids])
+        else:
+            self.known.append(known)
 
     def is_full(self, size: int, pixels: int) -> bool:
         if len(self.fresh) >= size or self.finished or self.checks >= _CHECKS or not self.has_room:
             return True
         return self.pixels >= pixels
-
-    @property
-    def pixels(self) -> int:
-        """Of the decoded images."""
-        return sum(map(_pixels, self.fresh))
 
 
 @dataclass
@@ -314,7 +318,7 @@ class Ingest:
 
     def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> list[Failure]:
         """Write pages, images first: a stored page always has its image. Returns those that the store refuses."""
-        images = pool.map(self._write_image, embedded.good)
+        images = self._write_images(embedded.good, pool)
         pages = [_stored(fresh, image) for fresh, image in zip(embedded.good, images, strict=True)]
         try:
             self._index.store.put(pages, embedded.vectors)
@@ -341,6 +345,11 @@ class Ingest:
         if not self._added:
             raise last  # not one page got through: the index is at fault, or the request, not the pages
         return failures
+
+    def _write_images(self, pages: Sequence[Fresh], pool: ThreadPoolExecutor) -> Iterable[StoredImage | None]:
+        if self._index.images is None or not any(fresh.page.image is not None or fresh.replaces for fresh in pages):
+            return [None] * len(pages)
+        return pool.map(self._write_image, pages)
 
     def _write_image(self, fresh: Fresh) -> StoredImage | None:
         if self._index.images is None:
@@ -377,6 +386,11 @@ def _pool(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _says_the_same(one: Known, other: Known) -> bool:
+    """Of its pages; 1 and True are not the same."""
+    return one.source == other.source and repr(one.metadata) == repr(other.metadata)
 
 
 def _pixels(step: object) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
+from PIL import Image
+
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
@@ -21,6 +23,7 @@ from nemotron_rag.index.source_files import (
     decoded,
     expand,
     fingerprint,
+    is_storable,
     read_image,
     storable,
 )
@@ -32,8 +35,11 @@ __all__ = ["Finished", "Fresh", "Known", "OnError", "Plan", "Step"]
 _ACCEPTED = (str, os.PathLike, Page, Iterable)
 
 _DEEPEST = 64  # levels of metadata; servers refuse more than about a hundred
+_AT_ONCE = 16  # pages that are looked for together
+_HELD = 2**26  # bytes of their images
 
 OnError: TypeAlias = Literal["skip", "raise"]
+_Item: TypeAlias = SourceFile | Page | Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class Plan:
         return parse_pages(self.pages)
 
     @cached_property
-    def _items(self) -> list[SourceFile | Page | Unusable] | None:
+    def _items(self) -> list[_Item] | None:
         """The sources, where they are here already and need not be consumed to know them."""
         if not isinstance(self.sources, str | os.PathLike | Page | list | tuple):
             return None
@@ -136,17 +142,24 @@ class Plan:
         """
         seen: dict[str, str] = {}  # page id -> content hash: pages on their way to the store in this run
         items = expand(self.sources, password=self.password) if self._items is None else self._items
-        for item in items:
-            try:
-                if isinstance(item, Unusable):
-                    raise item.error
-                yield from self._page(item, seen) if isinstance(item, Page) else self._document(item, seen)
-            except InputError as error:
-                if self.on_error == "raise":
-                    raise
-                yield _failure(item, error)
+        for some in _together(items):
+            known = self._known(some)
+            for item in some:
+                try:
+                    if isinstance(item, Unusable):
+                        raise item.error
+                    yield from self._page(item, seen, known) if isinstance(item, Page) else self._document(item, seen)
+                except InputError as error:
+                    if self.on_error == "raise":
+                        raise
+                    yield _failure(item, error)
 
-    def _count(self, item: SourceFile | Page | Unusable) -> int:
+    def _known(self, items: Sequence[_Item]) -> Mapping[str, StoredPage]:
+        """What is stored of the pages among some sources, in one request."""
+        ids = [item.id for item in items if isinstance(item, Page) and is_storable(item.id)]
+        return self.lookup(ids) if ids else {}
+
+    def _count(self, item: _Item) -> int:
         try:
             return len(self._numbers(item)) if isinstance(item, SourceFile) else int(isinstance(item, Page))
         except NemotronRagError:
@@ -156,18 +169,18 @@ class Plan:
         """The page numbers to read of a document."""
         return [1] if document.is_image else resolve_pages(self._ranges, document.page_count)
 
-    def _page(self, page: Page, seen: dict[str, str]) -> Generator[Step, None, None]:
+    def _page(self, page: Page, seen: dict[str, str], known: Mapping[str, StoredPage]) -> Generator[Step, None, None]:
         page, content = self._checked(page)
         if seen.get(page.id, content) != content:
             raise InputError(f"page id {page.id!r} was given twice, with different content; give each page its own id")
-        stored = self.lookup([page.id]).get(page.id)
-        known = seen.get(page.id) or (stored.content_hash if stored else None)
+        stored = known.get(page.id)
+        before = seen.get(page.id) or (stored.content_hash if stored else None)
         # A page that came from a whole file has an id made from its content: the same id means the same page.
-        if known is not None and (known == content or not known.startswith("page:")):
+        if before is not None and (before == content or not before.startswith("page:")):
             yield Known([page.id], page.source, page.metadata)
         else:
             seen[page.id] = content
-            yield Fresh(page, content, replaces=known is not None)
+            yield Fresh(page, content, replaces=before is not None)
 
     def _checked(self, page: Page) -> tuple[Page, str]:
         """The page with all its metadata and a decoded image, and its fingerprint.
@@ -218,7 +231,27 @@ class Plan:
         yield from failures
 
 
-def _failure(item: SourceFile | Page | Unusable, error: InputError) -> Failure:
+def _together(items: Iterable[_Item]) -> Generator[list[_Item], None, None]:
+    """The sources in order, pages that follow each other together; an iterator is consumed no further than that."""
+    some, held = list[_Item](), 0
+    for item in items:
+        some.append(item)
+        held += _held(item.image) if isinstance(item, Page) else 0
+        if not isinstance(item, Page) or len(some) == _AT_ONCE or held >= _HELD:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
+
+
+def _held(image: object) -> int:
+    """About how many bytes an image takes before it is asked for."""
+    if isinstance(image, Image.Image):
+        return 3 * image.width * image.height
+    return len(image) if isinstance(image, str | bytes | bytearray) else 0
+
+
+def _failure(item: _Item, error: InputError) -> Failure:
     if not isinstance(item, Page):
         return Failure.of(item.source, error)
     source = item.source if isinstance(item.source, str) else repr(item.source)

@@ -178,6 +178,11 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def is_storable(text: object) -> bool:
+    """Whether something is a text of Unicode."""
+    return isinstance(text, str) and storable(text) == text
+
+
 def check_page(page: Page) -> None:
     """Raise unless the fields of a page can be stored as they are.
 
@@ -186,9 +191,9 @@ def check_page(page: Page) -> None:
     """
     if not isinstance(page.text, str):
         raise InputError(f"text of a page must be a str, got {type(page.text).__name__}")
-    if not isinstance(page.id, str) or not page.id or storable(page.id) != page.id:
+    if not page.id or not is_storable(page.id):
         raise InputError(f"id of a page must be a str of Unicode, not empty, got {page.id!r}")
-    if not isinstance(page.source, str) or storable(page.source) != page.source:
+    if not is_storable(page.source):
         raise InputError(f"source of page {page.id!r} must be a str of Unicode, got {page.source!r}")
     if type(page.number) is not int or abs(page.number) >= _NUMBERS:
         raise InputError(f"number of page {page.id!r} must be an int of at most 63 bits, got {page.number!r}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from qdrant_client import models
@@ -23,6 +22,7 @@ __all__ = ["analysis_of", "passage_terms", "query_terms"]
 _K = 1.2
 _B = 0.75
 _USUAL_LENGTH = 256  # words
+_REMEMBERED = 2**16  # ids of words
 
 
 def analysis_of(record: Mapping[str, Any]) -> int:
@@ -41,7 +41,8 @@ def passage_terms(text: str, analysis: int = CURRENT_ANALYSIS) -> models.SparseV
     """The weights of a passage's words, idf left out; see `nemotron_rag.documents.words` for `analysis`."""
     counts, length = passage_bag(text, analysis)
     floor = _K * (1 - _B + _B * length / _USUAL_LENGTH)
-    return _sparse({word: count * (_K + 1) / (count + floor) for word, count in counts.items()})
+    weights = {count: count * (_K + 1) / (count + floor) for count in set(counts.values())}
+    return _sparse({word: weights[count] for word, count in counts.items()})
 
 
 def query_terms(query: str, analysis: int = CURRENT_ANALYSIS) -> models.SparseVector:
@@ -50,11 +51,20 @@ def query_terms(query: str, analysis: int = CURRENT_ANALYSIS) -> models.SparseVe
 
 
 def _sparse(weights: dict[str, float]) -> models.SparseVector:
-    by_id = {_term_id(word): weight for word, weight in weights.items()}
-    return models.SparseVector(indices=list(by_id), values=list(by_id.values()))
+    by_id = dict(zip(map(_term_ids.__getitem__, weights), weights.values(), strict=True))
+    # not validated: a page has hundreds of them
+    return models.SparseVector.model_construct(indices=list(by_id), values=list(by_id.values()))
 
 
-@lru_cache(maxsize=2**16)
-def _term_id(word: str) -> int:
-    """31 bits of a hash: two of 100,000 words share one about twice, which costs next to nothing."""
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=4).digest(), "big") >> 1
+class _TermIds(dict[str, int]):
+    """31 bits of a hash of each word: two of 100,000 words share one about twice, which costs next to nothing."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=4).digest()
+        self[word] = found = int.from_bytes(digest, "big") >> 1
+        return found
+
+
+_term_ids = _TermIds()

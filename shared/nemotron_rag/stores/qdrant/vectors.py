@@ -130,16 +130,17 @@ def named_vectors(
         page: its text gives the terms.
         vectors: (dimensions,), or (tokens, dimensions) of length 1.
         basis: of the projection, for token vectors.
-        arrays: token vectors as arrays of their own number format, which an embedded Qdrant keeps as they are, at a
+        arrays: vectors as arrays of their own number format, which an embedded Qdrant keeps as they are, at a
             fraction of the bytes of lists; False for lists, which are what a server can be sent.
         analysis: of the text; see `nemotron_rag.documents.words`.
     """
     terms = {TERMS: passage_terms(page.text, analysis)}
     if basis is None:
-        return {VECTOR: vectors.tolist(), **terms}
+        return {VECTOR: vectors if arrays else vectors.tolist(), **terms}
     rows_by_name: dict[str, Any] = {TOKENS: vectors, PROJECTED: project(vectors, basis)}
     sent = rows_by_name if arrays else {name: short_lists(rows) for name, rows in rows_by_name.items()}
-    return {VECTOR: mean_vector(vectors).tolist(), **sent, **terms}
+    mean = mean_vector(vectors)
+    return {VECTOR: mean if arrays else mean.tolist(), **sent, **terms}
 
 
 def short_lists(rows: PageVectors) -> list[list[float]]:

@@ -37,7 +37,7 @@ __all__ = ["EdgeClient"]
 T = TypeVar("T")
 
 _SPACE = 2**26  # bytes that must be free on the disk to write; the engine's mapped files end the process on a full one
-_FLUSH = 1.0  # seconds; what is acknowledged outlives the process at once, and a power cut after so long
+_FLUSH = 5.0  # seconds, as on servers; what is acknowledged outlives the process at once, a power cut after so long
 _LARGE = 2**27  # bytes of a shard
 _FEW = 1000  # points
 _SEGMENT = re.compile(r"segments/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
