@@ -7,6 +7,7 @@
   * InputError                 the caller's input cannot be used (also a ValueError)
     * ImageError               an image cannot be read
       * ImageBudgetError       an image is larger than the stated budget
+    * DocumentError            an office or web document cannot be read or made into pages
     * PdfError                 a PDF or one of its pages cannot be read
       * PdfPasswordError       a PDF needs a password, or the given one is wrong
     * TokenLimitError          a passage's image tokens do not fit into max_length
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "ClosedError",
+    "DocumentError",
     "ForkError",
     "ImageBudgetError",
     "ImageError",
@@ -95,6 +97,10 @@ class ImageError(InputError):
 
 class ImageBudgetError(ImageError):
     """An image is larger than the stated budget; nothing was decoded."""
+
+
+class DocumentError(InputError):
+    """An office or web document cannot be read or made into pages."""
 
 
 class PdfError(InputError):

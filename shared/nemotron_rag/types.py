@@ -330,6 +330,7 @@ class AddReport:
         unchanged: pages that were already there with the same content.
         removed: pages deleted because their document changed, or, by `PageIndex.sync`, vanished.
         failures: what could not be read and was skipped.
+        left_out: files in the folders that were named, which are no documents.
         optimized: whether the store put its files in order afterwards, for faster searches.
         seconds: wall-clock time by stage (``render``, ``embed``, ``store``, ``optimize``, ``total``), and of ``embed``
             the part in which images were decoded and cut (``preprocess``). Stages run side by side: they add up to more
@@ -340,6 +341,7 @@ class AddReport:
     unchanged: int = 0
     removed: int = 0
     failures: tuple[Failure, ...] = ()
+    left_out: tuple[str, ...] = ()
     optimized: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
 

@@ -6,8 +6,9 @@ import json
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rich import box
@@ -38,6 +39,7 @@ __all__ = [
 _PIPE_WIDTH = 120  # columns if the output is not a terminal
 _NARROW = 72  # columns; narrower tables have no text column
 _FAILURES_SHOWN = 20
+_ENDINGS_SHOWN = 5
 
 
 def _console() -> Console:
@@ -118,17 +120,25 @@ def added_lines(report: AddReport) -> list[str]:
         lines += [f"  {failure}" for failure in report.failures[:_FAILURES_SHOWN]]
     if len(report.failures) > _FAILURES_SHOWN:
         lines.append(f"  and {len(report.failures) - _FAILURES_SHOWN} more; --json lists all")
+    if report.left_out:
+        endings = Counter(PurePath(name).suffix.lower() or "no ending" for name in report.left_out)
+        kinds = ", ".join(f"{ending} ({number})" for ending, number in endings.most_common(_ENDINGS_SHOWN))
+        lines.append(f"left out {count(len(report.left_out), 'file')} that are no documents: {kinds}; --json lists all")
     return lines
 
 
 def added_json(report: AddReport) -> dict[str, Any]:
-    """Return the stable keys: added, unchanged, removed, optimized, failures (source, page_number, reason), seconds."""
+    """Return the stable keys.
+
+    They are added, unchanged, removed, optimized, failures (source, page_number, reason), left_out, seconds.
+    """
     return {
         "added": report.added,
         "unchanged": report.unchanged,
         "removed": report.removed,
         "optimized": report.optimized,
         "failures": [failure_json(failure) for failure in report.failures],
+        "left_out": list(report.left_out),
         "seconds": dict(report.seconds),
     }
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nemotron_rag.documents.access import ImageAccess
-from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import InputError
-from nemotron_rag.index.source_files import SourceFile, Unusable, expand, read_image
+from nemotron_rag.index.source_files import LeftOut, SourceFile, Unusable, expand
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.types import Failure, Hit, Page
 
@@ -57,6 +56,8 @@ def _read(files: Sequence[str], pages: str | None, password: str | None, failure
             yield found
         elif isinstance(found, Unusable):
             failures.append(Failure.of(found.source, found.error))
+        elif isinstance(found, LeftOut):
+            failures += [Failure(source, "is no document") for source in found.sources]
         else:
             try:
                 yield from _pages(found, pages, failures)
@@ -65,8 +66,10 @@ def _read(files: Sequence[str], pages: str | None, password: str | None, failure
 
 
 def _pages(found: SourceFile, pages: str | None, failures: list[Failure]) -> Iterator[Page]:
-    if found.is_image:
-        page = read_image(found)  # whether it can be read; a model opens it again, so that few are in memory
-        path = found.path.resolve()
-        return iter([replace(page, image=ImageAccess(roots=[path.parent]).reference(path))])
-    return read_pdf(found.path, pages=pages, password=found.password, report=failures.append, name=found.source)
+    document = found.document
+    read = document.pages(pages=pages, report=failures.append)
+    if document.kind != "image" or document.page_count > 1:
+        return read
+    path = found.path.resolve()  # whether it can be read; a model opens it again, so that few are in memory
+    image = ImageAccess(roots=[path.parent]).reference(path)
+    return (replace(page, image=image) for page in read)

@@ -30,6 +30,7 @@ __all__ = [
     "ImageBudget",
     "ImageFormat",
     "ImageText",
+    "count_frames",
     "encode_image",
     "load_image",
     "load_page_image",
@@ -53,6 +54,7 @@ _SAVE_OPTIONS: Mapping[ImageFormat, Mapping[str, Any]] = {
 
 # Formats whose decoders start no other program and contain no interpreter (unlike EPS, WMF, ...).
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SCANS = 12  # of a progressive JPEG of the largest size; encoders make about 10
 _BAND = 2**20  # pixels that are scaled or hashed at a time
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -90,7 +92,7 @@ class ImageBudget:
 DEFAULT_BUDGET = ImageBudget()
 
 
-def load_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> Image.Image:
+def load_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET, frame: int = 0) -> Image.Image:
     """Decode an image from any kind of source; the caller's object is not changed.
 
     EXIF orientation is applied; of several frames the first is used (of a PIL image, the current one). The mode is
@@ -102,6 +104,7 @@ def load_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> 
         source: path, ``data:`` URI, encoded bytes, binary file, PIL image, or array of shape (height, width) or
             (height, width, 1 | 3 | 4) and dtype uint8, uint16, bool, or float from 0 to 1; or an `ImageReference`.
         budget: checked against the header, before anything is decoded; a reference is opened within its own.
+        frame: which one of a file with several, starting at 0; see `count_frames`.
 
     Raises:
         ImageBudgetError: the image is larger than the budget.
@@ -110,14 +113,33 @@ def load_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> 
     name = name_of(source)
     try:
         with _quiet_pillow():
-            return _load(source, name, budget)
+            return _load(source, name, budget, frame)
     except NemotronRagError:
         raise
     except Exception as error:  # whatever a source of somebody else's raises, and too little memory
         raise ImageError(f"{name}: cannot be read: {_reason(error)}") from error
 
 
-def _load(source: ImageSource, name: str, budget: ImageBudget) -> Image.Image:
+def count_frames(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> int:
+    """Return how many pages an image file has: all of a TIFF, as scanners and fax machines write them, else 1.
+
+    Of an animation the first frame stands for the whole.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    name = name_of(source)
+    data = _read_bytes(source, name, budget)
+    if not data.startswith(_TIFF):
+        return 1
+    try:
+        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            return max(1, int(getattr(image, "n_frames", 1)))
+    except Exception as error:  # see _decode
+        raise ImageError(f"{name}: broken image: {_reason(error)}") from error
+
+
+def _load(source: ImageSource, name: str, budget: ImageBudget, frame: int) -> Image.Image:
     if isinstance(source, Image.Image):
         return _finish(source, name, budget)
     if isinstance(source, ImageReference):
@@ -127,7 +149,7 @@ def _load(source: ImageSource, name: str, budget: ImageBudget) -> Image.Image:
         return image
     if isinstance(source, np.ndarray):
         return _from_array(source, name, budget)
-    return _decode(_read_bytes(source, name, budget), name, budget)
+    return _decode(_read_bytes(source, name, budget), name, budget, frame)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -158,7 +180,7 @@ def on_white(image: Image.Image) -> Image.Image:
     return to_rgb(lay_on_white(image))
 
 
-def load_page_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET) -> Image.Image:
+def load_page_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET, frame: int = 0) -> Image.Image:
     """Decode the image of a page, as `load_image` does; one that can be transparent comes as RGB on white.
 
     Pages from files, blobs, nodes and metadata come in this way. The image of a `Passage` does not: a model treats its
@@ -167,7 +189,7 @@ def load_page_image(source: ImageSource, *, budget: ImageBudget = DEFAULT_BUDGET
     Raises:
         ImageError: as from `load_image`.
     """
-    return lay_on_white(load_image(source, budget=budget))
+    return lay_on_white(load_image(source, budget=budget, frame=frame))
 
 
 def encode_image(image: Image.Image, image_format: ImageFormat) -> bytes:
@@ -308,11 +330,13 @@ def _checked(data: bytes, max_bytes: int) -> bytes:
     return data
 
 
-def _decode(data: bytes, name: str, budget: ImageBudget) -> Image.Image:
+def _decode(data: bytes, name: str, budget: ImageBudget, frame: int) -> Image.Image:
     Image.init()
     formats = [entry for entry in _FORMATS if entry in Image.OPEN]  # AVIF came with Pillow 11.3
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
+            if frame:
+                image.seek(frame)
             _check_size(image.width, image.height, name, budget)
             _check_work(image, data, name, budget)
             transparent = transparent_value_of(image)

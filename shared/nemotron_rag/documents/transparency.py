@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -37,7 +39,8 @@ def lay_on_white(image: Image.Image) -> Image.Image:
 def transparent_value_of(image: Image.Image) -> int | bytes | tuple[int, ...] | None:
     """Return the transparent value of a file that is opened but not decoded, in the scale that its pixels will have."""
     value = image.info.get("transparency")
-    raw = image.tile[0][3] if image.tile else None
+    tiles: Any = getattr(image, "tile", None)
+    raw = tiles[0][3] if tiles else None
     raw = raw[0] if isinstance(raw, tuple) and raw else raw
     if isinstance(value, int) and raw in _SCALE:
         return value * _SCALE[raw]

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, RefusedError
 from nemotron_rag.index.plan import Finished, Fresh, Known, Plan, Step
 from nemotron_rag.index.read_ahead import read_ahead
+from nemotron_rag.index.source_files import LeftOut
 from nemotron_rag.index.state import IndexState
 from nemotron_rag.runtime.timing import Timer, timed
 from nemotron_rag.stores.page_images import StoredImage
@@ -77,11 +78,12 @@ class _Batch:
     known: list[Known] = field(default_factory=list)  # to be done once `fresh` is stored
     finished: list[Finished] = field(default_factory=list)  # and after that
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     has_room: bool = True
     pixels: int = 0  # of the decoded images
     checks: int = 0  # of documents and single pages
 
-    def take(self, step: Fresh | Known | Failure | _Full) -> None:
+    def take(self, step: Fresh | Known | Failure | LeftOut | _Full) -> None:
         """One step more."""
         match step:
             case Fresh():
@@ -92,6 +94,8 @@ class _Batch:
             case Failure():
                 self.failures.append(step)
                 self.checks += 1
+            case LeftOut():
+                self.left_out += step.sources
             case _Full():
                 self.has_room = False
 
@@ -145,6 +149,7 @@ class Ingest:
         self._timers = {stage: Timer() for stage in ("render", "preprocess", "embed", "store", "optimize", "total")}
         self._added = self._unchanged = self._removed = 0
         self._failures: list[Failure] = []
+        self._left_out: list[str] = []
         self._broken = False
         self._room = _Room(_HELD_PIXELS)
 
@@ -183,6 +188,7 @@ class Ingest:
             unchanged=self._unchanged,
             removed=self._removed,
             failures=tuple(self._failures),
+            left_out=tuple(self._left_out),
             optimized=optimized,
             seconds={stage: clock.seconds for stage, clock in self._timers.items()},
         )
@@ -303,6 +309,7 @@ class Ingest:
                 self._remove_stale({done.source: done.ids for done in batch.finished})
         self._broken = False
         self._failures += batch.failures + embedded.failures + refused
+        self._left_out += batch.left_out
         unread = sum(failure.number is not None for failure in batch.failures)
         return len(batch.fresh) + sum(len(known.ids) for known in batch.known) + unread
 

@@ -16,6 +16,7 @@ from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
 from nemotron_rag.index.source_files import (
+    LeftOut,
     SourceFile,
     Sources,
     Unusable,
@@ -24,7 +25,6 @@ from nemotron_rag.index.source_files import (
     expand,
     fingerprint,
     is_storable,
-    read_image,
     storable,
 )
 from nemotron_rag.stores.tenant import Tenant
@@ -39,7 +39,7 @@ _AT_ONCE = 16  # pages that are looked for together
 _HELD = 2**26  # bytes of their images
 
 OnError: TypeAlias = Literal["skip", "raise"]
-_Item: TypeAlias = SourceFile | Page | Unusable
+_Item: TypeAlias = SourceFile | Page | Unusable | LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Finished:
     ids: frozenset[str]
 
 
-Step: TypeAlias = Fresh | Known | Finished | Failure
+Step: TypeAlias = Fresh | Known | Finished | Failure | LeftOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,10 @@ class Plan:
         return list(expand(self.sources, password=self.password))
 
     def total(self) -> int | None:
-        """How many pages there will be; None when the sources are an iterator, which is not consumed to find out."""
-        return None if self._items is None else sum(map(self._count, self._items))
+        """How many pages there will be; None if only consuming an iterator or converting office files could tell."""
+        if self._items is None or not all(map(_is_quick, self._items)):
+            return None
+        return sum(map(self._count, self._items))
 
     def steps(self) -> Generator[Step, None, None]:
         """What is to be done, in order; PDF pages are rendered as they are consumed.
@@ -145,6 +147,9 @@ class Plan:
         for some in _together(items):
             known = self._known(some)
             for item in some:
+                if isinstance(item, LeftOut):
+                    yield item
+                    continue
                 try:
                     if isinstance(item, Unusable):
                         raise item.error
@@ -167,7 +172,8 @@ class Plan:
 
     def _numbers(self, document: SourceFile) -> list[int]:
         """The page numbers to read of a document."""
-        return [1] if document.is_image else resolve_pages(self._ranges, document.page_count)
+        count = document.document.page_count
+        return [1] if count == 1 and document.document.kind == "image" else resolve_pages(self._ranges, count)
 
     def _page(self, page: Page, seen: dict[str, str], known: Mapping[str, StoredPage]) -> Generator[Step, None, None]:
         page, content = self._checked(page)
@@ -201,7 +207,7 @@ class Plan:
             raise InputError(f"page cannot be read: {type(error).__name__} {one_line(str(error))}") from error
 
     def _document(self, document: SourceFile, seen: dict[str, str]) -> Generator[Step, None, None]:
-        everything = document.ids(range(1, document.page_count + 1))
+        everything = document.ids(range(1, document.document.page_count + 1))
         chosen = document.ids(self._numbers(document))
         stored = {page_id for page_id in chosen if page_id in seen} | set(self.lookup(list(chosen)))
         if stored:
@@ -213,21 +219,12 @@ class Plan:
 
     def _read(self, document: SourceFile, numbers: list[int], seen: dict[str, str]) -> Generator[Step, None, None]:
         failures: list[Failure] = []
-        if document.is_image:
-            pages = iter([read_image(document)])
-        else:
-            pages = read_pdf(
-                document.path,
-                pages=numbers,
-                password=document.password,
-                on_error=self.on_error,
-                report=failures.append,
-                name=document.source,
-                **self.pdf_options,
-            )
+        pages = document.document.pages(
+            pages=numbers, on_error=self.on_error, report=failures.append, **self.pdf_options
+        )
         for page in pages:
-            seen[page.id] = document.content_hash
-            yield Fresh(replace(page, source=document.source), document.content_hash, self.metadata)
+            seen[page.id] = document.document.content_hash
+            yield Fresh(page, document.document.content_hash, self.metadata)
         yield from failures
 
 
@@ -251,7 +248,15 @@ def _held(image: object) -> int:
     return len(image) if isinstance(image, str | bytes | bytearray) else 0
 
 
-def _failure(item: _Item, error: InputError) -> Failure:
+def _is_quick(item: object) -> bool:
+    """Whether its pages can be counted at once."""
+    try:
+        return not isinstance(item, SourceFile) or item.document.is_quick
+    except NemotronRagError:
+        return True  # reported when its turn comes
+
+
+def _failure(item: SourceFile | Page | Unusable, error: InputError) -> Failure:
     if not isinstance(item, Page):
         return Failure.of(item.source, error)
     source = item.source if isinstance(item.source, str) else repr(item.source)

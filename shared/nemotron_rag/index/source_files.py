@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nemotron_rag.documents.files import TooManyBytesError, read_file
-from nemotron_rag.documents.images import DEFAULT_BUDGET, load_page_image, pixel_bytes, to_rgb
-from nemotron_rag.documents.pdf import content_hash, count_pages, find_pdfs
-from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, PdfError
+from nemotron_rag.documents.images import load_page_image, pixel_bytes, to_rgb
+from nemotron_rag.documents.reading import Document, find_documents
+from nemotron_rag.errors import DocumentError, InputError, MissingExtraError
 from nemotron_rag.stores.filters import rename_keys
 from nemotron_rag.types import Page, page_id
 
 __all__ = [
+    "LeftOut",
     "SourceFile",
     "Sources",
     "Unusable",
@@ -26,33 +26,12 @@ __all__ = [
     "expand",
     "fingerprint",
     "fold_sources",
-    "read_image",
 ]
 
 Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike[str] | Page]"
-"""A PDF, an image file, a folder of PDFs, a page, or any iterable of these."""
+"""A document, a folder of documents, a page, or any iterable of these."""
 
 _NUMBERS = 2**63
-_IMAGE_SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".avif",
-        ".pbm",
-        ".pgm",
-        ".ppm",
-        ".pnm",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +39,7 @@ class SourceFile:
     """One file.
 
     Args:
-        path: of a PDF or an image.
+        path: of a document; see `nemotron_rag.documents.reading`.
         password: of a protected PDF.
     """
 
@@ -72,35 +51,29 @@ class SourceFile:
         """How the index calls the document; see `clean_source`."""
         return clean_source(self.path)
 
-    @property
-    def is_image(self) -> bool:
-        """Whether this is an image file, by its suffix; anything else is read as a PDF."""
-        return self.path.suffix.lower() in _IMAGE_SUFFIXES
-
     @cached_property
-    def page_count(self) -> int:
-        """Pages in the file, at least one.
+    def document(self) -> Document:
+        """What reads it."""
+        return Document(self.path, self.source, password=self.password)
 
-        Raises:
-            PdfError: the file cannot be read, or has no pages.
-        """
-        count = 1 if self.is_image else count_pages(self.path, password=self.password)
-        if count < 1:
-            raise PdfError(f"{self.source}: has no pages")
-        return count
-
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 of the file's bytes, hex.
+    def ids(self, numbers: Iterable[int]) -> dict[str, int]:
+        """Page numbers by page id.
 
         Raises:
             InputError: the file cannot be read.
         """
-        return hashlib.sha256(_image_bytes(self.path)).hexdigest() if self.is_image else content_hash(self.path)
+        return {page_id(self.document.content_hash, number): number for number in numbers}
 
-    def ids(self, numbers: Iterable[int]) -> dict[str, int]:
-        """Page numbers by page id."""
-        return {page_id(self.content_hash, number): number for number in numbers}
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Files in a folder that are no documents.
+
+    Args:
+        sources: what they would be called.
+    """
+
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +128,11 @@ def _folded_operand(operator: str, operand: Any) -> Any:
     return operand.removeprefix("./") if operator == "prefix" and isinstance(operand, str) else operand
 
 
-def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | Page | Unusable]:
+def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | Page | Unusable | LeftOut]:
     """Documents and pages one by one.
 
-    A folder stands for the PDFs in it and below it. An iterator is consumed as the result is.
+    A folder stands for the documents in it and below it, but not in a folder that holds an index, where the images of
+    its pages are. An iterator is consumed as the result is.
     """
     items = [sources] if isinstance(sources, str | os.PathLike | Page) else sources
     for item in items:
@@ -221,34 +195,18 @@ def fingerprint(page: Page) -> str:
     return f"page:{digest.hexdigest()}"
 
 
-def read_image(document: SourceFile) -> Page:
-    """The one page of an image file, decoded.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    data = _image_bytes(document.path)  # the very bytes that the page's id is made from
+def _holds_index(folder: Path) -> bool:
     try:
-        image = load_page_image(data)
-    except ImageError as error:
-        raise type(error)(str(error).replace("<bytes>", document.source, 1)) from error
-    return Page(id=page_id(document.content_hash, 1), source=document.source, number=1, image=image)
+        from nemotron_rag.stores.qdrant.opening import holds_qdrant  # noqa: PLC0415  needs the extra `qdrant`
+    except MissingExtraError:
+        return False
+    return holds_qdrant(folder)
 
 
-def _in_folder(folder: Path, password: str | None) -> Iterator[SourceFile | Unusable]:
-    found = False
-    for path in find_pdfs(folder):
-        found = True
-        yield SourceFile(Path(path), password)
-    if not found:
-        error = PdfError(f"no PDF in folder {folder} or below it; name image files one by one")
-        yield Unusable(clean_source(folder), error)
-
-
-def _image_bytes(path: Path) -> bytes:
-    try:
-        return read_file(path, max_bytes=DEFAULT_BUDGET.max_bytes)
-    except TooManyBytesError as error:
-        raise ImageBudgetError(f"{path} holds {error}, more than the {DEFAULT_BUDGET.max_bytes} allowed") from error
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+def _in_folder(folder: Path, password: str | None) -> Iterator[SourceFile | Unusable | LeftOut]:
+    found = find_documents(folder, passed_over=_holds_index)
+    yield from (SourceFile(path, password) for path in found.files)
+    if not found.files:
+        yield Unusable(clean_source(folder), DocumentError(f"no document in folder {folder} or below it"))
+    if found.left_out:
+        yield LeftOut(tuple(map(clean_source, found.left_out)))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from nemotron_rag.documents.files import name_of
+from nemotron_rag.documents.kinds import Kind
 from nemotron_rag.documents.pdf._reader import (
     Job,
     PdfBudget,
@@ -49,6 +50,7 @@ __all__ = [
     "find_pdfs",
     "ocr_available",
     "parse_pages",
+    "read_outline",
     "read_pdf",
     "resolve_pages",
 ]
@@ -92,6 +94,7 @@ def read_pdf(
     on_error: OnError = "skip",
     report: Callable[[Failure], None] | None = None,
     name: str | None = None,
+    kind: Kind = "pdf",
 ) -> Iterator[Page]:
     """Stream a document's pages in order; memory does not grow with their number.
 
@@ -116,6 +119,8 @@ def read_pdf(
         on_error: "skip" reports what cannot be read and goes on; "raise" raises.
         report: called with each `Failure` that is skipped; by default a warning of the logger ``nemotron_rag``.
         name: the document's name in `Page.source`, reports and messages; by default its path, or its type.
+        kind: what it is, if no PDF: another format that MuPDF reads, such as "epub" or "html". `read_document` in
+            `nemotron_rag.documents.reading` finds that out, and reads office files too.
 
     Raises:
         InputError: an argument is invalid, or a selected page does not exist.
@@ -143,12 +148,15 @@ def read_pdf(
         workers=workers,
         budget=budget,
         report=None if on_error == "raise" else (report or log_failure),
+        kind=kind,
     )
     return stream_pages(job, source, password)
 
 
-def count_pages(source: PdfSource, *, password: str | None = None, budget: PdfBudget = DEFAULT_BUDGET) -> int:
-    """Count the pages of a document; nothing is rendered.
+def count_pages(
+    source: PdfSource, *, password: str | None = None, budget: PdfBudget = DEFAULT_BUDGET, kind: Kind = "pdf"
+) -> int:
+    """Count the pages of a document; nothing is rendered. Arguments are those of `read_pdf`.
 
     Raises:
         InputError: `source` is neither path, bytes nor binary file.
@@ -158,7 +166,20 @@ def count_pages(source: PdfSource, *, password: str | None = None, budget: PdfBu
     """
     _require_pymupdf()
     try:
-        return int(open_document(source, password, budget)["page_count"])
+        return int(open_document(source, password, budget, kind=kind)["page_count"])
+    except PdfError as error:
+        raise type(error)(f"{_name(source)}: {error}") from error
+
+
+def read_outline(source: PdfSource, *, budget: PdfBudget = DEFAULT_BUDGET) -> list[tuple[str, int]]:
+    """Return the upper level of a PDF's outline: titles, and the numbers of the pages that they lead to.
+
+    Raises:
+        PdfError: the document cannot be read.
+    """
+    _require_pymupdf()
+    try:
+        return [(title, page) for title, page in open_document(source, None, budget, outline=True)["outline"]]
     except PdfError as error:
         raise type(error)(f"{_name(source)}: {error}") from error
 

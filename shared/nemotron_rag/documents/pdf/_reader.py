@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from nemotron_rag.documents.files import one_line
+from nemotron_rag.documents.kinds import Kind
 from nemotron_rag.documents.pdf._pool import Seat, WorkerDiedError
 from nemotron_rag.documents.pdf._source import PdfSource, Ranges, Source, locate, resolve_pages
 from nemotron_rag.errors import InputError, PdfError, PdfPasswordError
@@ -77,6 +78,7 @@ class Job:
         workers: most processes to use; None to choose, 0 for none.
         budget: the limits.
         report: where failures go; None raises them.
+        kind: of the document, among those that MuPDF reads.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Job:
     workers: int | None
     budget: PdfBudget
     report: Callable[[Failure], None] | None
+    kind: Kind = "pdf"
 
     def fail(self, error: PdfError, number: int | None = None) -> None:
         """Report a failure, or raise it."""
@@ -99,7 +102,7 @@ def stream_pages(job: Job, source: PdfSource, password: str | None) -> Iterator[
     with ExitStack() as stack:
         try:
             document = locate(source, max_bytes=job.budget.max_bytes)
-            opening = _opening(document, password, job.budget)
+            opening = _opening(document, password, job.budget, job.kind)
             seats = [_open_seat(stack, opening, document.data, local=job.workers == 0)]
             info = _ask_to_open(seats[0])
             numbers = _select(job, int(info["page_count"]))
@@ -111,15 +114,18 @@ def stream_pages(job: Job, source: PdfSource, password: str | None) -> Iterator[
         yield from _Rendering(job, document.hash, info, seats).pages(numbers)
 
 
-def open_document(source: PdfSource, password: str | None, budget: PdfBudget) -> dict[str, Any]:
-    """Open a document in a worker process, and return its page_count and metadata.
+def open_document(
+    source: PdfSource, password: str | None, budget: PdfBudget, *, kind: Kind = "pdf", outline: bool = False
+) -> dict[str, Any]:
+    """Open a document in a worker process, and return its page_count, its metadata and, if asked for, its outline.
 
     Raises:
         PdfError: it cannot be read; the message does not name it.
     """
     document = locate(source, max_bytes=budget.max_bytes)
     with ExitStack() as stack:
-        return _ask_to_open(_open_seat(stack, _opening(document, password, budget), document.data, local=False))
+        opening = _opening(document, password, budget, kind) | {"outline": outline}
+        return _ask_to_open(_open_seat(stack, opening, document.data, local=False))
 
 
 def installed_languages(budget: PdfBudget) -> set[str]:
@@ -189,9 +195,9 @@ class _Rendering:
         )
 
 
-def _opening(document: Source, password: str | None, budget: PdfBudget) -> dict[str, Any]:
+def _opening(document: Source, password: str | None, budget: PdfBudget, kind: Kind) -> dict[str, Any]:
     limits = {"seconds": budget.seconds, "memory_bytes": budget.memory_bytes}
-    return {"op": "open", "path": document.path, "password": password, **limits}
+    return {"op": "open", "path": document.path, "kind": kind, "password": password, **limits}
 
 
 def _open_seat(stack: ExitStack, opening: dict[str, Any], body: bytes, *, local: bool) -> Seat:

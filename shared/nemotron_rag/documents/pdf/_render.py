@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import pymupdf as _untyped
 
+from nemotron_rag.documents.pdf._formats import open_document
+
 __all__ = ["Renderer", "Reply"]
 
 pymupdf: Any = _untyped  # only partly typed
@@ -54,15 +56,14 @@ class Renderer:
     def _open(self, request: dict[str, Any], body: bytes) -> Reply:
         """Open ``path``, or `body` if it is None; replies with page_count and the document's metadata."""
         self._close(request, b"")
-        source = {"filename": request["path"]} if request["path"] is not None else {"stream": body}
-        document = pymupdf.open(**source, filetype="pdf")
-        if not document.is_pdf:
-            return {"error": "pdf", "reason": "is not a PDF"}, b""
+        document = open_document(request.get("kind", "pdf"), request["path"], body)
         if document.needs_pass:
             refused = _authenticate(document, request["password"])
             if refused:
                 return {"error": "password", "reason": refused}, b""
         reply = {"page_count": int(document.page_count), "metadata": _metadata(document)}
+        if request.get("outline"):
+            reply["outline"] = _outline(document)
         self._document = document
         return reply, b""
 
@@ -155,6 +156,11 @@ def _authenticate(document: Any, password: str | None) -> str:
     if document.authenticate(password) or document.authenticate(prepared):
         return ""
     return "the password is wrong"
+
+
+def _outline(document: Any) -> list[list[Any]]:
+    """The upper level of the outline: titles and page numbers."""
+    return [[_clean(str(title)), int(page)] for level, title, page in document.get_toc() if level == 1]
 
 
 def _metadata(document: Any) -> dict[str, str]:
