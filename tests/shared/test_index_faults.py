@@ -23,6 +23,7 @@ from support.pages import add, contents, same, text_page
 from support.qdrant_http import FAULTS, HttpServer
 from support.qdrant_server import Server
 
+HURRY = 20
 on_sockets = pytest.mark.enable_socket
 
 
@@ -72,39 +73,51 @@ def test_a_fault_at_any_request_of_a_run_changes_nothing(kind):
         assert same(contents(index), wanted)
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """Pauses are a twentieth as long as they count."""
+    monkeypatch.setattr(patience, "_wait", lambda seconds: time.sleep(seconds / HURRY) or True)
+
+
 @on_sockets
 @pytest.mark.slow
-def test_a_hundred_pages_over_sockets_get_over_faults_of_every_kind():
-    wanted = filled(100)
+def test_pages_over_sockets_get_over_a_fault_at_any_request(hurried):
+    wanted = filled(40)
     with HttpServer() as http, PageIndex(http.url, images=None, embedder=FakeEmbedder(dimensions=8)) as index:
-        add(index, pages(100))
+        add(index, pages(40))
         number = http.asked
-    for turn, kind in enumerate(FAULTS):
-        place = number * (2 * turn + 1) // (2 * len(FAULTS))
+    for place in range(number):
+        kind = FAULTS[place % len(FAULTS)]
         _check(lambda n, place=place, kind=kind: kind if n == place else None, wanted)
-    dice = random.Random(0)
-    _check(lambda n: dice.choice(FAULTS) if dice.random() < 0.05 else None, wanted)
+
+
+@on_sockets
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hundred_pages_over_sockets_get_over_faults_of_a_twentieth_of_all_requests(hurried, seed):
+    dice = random.Random(seed)
+    _check(lambda n: dice.choice(FAULTS) if dice.random() < 0.05 else None, filled(100))
 
 
 def _check(fault, wanted: dict[str, tuple]) -> None:
     with HttpServer(fault) as http, PageIndex(http.url, images=None, embedder=FakeEmbedder(dimensions=8)) as index:
-        report = add(index, pages(100))
-        assert (report.added, report.failures) == (100, ())
+        report = add(index, pages(len(wanted) - 1))  # one is the record
+        assert (report.added, report.failures) == (len(wanted) - 1, ())
         http.fault = lambda n: None
         assert same(contents(index), wanted)
 
 
 @on_sockets
 @pytest.mark.slow
-def test_a_server_that_is_away_for_a_while_is_waited_for(monkeypatch):
-    monkeypatch.setattr(patience, "_wait", lambda seconds: time.sleep(seconds) or True)
+@pytest.mark.parametrize("seconds", [1, 10, 60])
+def test_a_server_that_is_away_for_a_while_is_waited_for(hurried, seconds):
     wanted = filled(100)
     with HttpServer() as http, PageIndex(http.url, images=None, embedder=FakeEmbedder(dimensions=8)) as index:
         away: list[threading.Thread] = []
 
         def fault(number: int) -> None:
-            if number == 60:
-                away.append(threading.Thread(target=http.pause, args=(1.5,)))
+            if number == 20:
+                away.append(threading.Thread(target=http.pause, args=(seconds / HURRY,)))
                 away[0].start()
 
         http.fault = fault

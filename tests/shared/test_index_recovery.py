@@ -17,11 +17,13 @@ from nemotron_rag.errors import StoreError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.testing import FakeEmbedder
+from support import killed
 from support.pages import add, contents, make_pdf, same
 
 pytestmark = pytest.mark.slow
 
 PAGES = 12
+KILLS = 6
 
 
 def first_version(index: PageIndex) -> None:
@@ -98,6 +100,31 @@ def test_an_image_that_cannot_be_written_keeps_its_page_out(tmp_path, monkeypatc
             first_version(index)
         assert index.count() == 0
     client.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_process_killed_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    killed.fill("first", 1)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "support.killed", str(KILLS)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})
+    wanted, images = _contents("whole"), images_in(Path("whole/images"))
+    unfinished = 0
+    for folder in (f"killed-{n}" for n in range(KILLS)):
+        with PageIndex(folder, embedder=FakeEmbedder(dimensions=8)) as index:
+            stored = {f"{page.page.id} {page.content_hash}" for page in index._state.store.pages()}
+            assert set(Path(f"{folder}.stored").read_text().splitlines()) <= stored
+            unfinished += not same(contents(index), wanted)
+        killed.fill(folder, 2)
+        assert same(_contents(folder), wanted)
+        assert images_in(Path(folder, "images")) == images
+    assert unfinished > 1
+
+
+def _contents(folder: str) -> dict[str, tuple]:
+    with PageIndex(folder) as index:
+        return contents(index)
 
 
 SCRIPT = """
