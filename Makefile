@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml starters/pyproject.toml constraints.txt
 DEMO := $(VENV)/.demo
 ALL := $(VENV)/.all
 
-.PHONY: help demo test test-fast rehearsal notebooks docs lint fmt types imports check clean
+.PHONY: help demo test test-fast rehearsal notebooks docs dist lint fmt types imports check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -43,6 +43,10 @@ notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
 
 docs: $(ALL)  ## Build the docs site in docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs docs/_build/html
+
+dist: $(ALL)  ## Build, check and try the wheels and sdists of both distributions
+	$(PIP) --group release
+	PYTHON=$(abspath $(BIN))/python .ci/dist
 
 lint: $(ALL)  ## Style
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import inspect
 import io
 import re
 import shlex
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -275,6 +276,14 @@ def test_every_name_of_the_integrations_is_what_the_readme_says():
         assert not base or base in bases, name
 
 
+@pytest.mark.parametrize("project", sorted(ROOT.glob("integrations/llama_index/hub/*/pyproject.toml")), ids=str)
+def test_llamahub_names_what_is_public(project):
+    metadata = tomllib.loads(project.read_text(encoding="utf-8"))
+    hub = metadata["tool"]["llamahub"]
+    assert metadata["project"]["name"] == project.parent.name
+    assert set(hub["class_authors"]) == listed(hub["import_path"])
+
+
 # ---- code ----
 
 
@@ -311,6 +320,14 @@ def _folder_of_a_reader(tmp_path, monkeypatch):
     configure_vision_cache()
 
 
+# Pages in the formats of the frameworks' own documentation, to be sent there.
+UPSTREAM = [
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        *ROOT.glob("integrations/langchain/docs/*.mdx"),
+        *ROOT.glob("integrations/llama_index/hub/*/README.md"),
+    )
+]
 WITH_CODE = [document for document in PAGES if blocks(document)]
 
 
@@ -328,6 +345,16 @@ def test_python_blocks_run_one_after_the_other(document):
         with contextlib.redirect_stdout(io.StringIO()) as printed, ThreadPoolExecutor(1) as thread:
             thread.submit(exec, code, {"__name__": "docs"}).result()
         assert printed.getvalue(), f"{document}, block {number} prints nothing"
+
+
+@pytest.mark.usefixtures("_folder_of_a_reader")
+@pytest.mark.parametrize("document", UPSTREAM)
+def test_python_blocks_of_a_page_for_a_framework_run_as_one(document):
+    code = "\n".join(blocks(document))
+    assert "print(" in code or document.endswith("provider.mdx")
+    with contextlib.redirect_stdout(io.StringIO()) as printed, ThreadPoolExecutor(1) as thread:
+        thread.submit(exec, compile(code, document, "exec"), {"__name__": "docs"}).result()
+    assert bool(printed.getvalue()) == bool(code)
 
 
 def test_most_blocks_run():

@@ -122,3 +122,9 @@ def test_the_starters_need_nothing_and_their_extra_names_them():
     project = tomllib.loads((STARTERS / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == []
     assert [each.partition(">")[0] for each in _extras()["starters"]] == [project["name"]]
+
+
+def test_one_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert tomllib.loads((STARTERS / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == version
