@@ -23,3 +23,8 @@ def reference() -> Path:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two tries of a request; the pauses are counted all the same."""
     monkeypatch.setattr("nemotron_rag.stores.patience._wait", lambda seconds: True)
+    monkeypatch.setattr("nemotron_rag.stores.patience._await", _at_once)
+
+
+async def _at_once(seconds: float) -> bool:
+    return True

@@ -12,7 +12,8 @@
       * PdfPasswordError       a PDF needs a password, or the given one is wrong
     * TokenLimitError          a passage's image tokens do not fit into max_length
   * NonFiniteError             the model computed NaN or infinity
-  * ItemTooLargeError          one item alone does not fit into device memory
+  * EndpointError              a model server refused, could not be reached, or gave an answer that cannot be used
+  * ItemTooLargeError          one item alone does not fit into device memory, or into a request
   * ClosedError                the model or index was closed
     * ForkError                the model was on a GPU, and does not survive a fork
   * StoreError                 the vector store refused or could not be reached
@@ -33,6 +34,7 @@ __all__ = [
     "CheckpointError",
     "ClosedError",
     "DocumentError",
+    "EndpointError",
     "ForkError",
     "ImageBudgetError",
     "ImageError",
@@ -90,6 +92,17 @@ class ImageError(InputError):
     index: int | None = None
     """Of a passage in the list that was given to a model, where it is known."""
 
+    def at(self, index: int | None, *, what: str = "passage") -> Self:
+        """The same error with the index of its input.
+
+        Args:
+            index: in the caller's list; None for the only one.
+            what: the input is.
+        """
+        named = type(self)(f"{what}: {self}" if index is None else f"{what} {index}: {self}")
+        named.index = index
+        return named
+
     def named(self, name: str) -> Self:
         """The same error with what the caller calls the image in front, in place of a model's ``passage 3``."""
         return type(self)(f"{name}: {str(self).removeprefix(f'passage {self.index}: ')}")
@@ -119,8 +132,12 @@ class NonFiniteError(NemotronRagError):
     """The model computed NaN or infinity, usually because the number format's range is too small."""
 
 
+class EndpointError(NemotronRagError):
+    """A model server refused, could not be reached, or gave an answer that cannot be used."""
+
+
 class ItemTooLargeError(NemotronRagError):
-    """One item alone does not fit into device memory."""
+    """One item alone does not fit into device memory, or into a request to a model server."""
 
 
 class ClosedError(NemotronRagError):

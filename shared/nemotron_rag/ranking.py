@@ -13,10 +13,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, TypeAlias, TypeVar, get_args
 
+import numpy as np
+
 from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError, NonFiniteError
 from nemotron_rag.protocols import Reranker, reads_image_queries
-from nemotron_rag.types import FloatArray, Passage, Query
+from nemotron_rag.types import FloatArray, Passage, Query, Ranked
 
 __all__ = [
     "DEFAULT_CANDIDATES",
@@ -27,8 +29,10 @@ __all__ = [
     "ScoreTransform",
     "arank",
     "check_count",
+    "check_top_n",
     "fuse",
     "rank",
+    "ranked",
     "sigmoid",
 ]
 
@@ -198,6 +202,22 @@ def sigmoid(logit: float) -> float:
     if logit >= 0:
         return 1 / (1 + math.exp(-logit))
     return math.exp(logit) / (1 + math.exp(logit))
+
+
+def ranked(scores: FloatArray, passages: Sequence[Passage], top_n: int | None) -> list[Ranked]:
+    """The passages of a reranker from best to worst, at most `top_n`; equal scores keep their order."""
+    order = np.argsort(-scores, kind="stable").tolist()[:top_n]
+    return [Ranked(index=place, score=float(scores[place]), passage=passages[place]) for place in order]
+
+
+def check_top_n(top_n: int | None) -> None:
+    """Raise if it is negative.
+
+    Raises:
+        InputError: it is.
+    """
+    if top_n is not None and top_n < 0:
+        raise InputError(f"top_n must be a non-negative integer or None, got {top_n!r}")
 
 
 def check_count(name: str, value: object) -> None:

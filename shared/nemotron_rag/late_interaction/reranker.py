@@ -8,8 +8,8 @@ from typing import cast
 
 import numpy as np
 
-from nemotron_rag.errors import InputError
 from nemotron_rag.protocols import MultiVectorEmbedder, Reranker
+from nemotron_rag.ranking import check_top_n, ranked
 from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query, Ranked
 
 __all__ = ["MaxSimReranker", "as_reranker"]
@@ -73,13 +73,13 @@ class MaxSimReranker:
 
     def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """The passages from best to worst, at most `top_n`; equal scores keep the caller's order."""
-        _check_top_n(top_n)
-        return _ranked(self.score(query, passages), passages, top_n)
+        check_top_n(top_n)
+        return ranked(self.score(query, passages), passages, top_n)
 
     async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """`rank` for event loops."""
-        _check_top_n(top_n)
-        return _ranked(await self.ascore(query, passages), passages, top_n)
+        check_top_n(top_n)
+        return ranked(await self.ascore(query, passages), passages, top_n)
 
     def close(self) -> None:
         """Close the embedder."""
@@ -91,13 +91,3 @@ def as_reranker(model: Reranker | MultiVectorEmbedder) -> Reranker:
     if model.kind == "multivector_embedder":
         return MaxSimReranker(cast("MultiVectorEmbedder", model))
     return cast("Reranker", model)
-
-
-def _check_top_n(top_n: int | None) -> None:
-    if top_n is not None and top_n < 0:
-        raise InputError(f"top_n must be a non-negative integer or None, got {top_n!r}")
-
-
-def _ranked(scores: FloatArray, passages: Sequence[Passage], top_n: int | None) -> list[Ranked]:
-    order = np.argsort(-scores, kind="stable").tolist()[:top_n]
-    return [Ranked(index=place, score=float(scores[place]), passage=passages[place]) for place in order]

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from nemotron_rag.documents.passages import text_of
 from nemotron_rag.models._base.embedder import SingleVectorModel
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.sentence import Prefixes, read_prefixes
-from nemotron_rag.models._base.texts import text_of
 from nemotron_rag.models._llama.text_model import MAX_LENGTH, TextInput, TextModel, load_text_model
 from nemotron_rag.models._llama.tokenizer import Prompt
 from nemotron_rag.runtime.checkpoint import fingerprint

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from nemotron_rag.documents.passages import text_of
 from nemotron_rag.models._base.lengths import resolve_lengths
 from nemotron_rag.models._base.reranker import LinearCrossEncoder, load_head
-from nemotron_rag.models._base.texts import text_of
 from nemotron_rag.models._llama.prompts import rerank_prompt
 from nemotron_rag.models._llama.text_model import MAX_LENGTH, TextInput, TextModel, load_text_model
 from nemotron_rag.runtime.checkpoint import fingerprint

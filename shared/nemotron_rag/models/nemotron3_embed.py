@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from nemotron_rag.documents.passages import text_of
 from nemotron_rag.models._base.embedder import SingleVectorModel
 from nemotron_rag.models._base.lengths import resolve_lengths
-from nemotron_rag.models._base.texts import text_of
 from nemotron_rag.models._mistral.model import MistralInput, MistralModel, load_mistral_model
 from nemotron_rag.runtime.checkpoint import fingerprint
 from nemotron_rag.types import Passage

@@ -1,7 +1,10 @@
-"""How long a store waits for a server that does not answer, and how its waiting ends when nobody needs it any more."""
+"""How long a server that does not answer is waited for, and how the waiting ends when nobody needs it any more."""
 
 from __future__ import annotations
 
+import asyncio
+import datetime
+import email.utils
 import random
 import threading
 import time
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["DEFAULT_PATIENCE", "SHORT_PATIENCE", "Waiting", "stoppable"]
+__all__ = ["DEFAULT_PATIENCE", "SHORT_PATIENCE", "Waiting", "seconds_of", "stoppable"]
 
 DEFAULT_PATIENCE = 120.0
 """Seconds for which a request to a server that answered before is tried again, unless the caller says otherwise."""
@@ -19,6 +22,7 @@ SHORT_PATIENCE = 5.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds; each pause is twice as long as the one before
 _SPREAD = 0.2  # so that many processes do not come back at once
+_LOOKS = 0.1  # seconds between two looks at whether anybody still waits
 _stop: ContextVar[threading.Event | None] = ContextVar("nemotron_rag_stop", default=None)
 
 
@@ -62,14 +66,38 @@ class Waiting:
             Whether there is a next try: False if the patience is over, or does not reach as far as the server asks, or
             nobody waits for the result any more.
         """
+        seconds = self._seconds_to(patience, at_least)
+        return seconds is not None and _wait(seconds)
+
+    async def apause(self, patience: float, *, at_least: float = 0.0) -> bool:
+        """`pause` for event loops."""
+        seconds = self._seconds_to(patience, at_least)
+        return seconds is not None and await _await(seconds)
+
+    def _seconds_to(self, patience: float, at_least: float) -> float | None:
+        """How long the next pause is, which is taken; None if there is no next try."""
         left = patience - self.seconds
         if left <= 0 or at_least > left:
-            return False
+            return None
         spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311  not a secret
         seconds = min(left, max(at_least, self._next * spread))
         self._next = min(2 * self._next, _LONGEST_PAUSE)
         self._paused += seconds
-        return _wait(seconds)
+        return seconds
+
+
+def seconds_of(value: str | None) -> float:
+    """Of a Retry-After, which is a number or a date; 0 if there is none that can be read."""
+    if value is None:
+        return 0.0
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    zoned = at if at.tzinfo else at.replace(tzinfo=datetime.UTC)
+    return max(0.0, (zoned - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def _wait(seconds: float) -> bool:
@@ -78,3 +106,12 @@ def _wait(seconds: float) -> bool:
         time.sleep(seconds)
         return True
     return not stop.wait(seconds)
+
+
+async def _await(seconds: float) -> bool:
+    stop, until = _stop.get(), time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if stop is not None and stop.is_set():
+            return False
+        await asyncio.sleep(left if stop is None else min(left, _LOOKS))
+    return True

@@ -22,9 +22,11 @@ __all__ = [
     "ConnectionOptions",
     "HoldsSecret",
     "Secrets",
+    "check_url",
     "connection_options",
     "is_url",
     "shown_url",
+    "warn_if_open",
 ]
 
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -143,10 +145,10 @@ class Connection:
                 named = ", ".join(f"{name}=" for name in self.options if name != "patience")
                 raise InputError(f"{named} belongs to the http(s):// url of a server; leave it out here")
             return self
-        _check_url(location)
+        check_url(location)
         key = self.api_key or _key(os.environ.get(KEY_VARIABLE))
         if key is not None:
-            _warn_if_open(location)
+            warn_if_open(location)
         return type(self)(api_key=key, headers=self.headers, timeout=self.timeout, patience=self.patience)
 
     def sent(self) -> dict[str, str]:
@@ -227,7 +229,16 @@ def _header(item: tuple[object, object]) -> tuple[str, str]:
     return lower, text
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str, *, key_variable: str = KEY_VARIABLE) -> None:
+    """Refuse a server's url that cannot be used, or that holds credentials.
+
+    Args:
+        url: http or https.
+        key_variable: the environment variable that takes the key, for the message.
+
+    Raises:
+        InputError: it cannot be used; the message does not show its credentials.
+    """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -238,17 +249,18 @@ def _check_url(url: str) -> None:
     if parts.username is not None or parts.password is not None:
         raise InputError(
             f"a server's url holds no user and no password, got some for {shown_url(url)!r}; "
-            f"give api_key= or set {KEY_VARIABLE}, or give headers={{'Authorization': ...}}"
+            f"give api_key= or set {key_variable}, or give headers={{'Authorization': ...}}"
         )
     if parts.query or parts.fragment:
         raise InputError(
             f"a server's url ends with its path, got a query behind {shown_url(url)!r}; "
-            f"give api_key= or set {KEY_VARIABLE}"
+            f"give api_key= or set {key_variable}"
         )
 
 
 @lru_cache(maxsize=64)
-def _warn_if_open(url: str) -> None:
+def warn_if_open(url: str) -> None:
+    """Say once that a key would be sent unencrypted to another machine."""
     parts = urlsplit(url)
     if parts.scheme.lower() == "http" and parts.hostname not in _LOCAL:
         _log.warning("the API key goes to %s unencrypted; use https:// where others can listen", url)

@@ -17,7 +17,7 @@ from nemotron_rag.errors import InputError, NemotronRagError, StoreError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.index.lazy import LazyIndex
 from nemotron_rag.stores.qdrant import Qdrant, QdrantStore, opening
-from nemotron_rag.stores.server import Connection, _warn_if_open, shown_url
+from nemotron_rag.stores.server import Connection, shown_url, warn_if_open
 from nemotron_rag.testing import FakeEmbedder
 from nemotron_rag.types import Page, StoredPage
 from support.pages import add, text_page
@@ -181,7 +181,7 @@ def test_a_lazy_index_hides_what_it_holds(server):
 
 
 def test_an_open_connection_is_warned_of_once(server, caplog):
-    _warn_if_open.cache_clear()
+    warn_if_open.cache_clear()
     with caplog.at_level(logging.WARNING, logger="nemotron_rag"):
         for _ in range(2):
             Qdrant("http://qdrant.invalid", api_key=KEY)

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
+from nemotron_rag.documents.passages import check_list, check_passage, check_query, check_words
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.late_interaction.maxsim import maxsim
 from nemotron_rag.models._base.packed import PackedModel
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.types import Kind, Modality, Passage, Query
 
-__all__ = ["MultiVectorModel", "SingleVectorModel", "check_passage", "check_query"]
+__all__ = ["MultiVectorModel", "SingleVectorModel"]
 
 M = TypeVar("M", bound=PackedModel[Any])
 R = TypeVar("R")
@@ -108,8 +109,7 @@ class _Embedder(ABC, Generic[M, R]):
     def _opened(self, inputs: Sequence[object] = ()) -> M:
         if self._model is None:
             raise ClosedError(f"{self.name} was closed; load it again")
-        if isinstance(inputs, str):
-            raise InputError("expected a list, got a single string; put it into a list")
+        check_list(inputs)
         return self._model
 
 
@@ -176,7 +176,7 @@ class MultiVectorModel(_Embedder[M, list[FloatArray]]):
         """
         model = self._opened(queries)
         for index, query in enumerate(queries):
-            _check_words(query, f"query {index}")
+            check_words(query, f"query {index}")
         return [self._query_spans(model, query, index) for index, query in enumerate(queries)]
 
     def locate_passages(self, passages: Sequence[Passage]) -> list[FloatArray]:
@@ -204,42 +204,3 @@ class MultiVectorModel(_Embedder[M, list[FloatArray]]):
 
     def _finish(self, rows: list[torch.Tensor]) -> list[FloatArray]:
         return [row.numpy() for row in rows]
-
-
-def check_query(query: Query, what: str, *, reader: str, modalities: Sequence[Modality] = ("text",)) -> Query:
-    """Return a query as a text, if that is all it has.
-
-    Args:
-        query: a text, or a passage.
-        what: it is, for the error message.
-        reader: name of the model, for the error message.
-        modalities: that a query of the model may have.
-
-    Raises:
-        InputError: it is something else, or has an image and the model reads none there.
-    """
-    if not isinstance(query, Passage):
-        _check_words(query, what)
-        return query
-    if query.image is None:
-        return query.text
-    if "image" not in modalities:
-        raise InputError(
-            f"{what} has an image, and {reader} reads queries as words alone; give words, or take another model"
-        )
-    return query
-
-
-def _check_words(query: object, what: str) -> None:
-    if not isinstance(query, str):
-        raise InputError(f"{what} must be a str, got {type(query).__name__}")
-
-
-def check_passage(passage: Passage, index: int) -> None:
-    """Raise unless the item is a passage.
-
-    Raises:
-        InputError: it is something else.
-    """
-    if not isinstance(passage, Passage):
-        raise InputError(f"passage {index} must be a nemotron_rag.Passage, got {type(passage).__name__}")

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nemotron_rag.documents.images import load_image, pixel_hash, to_rgb
-from nemotron_rag.errors import ImageError
 from nemotron_rag.types import ImageReference, ImageSource
 
-__all__ = ["PassageImage", "at_index", "grouped"]
+__all__ = ["PassageImage", "grouped"]
 
 
 class PassageImage:
@@ -78,19 +77,6 @@ class PassageImage:
         if self._data is None:
             self._data = self.decoded().tobytes()
         return self._data
-
-
-def at_index(error: ImageError, index: int | None, *, what: str = "passage") -> ImageError:
-    """Return the same error with the index of its input.
-
-    Args:
-        error: of reading an image.
-        index: in the caller's list; None for the only one.
-        what: the input is.
-    """
-    named = type(error)(f"{what}: {error}" if index is None else f"{what} {index}: {error}")
-    named.index = index
-    return named
 
 
 class _Counted(Protocol):

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-import numpy as np
 import torch
 
-from nemotron_rag.errors import CheckpointError, ClosedError, InputError
-from nemotron_rag.models._base.embedder import check_passage, check_query
+from nemotron_rag.documents.passages import check_passage, check_query
+from nemotron_rag.errors import CheckpointError, ClosedError
 from nemotron_rag.models._base.packed import PackedModel
 from nemotron_rag.models._base.weights import load_weight
 from nemotron_rag.protocols import FloatArray
+from nemotron_rag.ranking import check_top_n, ranked
 from nemotron_rag.types import Kind, Modality, Passage, Query, Ranked
 
 __all__ = ["CrossEncoder", "LinearCrossEncoder", "load_head"]
@@ -56,8 +56,8 @@ class CrossEncoder(ABC, Generic[M]):
         Raises:
             InputError: `top_n` is negative, or as for `score`.
         """
-        _check_top_n(top_n)
-        return _ranked(self.score(query, passages), passages, top_n)
+        check_top_n(top_n)
+        return ranked(self.score(query, passages), passages, top_n)
 
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Async `score`."""
@@ -66,8 +66,8 @@ class CrossEncoder(ABC, Generic[M]):
 
     async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
         """Async `rank`."""
-        _check_top_n(top_n)
-        return _ranked(await self.ascore(query, passages), passages, top_n)
+        check_top_n(top_n)
+        return ranked(await self.ascore(query, passages), passages, top_n)
 
     def close(self) -> None:
         """Release the weights; they are freed when no other object shares them."""
@@ -155,13 +155,3 @@ def load_head(folder: Path, *, hidden: int) -> torch.Tensor:
             f"score.weight of checkpoint {folder} has shape {tuple(head.shape)}, its config.json needs {(1, hidden)}"
         )
     return head
-
-
-def _check_top_n(top_n: int | None) -> None:
-    if top_n is not None and top_n < 0:
-        raise InputError(f"top_n must be a non-negative integer or None, got {top_n}")
-
-
-def _ranked(scores: FloatArray, passages: Sequence[Passage], top_n: int | None) -> list[Ranked]:
-    order = np.argsort(-scores, kind="stable")[:top_n].tolist()
-    return [Ranked(index=i, score=float(scores[i]), passage=passages[i]) for i in order]

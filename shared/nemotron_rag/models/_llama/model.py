@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from nemotron_rag.errors import ImageError
-from nemotron_rag.models._base.images import PassageImage, at_index
+from nemotron_rag.models._base.images import PassageImage
 from nemotron_rag.models._base.packed import PackedModel, head_dim, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import pool, token_vectors
 from nemotron_rag.models._base.resize import resizes_on_device
@@ -137,7 +137,7 @@ class VLModel(PackedModel[VLInput]):
         try:
             return self._vl_image(PassageImage(passage.image, keep_mode=keep_mode), settings)
         except ImageError as error:
-            raise at_index(error, index) from error
+            raise error.at(index) from error
 
     def _vl_image(self, image: PassageImage, settings: VLSettings) -> VLImage:
         cut = Cut.of(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nemotron_rag.errors import CheckpointError, ImageError
-from nemotron_rag.models._base.images import PassageImage, at_index, grouped
+from nemotron_rag.models._base.images import PassageImage, grouped
 from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import pool
 from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
@@ -164,7 +164,7 @@ class MistralModel(PackedModel[MistralInput]):
         try:
             return self._prepare_image(PassageImage(passage.image, convert=blend_on_white), limits.max_image_tokens)
         except ImageError as error:
-            raise at_index(error, index) from error
+            raise error.at(index) from error
 
     def _prepare_image(self, image: PassageImage, max_tokens: int | None) -> MistralImage:
         settings = self.config.pixels

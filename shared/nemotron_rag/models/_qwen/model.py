@@ -14,7 +14,7 @@ from PIL.Image import Image as PILImage
 
 from nemotron_rag.documents.images import to_rgb
 from nemotron_rag.errors import ImageError
-from nemotron_rag.models._base.images import PassageImage, at_index, grouped
+from nemotron_rag.models._base.images import PassageImage, grouped
 from nemotron_rag.models._base.packed import PackedModel, load_packed, token_bytes
 from nemotron_rag.models._base.pooling import token_vectors
 from nemotron_rag.models._base.resize import resize, resize_image, resizes_on_device
@@ -123,7 +123,7 @@ class QwenModel(PackedModel[QwenInput]):
         try:
             return self._prepare_image(PassageImage(passage.image, convert=convert), settings)
         except ImageError as error:
-            raise at_index(error, index, what=what) from error
+            raise error.at(index, what=what) from error
 
     def _prepare_image(self, image: PassageImage, settings: PixelSettings) -> Image:
         width, height = smart_size(*image.size, settings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import json
 import sqlite3
 
@@ -13,7 +11,7 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from nemotron_rag.documents.files import one_line
-from nemotron_rag.stores.patience import SHORT_PATIENCE
+from nemotron_rag.stores.patience import SHORT_PATIENCE, seconds_of
 from nemotron_rag.stores.server import KEY_VARIABLE
 
 __all__ = ["FAILURES", "advice", "asked_pause", "is_refusal", "patience_with", "reason"]
@@ -81,24 +79,11 @@ def asked_pause(error: BaseException | None) -> float:
     if isinstance(error, ResourceExhaustedResponse):
         return max(0.0, float(error.retry_after_s))
     headers = error.headers if isinstance(error, UnexpectedResponse) else None
-    value = headers.get("Retry-After") if headers is not None else None
-    return 0.0 if value is None else _seconds(value)
+    return seconds_of(headers.get("Retry-After") if headers is not None else None)
 
 
 def _patience(patience: float, *, asked: bool, once: bool) -> float:
     return patience if asked else min(patience, SHORT_PATIENCE) if once else 0
-
-
-def _seconds(value: str) -> float:
-    """Of a Retry-After: a number, or a date."""
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    zoned = at if at.tzinfo else at.replace(tzinfo=datetime.UTC)
-    return max(0.0, (zoned - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def reason(error: Exception) -> str:
