@@ -22,6 +22,7 @@ from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 from nemotron_rag.cli._mcp import mcp
+from nemotron_rag.cli._remote import vllm_template
 from nemotron_rag.cli._serve import serve
 from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
@@ -83,6 +84,8 @@ def index(
     images: options.Images = None,
     prune: options.Prune = False,
     on_error: options.ErrorMode = "skip",
+    base_url: options.BaseUrl = None,
+    dialect: options.Dialect = None,
     as_json: options.Json = False,
 ) -> int:
     """Add PDFs to an index.
@@ -123,6 +126,8 @@ def index(
         max_length=max_length,
         max_image_tokens=max_image_tokens,
         compile=compile,
+        base_url=base_url,
+        dialect=cast("Any", dialect),
     )
     with target:
         bring = target.sync if prune else target.add
@@ -163,6 +168,9 @@ def search(
     images: options.Images = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    base_url: options.BaseUrl = None,
+    reranker_base_url: options.RerankerBaseUrl = None,
+    dialect: options.Dialect = None,
     as_json: options.Json = False,
     html: options.Html = None,
 ) -> int:
@@ -180,7 +188,8 @@ def search(
         reranker = options.RERANKER_FOR.get(name, options.DEFAULT_RERANKER)
     asked = {"candidates": candidates, "rerank": reranker or False, "mode": mode, "prefetch": prefetch}
     chosen = {"min_score": min_score, "per_document": per_document, "diversity": diversity, "neighbours": neighbours}
-    settings = {"device": device, "dtype": dtype, "instruction": instruction}
+    settings = {"device": device, "dtype": dtype, "instruction": instruction, "base_url": base_url, "dialect": dialect}
+    settings |= options.reranker_place(reranker_base_url)
     with _index.open_existing(location, collection, images, place, **settings) as source:
         if query is None and not any(asked.values()):
             hits = source.search_image(cast("str", image), k=k, filter=conditions, **cast("Any", chosen))
@@ -211,6 +220,8 @@ def rerank(
     max_tiles: options.MaxTiles = None,
     max_image_tokens: options.MaxImageTokens = None,
     instruction: options.Instruction = None,
+    base_url: options.BaseUrl = None,
+    dialect: options.Dialect = None,
     as_json: options.Json = False,
     html: options.Html = None,
 ) -> int:
@@ -228,6 +239,8 @@ def rerank(
         max_input_tiles=max_tiles,
         max_image_tokens=max_image_tokens,
         instruction=instruction,
+        base_url=base_url,
+        dialect=cast("Any", dialect),
     )
     hits, failures = rank_files(query, files, reranker=loaded, top_n=top_n, pages=pages, password=password)
     seconds = time.perf_counter() - start
@@ -251,6 +264,7 @@ def models(as_json: options.Json = False) -> int:
 app.command()(serve)
 app.command()(mcp)
 app.command()(verify)
+app.command()(vllm_template)
 
 
 @app.command()

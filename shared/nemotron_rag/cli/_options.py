@@ -12,6 +12,7 @@ import typer
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.token_vectors import Pooling, TokenVectors
+from nemotron_rag.remote.endpoint import DIALECTS
 from nemotron_rag.stores.collection_options import CollectionOptions, Quantization
 from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.stores.tenant import TenantKey
@@ -23,10 +24,12 @@ __all__ = [
     "DEFAULT_RERANKER",
     "RERANKER_FOR",
     "ApiKey",
+    "BaseUrl",
     "Candidates",
     "Collection",
     "Compile",
     "Device",
+    "Dialect",
     "Dimensions",
     "Diversity",
     "Dpi",
@@ -58,6 +61,7 @@ __all__ = [
     "QueryImage",
     "QueryWords",
     "Replicas",
+    "RerankerBaseUrl",
     "Revision",
     "SearchMode",
     "Shards",
@@ -75,6 +79,7 @@ __all__ = [
     "collection_options",
     "parse_filter",
     "place",
+    "reranker_place",
     "token_vectors",
 ]
 
@@ -138,6 +143,20 @@ Patience = Annotated[
     typer.Option(min=0, help="Seconds to go on trying while a Qdrant server is busy or down; by default 120."),
 ]
 Embedder = Annotated[str | None, typer.Option(help="Catalog id or local folder; by default the index's own model.")]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Of a server that has the models, instead of this process. Its key is in NEMOTRON_RAG_API_KEY.",
+    ),
+]
+RerankerBaseUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL|none", help="Of another server for the reranker; none for this process."),
+]
+Dialect = Annotated[
+    str | None, typer.Option(help=f"That the server speaks: {', '.join(DIALECTS)}; by default found out.")
+]
 Revision = Annotated[str | None, typer.Option(help="Of the model's hub repository, instead of the pinned one.")]
 Dimensions = Annotated[int | None, typer.Option(min=1, help="Shorter vectors (Matryoshka), for models trained for it.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default the model's.")]
@@ -242,6 +261,11 @@ def place(
     if patience is not None:
         options["patience"] = patience
     return options
+
+
+def reranker_place(url: str | None) -> dict[str, Any]:
+    """Where a reranker is that is not where the embedder is; empty if that was not given."""
+    return {} if url is None else {"reranker_options": {"base_url": None if url == "none" else url}}
 
 
 def _tenant(text: str | None) -> TenantKey | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -23,7 +23,7 @@ from nemotron_rag.documents.images import (
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageSource
 
-__all__ = ["MAX_BYTES", "MAX_SIDE", "EncodedImage", "check_limits", "encode_for_llm"]
+__all__ = ["MAX_BYTES", "MAX_SIDE", "EncodedImage", "as_it_is", "check_limits", "encode_for_llm"]
 
 MAX_SIDE = 2048
 """Default for the longer side of an image, pixels: models scale larger ones down themselves (OpenAI's fit every image
@@ -109,7 +109,8 @@ def encode_for_llm(
     except ImageError as error:
         raise type(error)(str(error).removeprefix("<bytes>: ")) from error
     scaled = _scaled(image, max_side)
-    kept = _as_it_is(data, max_bytes) if scaled is image else None
+    fits = data is not None and (max_bytes is None or len(data) <= max_bytes)
+    kept = as_it_is(data, _SENT_AS_THEY_ARE) if data is not None and fits and scaled is image else None
     if kept is not None and (
         image_format == kept.image_format or (image_format is None and kept.image_format != "png")
     ):
@@ -132,15 +133,18 @@ def check_limits(image_format: ImageFormat | None, max_side: int | None, max_byt
             raise InputError(f"{name} must be a positive integer or None, got {value!r}")
 
 
-def _as_it_is(data: bytes | None, max_bytes: int | None) -> EncodedImage | None:
-    """The file, if it may be sent as it is: of a format that all models read, upright, opaque and small enough."""
-    if data is None or (max_bytes is not None and len(data) > max_bytes):
-        return None
+def as_it_is(data: bytes, modes: Mapping[str, Sequence[str]], *, transparent: bool = False) -> EncodedImage | None:
+    """A file that may be sent as it is: upright, of one frame, and of a format and mode that its reader knows.
+
+    Args:
+        data: the file, which was decoded before.
+        modes: Pillow's modes by its name of the format.
+        transparent: whether parts of it may be.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=list(_SENT_AS_THEY_ARE)) as image:
-            modes = _SENT_AS_THEY_ARE.get(image.format or "", ())
-            one = getattr(image, "n_frames", 1) == 1
-            if image.mode not in modes or not one or "transparency" in image.info or image.getexif():
+        with Image.open(io.BytesIO(data), formats=list(modes)) as image:
+            known = image.mode in modes.get(image.format or "", ()) and getattr(image, "n_frames", 1) == 1
+            if not known or image.getexif() or (not transparent and "transparency" in image.info):
                 return None
             return EncodedImage(data, image.format.lower())  # type: ignore[union-attr,arg-type]  # a key of the table
     except Exception:  # it was decoded, but not everything in it can be read, as broken EXIF data

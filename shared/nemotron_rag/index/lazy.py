@@ -15,6 +15,7 @@ from nemotron_rag.index.state import Images
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.load import LoadOptions, ModelName, options_of
 from nemotron_rag.protocols import AnyEmbedder
+from nemotron_rag.remote.endpoint import Endpoint
 from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.server import Connection, ConnectionOptions, connection_options
 from nemotron_rag.stores.tenant import Tenant, TenantKey
@@ -66,7 +67,9 @@ class LazyIndex:
             _check(index, rerank, options)
         # Apart from the others, for it hides what it holds.
         self._connection = Connection(**connection_options(options))
-        rest = {name: value for name, value in options.items() if name not in ConnectionOptions.__annotations__}
+        rest: dict[str, Any] = {k: v for k, v in options.items() if k not in ConnectionOptions.__annotations__}
+        if rest.get("endpoint") is not None:
+            rest["endpoint"] = Endpoint.of(rest["endpoint"])  # which hides what it holds, too
         self._given, self._options = index, cast("IndexOptions", rest)
         self._opened: PageIndex | None = None
         self._lock = Lock()

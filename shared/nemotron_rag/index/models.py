@@ -9,9 +9,11 @@ from typing import Any, TypeAlias, cast
 from nemotron_rag._forking import Lock
 from nemotron_rag.errors import IndexMismatchError, InputError
 from nemotron_rag.index.record import IndexRecord
+from nemotron_rag.models.endpoints import REMOTE_OPTIONS, is_remote
 from nemotron_rag.models.lazy import LazyModel
-from nemotron_rag.models.load import LoadOptions, ModelName, check_model, takes
+from nemotron_rag.models.load import LoadOptions, ModelName, check_model, normalised, takes
 from nemotron_rag.protocols import AnyEmbedder, Reranker
+from nemotron_rag.stores.server import is_url
 from nemotron_rag.types import Kind
 
 __all__ = ["IndexModels", "Rerank"]
@@ -49,8 +51,8 @@ class IndexModels:
         reranker_options: LoadOptions | None = None,
     ) -> None:
         self._where = where
-        self._options = cast("LoadOptions", {name: value for name, value in options.items() if value is not None})
-        self._reranker_options = reranker_options
+        self._options = normalised(options)
+        self._reranker_options = _with_place(reranker_options)
         self._lock = Lock()
         self._rerankers: dict[str, LazyModel[Reranker]] = {}
         self._name: str | None = None
@@ -148,6 +150,10 @@ class IndexModels:
             if self._embedder is None:
                 name = self._named(record)
                 recorded = record.load_options(name) if record is not None else {}
+                if is_remote(name, self._options):
+                    recorded = {key: value for key, value in recorded.items() if key == "dimensions"}
+                elif record is not None:
+                    record.check_place(self._where)
                 options = cast("LoadOptions", {**recorded, **self._options})
                 self._embedder = LazyModel(name, *_EMBEDDERS, **options)
             return self._embedder
@@ -156,7 +162,7 @@ class IndexModels:
         """The options that nobody can follow when the embedder is a loaded model."""
         if not isinstance(reranker, str | os.PathLike):
             return self._options
-        left = {name: value for name, value in self._options.items() if name not in _COMMON}
+        left = {name: value for name, value in self._options.items() if name not in (*_COMMON, *REMOTE_OPTIONS)}
         return cast("LoadOptions", left)
 
     def _lazy_reranker(self, reranker: object) -> LazyModel[Reranker]:
@@ -170,5 +176,20 @@ class IndexModels:
 
     def _options_of_reranker(self, name: str) -> LoadOptions:
         common: Mapping[str, Any] = self._options
+        given: Mapping[str, Any] = self._reranker_options or {}
+        place = {} if "base_url" in given else {key: common[key] for key in REMOTE_OPTIONS if key in common}
+        if is_remote(name, {**place, **given}):
+            return cast("LoadOptions", {**({} if is_url(name) else place), **given})
         shared = {key: common[key] for key in _COMMON if key in common and takes(name, key, "reranker")}
-        return cast("LoadOptions", {**shared, **(self._reranker_options or {})})
+        return cast("LoadOptions", {**shared, **given})
+
+
+def _with_place(options: LoadOptions | None) -> LoadOptions | None:
+    """The options of rerankers; a ``base_url`` of None stays, for it says that they are in this process."""
+    if options is None:
+        return None
+    return cast("LoadOptions", {**normalised(options), **({"base_url": None} if _is_here(options) else {})})
+
+
+def _is_here(options: LoadOptions) -> bool:
+    return "base_url" in options and options["base_url"] is None

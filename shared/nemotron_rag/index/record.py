@@ -21,6 +21,7 @@ _FORMAT = 2
 _FORMATS = (1, 2)  # the first had no `words`
 _LENGTH = "max_length_"
 _COMPARED = ("revision", "dimensions", "max_input_tiles", "use_thumbnail", "max_image_tokens")
+_DIALECT, _OWN_DIALECT = "dialect", "nemotron-rag"
 _OF_QUERIES = ("instruction",)  # what pages are embedded with does not depend on it
 
 
@@ -174,13 +175,30 @@ class IndexRecord:
         if wanted is not None:
             compare(where, has={"revision": self.identity.get("revision")}, given={"revision": wanted})
 
+    def check_place(self, where: str) -> None:
+        """Refuse a model in this process where a server of another kind than ours computed the vectors.
+
+        Raises:
+            IndexMismatchError: one did; its url is not kept.
+        """
+        dialect = self.identity.get(_DIALECT)
+        if dialect not in (None, _OWN_DIALECT):
+            raise IndexMismatchError(
+                f"{where} was written with {self.name} at a server that speaks {dialect!r}; give base_url= of one"
+            )
+
     def check_embedder(self, where: str, embedder: AnyEmbedder) -> None:
         """Compare everything that decides the vectors of pages.
 
         Raises:
             IndexMismatchError: the embedder does not compute what the index holds.
         """
-        compare(where, has=_of_pages(self.identity), given=_of_pages(embedder.identity))
+        mine, theirs = _of_pages(self.identity), _of_pages(embedder.identity)
+        if _OWN_DIALECT in (mine.get(_DIALECT), theirs.get(_DIALECT)):  # our server computes what the model here does
+            for key in (_DIALECT, "model"):
+                if not (key in mine and key in theirs):
+                    mine.pop(key, None), theirs.pop(key, None)
+        compare(where, has=mine, given=theirs)
 
 
 def compare(where: str, *, has: Mapping[str, Any], given: Mapping[str, Any]) -> None:

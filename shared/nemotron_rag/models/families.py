@@ -23,6 +23,8 @@ class Family:
         fields: other fields that distinguish families of the same `model_type`; among them ``saved_as``, which stands
             for the class of sentence-transformers that saved the folder.
         options: the `LoadOptions` that it takes, besides device, dtype and revision.
+        has_prefixes: whether a query begins with ``query: `` and a passage with ``passage: ``, which a server that does
+            not know the one from the other leaves to its clients.
     """
 
     module: str
@@ -30,6 +32,7 @@ class Family:
     model_type: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     options: frozenset[str] = frozenset({"max_length"})
+    has_prefixes: bool = False
 
 
 _TILES = frozenset({"max_length", "max_input_tiles", "use_thumbnail", "compile"})
@@ -40,7 +43,13 @@ _INSTRUCTED = _GRID | {"instruction"}
 # The first match counts: the more specific family of a model_type comes first.
 FAMILIES: tuple[Family, ...] = (
     Family("llama_nemotron_colembed_vl", "multivector_embedder", "llama_nemotron_vl", {"pooling": "colbert"}, _TILES),
-    Family("llama_nemotron_embed_vl", "embedder", "llama_nemotron_vl", options=_TILES | {"dimensions"}),
+    Family(
+        "llama_nemotron_embed_vl",
+        "embedder",
+        "llama_nemotron_vl",
+        options=_TILES | {"dimensions"},
+        has_prefixes=True,
+    ),
     Family("llama_nemotron_rerank_vl", "reranker", "llama_nemotron_vl_rerank", options=_TILES),
     Family(
         "llama_nemotron_text_embed",
@@ -48,6 +57,7 @@ FAMILIES: tuple[Family, ...] = (
         "llama_bidirec",
         {"architectures": ["LlamaBidirectionalModel"]},
         frozenset({"max_length", "dimensions"}),
+        has_prefixes=True,
     ),
     Family(
         "llama_nemotron_text_rerank",
@@ -82,6 +92,7 @@ FAMILIES: tuple[Family, ...] = (
         "ministral3",
         {"architectures": ["Ministral3Model"]},
         frozenset({"max_length", "dimensions"}),
+        has_prefixes=True,
     ),
     Family("nemotron_colembed_qwen3_vl", "multivector_embedder", "qwen3_vl_nemotron_embed", options=_GRID),
     Family("qwen3_vl_embed", "embedder", "qwen3_vl", options=_INSTRUCTED | {"dimensions"}),

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast
 from nemotron_rag._forking import Lock
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.reranker import as_reranker
-from nemotron_rag.models.load import LoadOptions, ModelName, check_model, load_model
+from nemotron_rag.models.load import LoadOptions, ModelName, check_model, load_model, normalised
 from nemotron_rag.protocols import AnyEmbedder, Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Kind
 
@@ -33,7 +33,7 @@ class LazyModel(Generic[M]):
     """A model that is loaded at first use, or was given loaded.
 
     Args:
-        model: a catalog id, its hub repository, a local folder, or a loaded model.
+        model: a catalog id, its hub repository, a local folder, the url of a server, or a loaded model.
         kinds: the kinds allowed.
         identity: that the loaded model must have; None to accept any.
         **options: see `LoadOptions`; None means not given.
@@ -60,7 +60,7 @@ class LazyModel(Generic[M]):
         **options: Unpack[LoadOptions],
     ) -> None:
         self._kinds = kinds
-        self._options = cast("LoadOptions", {name: value for name, value in options.items() if value is not None})
+        self._options = normalised(options)
         self._lock = Lock()
         self._given: M | None = None
         self._loaded: M | None = None

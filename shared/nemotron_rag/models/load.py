@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from nemotron_rag.errors import CheckpointError, InputError, MissingExtraError, UnknownModelError
-from nemotron_rag.models import catalog, families
+from nemotron_rag.models import catalog, endpoints, families
 from nemotron_rag.models._base.folders import refuse_adapter, refuse_quantized, saved_as
 from nemotron_rag.models.families import Family
+from nemotron_rag.remote.endpoint import Dialect, Endpoint, EndpointOptions
 from nemotron_rag.runtime import import_local
+from nemotron_rag.stores.server import is_url
 from nemotron_rag.types import Kind, ModelSpec
 
 if TYPE_CHECKING:
@@ -36,12 +38,13 @@ __all__ = [
     "load_reranker",
     "load_row",
     "model_kind",
+    "normalised",
     "options_of",
     "takes",
 ]
 
 ModelName = str | os.PathLike[str]
-"""A catalog id, its hub repository, or a local folder with a ``config.json``."""
+"""A catalog id, its hub repository, a local folder with a ``config.json``, or the url of a model server."""
 
 _log = logging.getLogger("nemotron_rag")
 _STARTERS = "nemotron_rag_starters"
@@ -72,6 +75,12 @@ class LoadOptions(TypedDict, total=False):
             authors' example of a search.
         compile: let torch.compile fuse the vision tower of a Llama-Nemotron VL model: minutes at its first images,
             and needs a C++ compiler or Triton. On a CPU it brings nothing; on a GPU it has not been measured.
+        base_url: of a server that has the model, instead of this process: ``https://host`` or ``https://host/v1``. The
+            name is then the server's. Options of how a model is loaded are the server's own; `dimensions` is sent.
+        dialect: that the server speaks: ``nemotron-rag``, ``nim``, ``vllm``, ``openai``, ``cohere``, ``jina`` or
+            ``tei``; None to find out.
+        endpoint: how requests to it are made: a `nemotron_rag.remote.Endpoint`, or its options, such as ``api_key``
+            and ``timeout``.
     """
 
     device: str | None
@@ -84,6 +93,9 @@ class LoadOptions(TypedDict, total=False):
     max_image_tokens: int | None
     instruction: str | None
     compile: bool | None
+    base_url: str | None
+    dialect: Dialect | None
+    endpoint: Endpoint | EndpointOptions | Mapping[str, Any] | None
 
 
 def options_of(settings: Mapping[str, Any]) -> LoadOptions:
@@ -91,18 +103,33 @@ def options_of(settings: Mapping[str, Any]) -> LoadOptions:
     return cast("LoadOptions", {name: settings[name] for name in LoadOptions.__annotations__ if name in settings})
 
 
-def load_embedder(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> Embedder:
-    """Load a model that turns queries and passages into one vector each.
-
-    Args:
-        name_or_folder: a catalog id, its hub repository, or a local folder with a ``config.json``.
-        **options: see `LoadOptions`: ``device``, ``dtype``, ``revision``, ``dimensions``, ``max_input_tiles``,
-            ``use_thumbnail``, ``max_length``, ``max_image_tokens``, ``instruction``, ``compile``.
+def normalised(options: Mapping[str, Any]) -> LoadOptions:
+    """The options that are given, and among them an `Endpoint`, which does not show its key.
 
     Raises:
-        UnknownModelError: no such id or folder.
+        InputError: an option of the endpoint is unknown or impossible.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if "endpoint" in given:
+        given["endpoint"] = Endpoint.of(given["endpoint"])
+    return cast("LoadOptions", given)
+
+
+def load_embedder(name_or_folder: ModelName, *, model: str | None = None, **options: Unpack[LoadOptions]) -> Embedder:
+    """Load a model that turns queries and passages into one vector each, or connect to the server that has it.
+
+    Args:
+        name_or_folder: a catalog id, its hub repository, a local folder with a ``config.json``, or the url of a server.
+        model: what a server that is given by its url calls the model; None for the only one of its kind.
+        **options: see `LoadOptions`: ``device``, ``dtype``, ``revision``, ``dimensions``, ``max_input_tiles``,
+            ``use_thumbnail``, ``max_length``, ``max_image_tokens``, ``instruction``, ``compile``; of servers
+            ``base_url``, ``dialect``, ``endpoint``.
+
+    Raises:
+        UnknownModelError: no such id or folder, or the server has no such model.
         CheckpointError: the checkpoint is broken, or cannot be downloaded.
         InputError: the model is of another kind, or an option has an impossible value or means nothing to this model.
+        EndpointError: the server cannot be reached, or its answer cannot be used.
         MissingExtraError: torch or transformers is not installed, or of a starter the extra `starters`.
 
     Example:
@@ -110,10 +137,12 @@ def load_embedder(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> 
         >>> load_embedder("starter-embed-vl").embed_queries(["Where do tornadoes form?"]).shape
         (1, 1024)
     """
-    return cast("Embedder", load_model(name_or_folder, "embedder", **options))
+    return cast("Embedder", _load(name_or_folder, model, "embedder", options))
 
 
-def load_multivector_embedder(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> MultiVectorEmbedder:
+def load_multivector_embedder(
+    name_or_folder: ModelName, *, model: str | None = None, **options: Unpack[LoadOptions]
+) -> MultiVectorEmbedder:
     """Load a model that turns queries and passages into one vector for each token, to be compared by MaxSim.
 
     Arguments and errors are those of `load_embedder`.
@@ -124,10 +153,10 @@ def load_multivector_embedder(name_or_folder: ModelName, **options: Unpack[LoadO
         >>> model.embed_queries(["Where do tornadoes form?"])[0].shape[1]  # doctest: +SKIP
         3072
     """
-    return cast("MultiVectorEmbedder", load_model(name_or_folder, "multivector_embedder", **options))
+    return cast("MultiVectorEmbedder", _load(name_or_folder, model, "multivector_embedder", options))
 
 
-def load_reranker(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> Reranker:
+def load_reranker(name_or_folder: ModelName, *, model: str | None = None, **options: Unpack[LoadOptions]) -> Reranker:
     """Load a model that reads a query and a passage together and scores how well they match.
 
     Arguments and errors are those of `load_embedder`; `max_length` counts the query too.
@@ -137,11 +166,14 @@ def load_reranker(name_or_folder: ModelName, **options: Unpack[LoadOptions]) -> 
         >>> load_reranker("starter-rerank-vl").score("tornadoes", [Passage("Tornadoes form in storms.")]).shape
         (1,)
     """
-    return cast("Reranker", load_model(name_or_folder, "reranker", **options))
+    return cast("Reranker", _load(name_or_folder, model, "reranker", options))
 
 
 def load_model(name_or_folder: ModelName, *kinds: Kind, **options: Unpack[LoadOptions]) -> object:
     """Load a model of one of these kinds; arguments and errors are those of `load_embedder`."""
+    options = normalised(options)
+    if endpoints.is_remote(name_or_folder, options):
+        return endpoints.open_remote(name_or_folder, kinds, options).connect()
     found = _checked(name_or_folder, kinds, options)
     folder = _folder(name_or_folder, found.spec, options.get("revision"))
     return _build(folder, found, options)
@@ -159,6 +191,9 @@ def check_model(name_or_folder: ModelName, *kinds: Kind, **options: Unpack[LoadO
         InputError: the model is of another kind, or an option has an impossible value or means nothing to this model.
         MissingExtraError: it is a starter, and the extra `starters` is not installed.
     """
+    options = normalised(options)
+    if endpoints.is_remote(name_or_folder, options):
+        return cast("Kind", endpoints.open_remote(name_or_folder, kinds, options).kind)
     return _checked(name_or_folder, kinds, options).family.kind
 
 
@@ -206,6 +241,14 @@ def takes(name_or_folder: ModelName, option: str, *kinds: Kind) -> bool:
     return option in ("device", "dtype") or option in _find(name_or_folder, *kinds).family.options
 
 
+def _load(name: ModelName, model: str | None, kind: Kind, options: LoadOptions) -> object:
+    if model is None:
+        return load_model(name, kind, **options)
+    if not is_url(name) or options.get("base_url") is not None:
+        raise InputError(f"model={model!r} goes with the url of a server in first place; give base_url= with a name")
+    return load_model(model, kind, **cast("LoadOptions", {**options, "base_url": name}))
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A name that was resolved; `spec` is None for a local folder."""
@@ -245,6 +288,8 @@ def _check_options(found: _Found, options: LoadOptions) -> None:
     for key in given:
         if key not in LoadOptions.__annotations__:
             raise InputError(f"{key!r} is not an option; give one of: {', '.join(LoadOptions.__annotations__)}")
+        if key in ("dialect", "endpoint"):
+            raise InputError(f"{key}= is about a server, and {found.name} is loaded here; give base_url= as well")
         if key not in found.family.options and key not in ("device", "dtype", "revision", "compile"):
             raise InputError(f"{found.name} has no use for {key}; leave it out")
     if given.get("compile") and "compile" not in found.family.options:

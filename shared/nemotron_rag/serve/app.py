@@ -93,7 +93,7 @@ def _add_health(app: FastAPI, served: Served, metrics: Metrics) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": list(served.names())}
+        return {"object": "list", "data": await asyncio.to_thread(lambda: list(served.names()))}
 
     async def counted() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

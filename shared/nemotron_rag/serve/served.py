@@ -75,15 +75,18 @@ class Served:
             raise InputError("nothing to serve; give an embedder, a reranker or an index")
 
     def names(self) -> Iterator[dict[str, object]]:
-        """The rows of ``/v1/models``."""
+        """The rows of ``/v1/models``, with what clients of ours need to know of a model; loads those that are not."""
         for model in (self.embedder, self.reranker):
             if model is not None:
+                loaded = model.get()
                 yield {
                     "id": model.name,
                     "object": "model",
                     "created": self._since,
                     "owned_by": "nemotron-rag",
                     "kind": model.kind,
+                    "identity": dict(loaded.identity),
+                    "query_modalities": list(getattr(loaded, "query_modalities", ("text",))),
                 }
 
     def embedder_for(self, name: str) -> tuple[LazyModel[AnyEmbedder], str | None]:

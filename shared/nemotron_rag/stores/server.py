@@ -18,6 +18,7 @@ from nemotron_rag.errors import InputError
 
 __all__ = [
     "KEY_VARIABLE",
+    "LOOPBACK",
     "Connection",
     "ConnectionOptions",
     "HoldsSecret",
@@ -33,7 +34,9 @@ KEY_VARIABLE = "QDRANT_API_KEY"
 """The environment variable that holds the API key of servers, unless one is given."""
 
 _SCHEMES = ("http://", "https://")
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Hosts that are this machine."""
+
 _HEADER = re.compile(r"[a-z0-9_.-]+")  # what gRPC takes as well as HTTP
 _HIDDEN = "***"
 _SHORTEST = 4  # characters of a secret; shorter ones are in any text
@@ -262,5 +265,5 @@ def check_url(url: str, *, key_variable: str = KEY_VARIABLE) -> None:
 def warn_if_open(url: str) -> None:
     """Say once that a key would be sent unencrypted to another machine."""
     parts = urlsplit(url)
-    if parts.scheme.lower() == "http" and parts.hostname not in _LOCAL:
+    if parts.scheme.lower() == "http" and parts.hostname not in LOOPBACK:
         _log.warning("the API key goes to %s unencrypted; use https:// where others can listen", url)

@@ -1,0 +1,191 @@
+"""How a model server is reached: key, headers, timeouts, sizes of requests; nothing shows the key."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, get_args
+from urllib.parse import urlsplit
+
+from nemotron_rag.errors import InputError
+from nemotron_rag.stores.server import Connection, HoldsSecret, Secrets
+
+__all__ = ["DIALECTS", "KEY_VARIABLE", "Dialect", "Endpoint", "EndpointOptions", "ScoreScale", "key_variable"]
+
+Dialect: TypeAlias = Literal["nemotron-rag", "nim", "vllm", "openai", "cohere", "jina", "tei"]
+"""Whose wire format a server speaks: ours, NVIDIA NIM's, vLLM's, OpenAI's embeddings, Cohere's or Jina's reranking, or
+that of Hugging Face's text-embeddings-inference."""
+
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+
+ScoreScale: TypeAlias = Literal["logit", "probability"]
+"""What a server's scores are: raw logits, or their sigmoid."""
+
+KEY_VARIABLE = "NEMOTRON_RAG_API_KEY"
+"""The environment variable that holds the key of model servers, unless one is given."""
+
+_VENDORS = {
+    "api.nvidia.com": "NVIDIA_API_KEY",
+    "api.openai.com": "OPENAI_API_KEY",
+    "api.cohere.com": "CO_API_KEY",
+    "api.cohere.ai": "CO_API_KEY",
+    "api.jina.ai": "JINA_API_KEY",
+}
+"""The variables of others, by the end of the host that alone gets what they hold."""
+
+
+class EndpointOptions(TypedDict, total=False):
+    """What `Endpoint` is made of; see there."""
+
+    api_key: str | HoldsSecret | None
+    headers: Mapping[str, str] | None
+    timeout: float
+    patience: float | None
+    batch_size: int
+    batch_bytes: int
+    connections: int
+    truncate: Literal["END", "NONE"]
+    scores: ScoreScale | None
+    query_prefix: str | None
+    passage_prefix: str | None
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Endpoint:
+    """How requests to a model server are made.
+
+    A pickle leaves the key out, which then comes from the environment; with headers there is no pickle.
+
+    Args:
+        api_key: sent as ``Authorization: Bearer``; None for that of the environment: ``NVIDIA_API_KEY``,
+            ``OPENAI_API_KEY``, ``CO_API_KEY`` or ``JINA_API_KEY`` for these vendors' own hosts, else, and where that is
+            not set, ``NEMOTRON_RAG_API_KEY``.
+        headers: sent with every request.
+        timeout: seconds that one request may take, from connecting to the last byte.
+        patience: seconds for which a request is tried again while the server is busy or does not answer, 0 for never.
+            None for 120 where passages are embedded, and for 5 where somebody waits: of queries, and of reranking.
+        batch_size: inputs of one request at most.
+        batch_bytes: of one request at most; a larger input is sent alone.
+        connections: requests under way at once.
+        truncate: what the server does with longer texts: cut at the "END", or refuse ("NONE"), where its format has it.
+        scores: of a reranker; None for what its format says, or is found out of vLLM.
+        query_prefix: put before each query, for formats that do not say what an input is; None for the model's own.
+        passage_prefix: likewise before the text of each passage.
+
+    Raises:
+        InputError: a value is impossible; the message does not show key or headers.
+
+    Example:
+        >>> Endpoint(api_key="t0ps3cret", timeout=5)
+        Endpoint(timeout=5)
+    """
+
+    connection: Connection = field(default_factory=Connection, repr=False)
+    timeout: float = 60.0
+    patience: float | None = None
+    batch_size: int = 32
+    batch_bytes: int = 16 << 20
+    connections: int = 16
+    truncate: Literal["END", "NONE"] = "END"
+    scores: ScoreScale | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+
+    def __init__(
+        self,
+        *,
+        api_key: str | HoldsSecret | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        known = {each.name: each.default for each in fields(type(self)) if each.name != "connection"}
+        if unknown := [name for name in options if name not in known]:
+            names = ", ".join(EndpointOptions.__annotations__)
+            raise InputError(f"endpoint= has no option {', '.join(map(repr, unknown))}; give some of: {names}")
+        given = {name: value for name, value in options.items() if value is not None}
+        object.__setattr__(self, "connection", Connection(api_key=api_key, headers=headers))
+        for name, default in known.items():
+            object.__setattr__(self, name, given.get(name, default))
+        self._check()
+
+    @classmethod
+    def of(cls, given: Endpoint | EndpointOptions | Mapping[str, Any] | None) -> Endpoint:
+        """An endpoint as it is, or made of options; None for the defaults.
+
+        Raises:
+            InputError: it is something else, or an option is unknown or impossible.
+        """
+        if isinstance(given, Endpoint):
+            return given
+        if given is None:
+            return cls()
+        if not isinstance(given, Mapping):
+            raise InputError(f"endpoint= must be an Endpoint or its options, got {type(given).__name__}")
+        return cls(**cast("dict[str, Any]", dict(given)))
+
+    def __repr__(self) -> str:
+        """What is not the default, but for key and headers."""
+        return f"Endpoint({', '.join(f'{name}={value!r}' for name, value in self.to_json().items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.connection.headers:
+            raise InputError(
+                "headers of an endpoint may hold credentials and are not pickled; make it in the process that uses "
+                f"it, or give the server an API key in {KEY_VARIABLE}"
+            )
+        return _restored, (self.to_json(),)
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that are not the default, without key and headers; plain JSON."""
+        values = {each.name: (getattr(self, each.name), each.default) for each in fields(self)}
+        return {name: now for name, (now, default) in values.items() if name != "connection" and now != default}
+
+    def with_options(self, **options: Any) -> Self:
+        """The same with other options."""
+        kept = {"api_key": self.connection.api_key, "headers": self.connection.headers, **self.to_json()}
+        return type(self)(**{**kept, **options})
+
+    def sent(self, base_url: str) -> tuple[dict[str, str], Secrets]:
+        """The headers of a request to a server, and what no message may show of them."""
+        key = self.connection.api_key or _key_of_environment(base_url)
+        secrets = Secrets(key, self.connection.headers)
+        return {**({} if key is None else {"authorization": f"Bearer {key}"}), **self.connection.headers}, secrets
+
+    def _check(self) -> None:
+        for name in ("batch_size", "batch_bytes", "connections"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a positive integer, got {value!r}")
+        if not _is_seconds(self.timeout) or self.timeout == 0:
+            raise InputError(f"timeout must be a positive number of seconds, got {self.timeout!r}")
+        if not (self.patience is None or _is_seconds(self.patience)):
+            raise InputError(f"patience must be a number of seconds, 0 for none, got {self.patience!r}")
+        for name, choices in (("truncate", ("END", "NONE")), ("scores", (None, *get_args(ScoreScale)))):
+            if getattr(self, name) not in choices:
+                named = ", ".join(map(repr, filter(None, choices)))
+                raise InputError(f"{name} must be one of {named}, got {getattr(self, name)!r}")
+        prefixes = {"query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
+        if bad := [name for name, prefix in prefixes.items() if not isinstance(prefix, str | None)]:
+            raise InputError(f"{bad[0]} must be a str, got {type(prefixes[bad[0]]).__name__}")
+
+
+def key_variable(base_url: str) -> str:
+    """The environment variable whose key a server would get: a vendor's only for its own hosts."""
+    host = (urlsplit(base_url).hostname or "").lower()
+    found = next((name for end, name in _VENDORS.items() if host == end or host.endswith(f".{end}")), None)
+    return KEY_VARIABLE if found is None else found
+
+
+def _key_of_environment(base_url: str) -> str | None:
+    names = dict.fromkeys((key_variable(base_url), KEY_VARIABLE))
+    return next((key for name in names if (key := Connection(api_key=os.environ.get(name)).api_key)), None)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _restored(options: dict[str, Any]) -> Endpoint:
+    return Endpoint(**options)
