@@ -12,7 +12,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.documents import Document
@@ -189,7 +189,8 @@ def document_of_page(page: Page) -> Document:
     }
     text = page.text
     if not text.strip():
-        text = f"{_LABEL}{page.source} p.{page.number} ({page.id[:8]})"  # some take equal texts for one document
+        # Some take equal texts for one document, different ones for two: so it names the page, not where the file is.
+        text = f"{_LABEL}{PurePath(page.source).name} p.{page.number} ({page.id[:8]})"
         metadata[PLACEHOLDER_KEY] = True
     return Document(id=page.id, page_content=text, metadata=metadata)
 

@@ -17,7 +17,8 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from llama_index_nemotron_rag.documents import default_image_folder
 from llama_index_nemotron_rag.embedding import NemotronEmbedding
 from llama_index_nemotron_rag.filters import Filters, plain_filter
-from llama_index_nemotron_rag.nodes import for_llm, named_files, without_image
+from llama_index_nemotron_rag.nodes import named_files
+from llama_index_nemotron_rag.shown import for_llm, without_image
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import ImageError, InputError, StoreError
 from nemotron_rag.models.load import ModelName

@@ -120,7 +120,7 @@ class PageDocument(ImageDocument):
         """
         super().__setattr__(name, value)
         if name == "embedding" and value is not None and "_is_copy" in self.__dict__:
-            self.relationships = {NodeRelationship.SOURCE: _info(self)} | self.relationships
+            self.relationships = {**self.relationships, NodeRelationship.SOURCE: self.source_node or _info(self)}
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from llama_index.core.utils import get_tqdm_iterable
 
 from llama_index_nemotron_rag.documents import stored_nodes
 from llama_index_nemotron_rag.events import dispatcher, embedding_events
-from llama_index_nemotron_rag.nodes import NodeReading, image_of
+from llama_index_nemotron_rag.nodes import image_of
+from llama_index_nemotron_rag.reading import NodeReading
 from llama_index_nemotron_rag.settings import ModelFields, ModelSettings
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.cached import CachedEmbedder

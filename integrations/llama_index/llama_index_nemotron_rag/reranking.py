@@ -12,17 +12,9 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from llama_index_nemotron_rag.events import dispatcher, rerank_events
-from llama_index_nemotron_rag.nodes import (
-    NodeReading,
-    ReadingSettings,
-    Strings,
-    image_hint,
-    shown_nodes,
-    split_node,
-    with_named_image,
-    without_image,
-)
+from llama_index_nemotron_rag.reading import NodeReading, ReadingSettings, Strings, image_hint
 from llama_index_nemotron_rag.settings import Component, ModelFields, ModelSettings
+from llama_index_nemotron_rag.shown import shown_nodes, split_node, with_named_image, without_image
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.lazy import LazyModel, lazy_reranker

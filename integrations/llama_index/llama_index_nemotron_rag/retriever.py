@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import inspect
-import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Self, Unpack
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.indices.base import BaseIndex
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from llama_index_nemotron_rag.collection import NodeCollection
-from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.events import dispatcher
 from llama_index_nemotron_rag.filters import Filters, index_filter
 from llama_index_nemotron_rag.found import FoundNodes
-from llama_index_nemotron_rag.nodes import PageNode, image_of, shown_nodes
+from llama_index_nemotron_rag.index_pages import Chosen, IndexPages
+from llama_index_nemotron_rag.nodes import image_of
 from llama_index_nemotron_rag.reranking import NemotronRerank
-from nemotron_rag.errors import ImageError, InputError
+from llama_index_nemotron_rag.shown import found_nodes
+from nemotron_rag.errors import InputError
 from nemotron_rag.index import Mode, PageIndex
 from nemotron_rag.index.lazy import IndexOptions, LazyIndex
 from nemotron_rag.index.models import Rerank
-from nemotron_rag.index.selection import Selection
 from nemotron_rag.late_interaction.heatmap import Heatmap
 from nemotron_rag.models.arguments import check_names
-from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count, fuse
-from nemotron_rag.stores.page_images import StoredImage
-from nemotron_rag.types import Hit, Page, Passage
+from nemotron_rag.ranking import check_count, fuse
+from nemotron_rag.types import Passage
 
 __all__ = ["NemotronPageRetriever"]
-
-_NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
-_CHOSEN_FROM = 4  # pages for each that is returned, where no reranker says how many
-_LOST = "page %s comes without its image: %s"
-_log = logging.getLogger("nemotron_rag")
 
 
 class NemotronPageRetriever(BaseRetriever):
@@ -120,29 +112,29 @@ class NemotronPageRetriever(BaseRetriever):
         self.similarity_top_k, self.top_n, self.filters = similarity_top_k, top_n, filters
         self._reranker = reranker if isinstance(reranker, NemotronRerank) else None
         self._check_counts()
-        chosen = _Chosen(min_score, per_document, diversity, neighbours)
+        chosen = Chosen(min_score, per_document, diversity, neighbours)
         self._source = _source(index, reranker, mode, inline_images, chosen, index_options)
         self._made: NemotronRerank | None = None  # here, so it is closed here
-        if not isinstance(self._source, _IndexPages) and not isinstance(reranker, NemotronRerank | bool | None):
+        if not isinstance(self._source, IndexPages) and not isinstance(reranker, NemotronRerank | bool | None):
             self._made = NemotronRerank(reranker, top_n=None, callback_manager=self.callback_manager)
 
     @property
     def reranker(self) -> NemotronRerank | None:
         """What ranks the nodes, or None; an index by location is opened to know."""
-        if self._reranker is None and isinstance(self._source, _IndexPages):
+        if self._reranker is None and isinstance(self._source, IndexPages):
             return self._source.reranker(self.callback_manager)
         return self._reranker or self._made
 
     def close(self) -> None:
         """Close an index that was opened here, and free a model that was loaded here; the next use opens them again."""
-        if isinstance(self._source, _IndexPages):
+        if isinstance(self._source, IndexPages):
             self._source.index.close()
         if self._made is not None:
             self._made.close()
 
     def load(self) -> Self:
         """Open the index and load the models now, where the first search would wait for them; returns the retriever."""
-        if isinstance(self._source, _IndexPages):
+        if isinstance(self._source, IndexPages):
             self._source.index.get().load()
         elif isinstance(self._source, NodeCollection):
             self._source.load()
@@ -161,7 +153,7 @@ class NemotronPageRetriever(BaseRetriever):
             InputError: what is searched has no late-interaction model, the node no image, or the query no word.
         """
         found = node.node if isinstance(node, NodeWithScore) else node
-        if not isinstance(self._source, _IndexPages):
+        if not isinstance(self._source, IndexPages):
             raise InputError("heatmaps need an index with token vectors; index with PageIndex and a ColEmbed model")
         image = image_of(found)
         page = Passage(found.get_content(), None if image is None else image.source)
@@ -183,7 +175,7 @@ class NemotronPageRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         queries, k = _queries(query_bundle), self.similarity_top_k
-        if isinstance(self._source, _IndexPages) and self._source.chosen:
+        if isinstance(self._source, IndexPages) and self._source.chosen:
             return self._choose(query_bundle, queries, self._source)
         found = [self._source.search(query, k=k, filters=self.filters) for query in queries]
         nodes = _joined(found)[:k]
@@ -192,7 +184,7 @@ class NemotronPageRetriever(BaseRetriever):
             nodes = reranker.postprocess_nodes(nodes, query_bundle=query_bundle)
         return self._with_images(nodes[: self.top_n])
 
-    def _choose(self, query: QueryBundle, queries: Sequence[Passage], source: _IndexPages) -> list[NodeWithScore]:
+    def _choose(self, query: QueryBundle, queries: Sequence[Passage], source: IndexPages) -> list[NodeWithScore]:
         """The nodes of an index of which not just the first are wanted."""
         reranker = self._reranker_for(query)
         k = self.similarity_top_k if self.top_n is None else self.top_n
@@ -209,7 +201,7 @@ class NemotronPageRetriever(BaseRetriever):
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         queries, k = _queries(query_bundle), self.similarity_top_k
-        if isinstance(self._source, _IndexPages) and self._source.chosen:
+        if isinstance(self._source, IndexPages) and self._source.chosen:
             return await asyncio.to_thread(self._choose, query_bundle, queries, self._source)
         searches = [self._source.asearch(query, k=k, filters=self.filters) for query in queries]
         nodes = _joined(await asyncio.gather(*searches))[:k]
@@ -227,8 +219,8 @@ class NemotronPageRetriever(BaseRetriever):
         return reranker.model_copy(update={"top_n": min(limits) if limits else None})
 
     def _with_images(self, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        shown = self._source.with_images(nodes) if isinstance(self._source, _IndexPages) else nodes
-        return shown_nodes(shown)
+        shown = self._source.with_images(nodes) if isinstance(self._source, IndexPages) else nodes
+        return found_nodes(shown)
 
     def _check_counts(self) -> None:
         check_count("similarity_top_k", self.similarity_top_k)
@@ -239,167 +231,24 @@ class NemotronPageRetriever(BaseRetriever):
                 raise InputError(f"top_n must be at most {name}={limit}, got {self.top_n}; change one of them")
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Which of the pages found are returned; see `PageIndex.search`.
-
-    Raises:
-        InputError: a value cannot be used.
-    """
-
-    min_score: float | None = None
-    per_document: int | None = None
-    diversity: float | None = None
-    neighbours: int = 0
-
-    def __post_init__(self) -> None:
-        Selection(k=1, **self.options)
-
-    def __bool__(self) -> bool:
-        """Whether anything else is asked for than the first pages."""
-        return bool(self.neighbours) or any(v is not None for v in (self.min_score, self.per_document, self.diversity))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of `PageIndex.select`."""
-        return {"per_document": self.per_document, "diversity": self.diversity, "neighbours": self.neighbours}
-
-
-@dataclass(frozen=True)
-class _IndexPages:
-    """Finds pages of an index, which the first search opens; see `PageIndex.search` and `NemotronPageRetriever`."""
-
-    index: LazyIndex
-    rerank: Rerank
-    mode: Mode | None
-    inline_images: bool
-    chosen: _Chosen
-
-    def candidates(self, query: Passage, *, k: int, candidates: int | None, filters: Filters | None) -> list[Hit]:
-        """The pages near to a text, or to an image, of which k are to be chosen; see `PageIndex.candidates`.
-
-        Args:
-            query: one of the two.
-            k: how many.
-            candidates: pages that a reranker reads; None if there is none.
-            filters: see `NemotronPageRetriever`.
-        """
-        index, filter = self.index.get(), index_filter(filters)
-        count = candidates or max(_CHOSEN_FROM * k, DEFAULT_CANDIDATES)
-        least = self.chosen.min_score
-        if query.image is not None:
-            return index.search_image(query.image, k=count, filter=filter, min_score=least)
-        limit = self.chosen.per_document
-        options: dict[str, Any] = {
-            "filter": filter,
-            "mode": self.mode,
-            "min_score": least,
-            "per_document": limit,
-        }
-        return index.candidates(query.text, k=k, candidates=count, **options)
-
-    def select(
-        self, nodes: Sequence[NodeWithScore], hits: Mapping[str, Hit], *, k: int, filters: Filters | None
-    ) -> list[NodeWithScore]:
-        """Which of ranked nodes are returned, with their neighbours behind them; see `PageIndex.select`."""
-        by_id = {item.node.node_id: item for item in nodes}
-        ranked = [
-            replace(hits[page_id], score=float("-inf") if item.score is None else item.score)
-            for page_id, item in by_id.items()
-        ]
-        chosen = self.index.get().select(ranked, k=k, filter=index_filter(filters), **self.chosen.options)
-        result = []
-        for hit in chosen:
-            result += [by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours)]
-        return result
-
-    def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
-        """The k pages nearest to a text, or to an image; not reranked, and before `with_images`."""
-        index, filter = self.index.get(), index_filter(filters)
-        if query.image is not None:
-            return self.nodes(index.search_image(query.image, k=k, filter=filter))
-        return self.nodes(index.search(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
-
-    async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
-        index, filter = await self.index.aget(), index_filter(filters)
-        if query.image is not None:
-            return self.nodes(await index.asearch_image(query.image, k=k, filter=filter))
-        return self.nodes(await index.asearch(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
-
-    def reranker(self, callback_manager: CallbackManager) -> NemotronRerank | None:
-        """Ranks as `PageIndex.search` does: pages by image and text, without metadata. None if nothing ranks."""
-        lazy = self.index.get().reranker(self.rerank)
-        if lazy is None:
-            return None
-        return NemotronRerank(lazy, top_n=None, metadata_mode=MetadataMode.NONE, callback_manager=callback_manager)
-
-    def with_images(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
-        """The nodes with images that others can open, or as texts where these are lost; nothing is decoded."""
-        return [NodeWithScore(node=self._with_image(item.node), score=item.score) for item in nodes]
-
-    def __repr__(self) -> str:
-        return repr(self.index)
-
-    def nodes(self, hits: Sequence[Hit]) -> list[NodeWithScore]:
-        """Hits as nodes, before `with_images`."""
-        return [NodeWithScore(node=self._node(hit.page), score=float(hit.score)) for hit in hits]
-
-    def _neighbour(self, page: Page, hit: Hit) -> NodeWithScore:
-        node = self._node(page)
-        node.metadata[_NEIGHBOUR] = hit.page.id
-        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, _NEIGHBOUR]
-        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, _NEIGHBOUR]
-        return NodeWithScore(node=node, score=None)
-
-    def _node(self, page: Page) -> BaseNode:
-        image = page.image
-        try:
-            path = image.path if isinstance(image, StoredImage) else None
-        except ImageError as error:
-            _log.warning(_LOST, page.id, error)
-            image = None
-        if not isinstance(image, StoredImage):
-            return TextNode(**page_fields(page))
-        if path is None or self.inline_images:
-            return PageNode(**page_fields(page)).with_image(image)
-        return PageNode(**page_fields(page, image_path=str(path))).with_image(image, image_path=str(path))
-
-    def _with_image(self, node: BaseNode) -> BaseNode:
-        if not isinstance(node, PageNode):
-            return node
-        image = node.stored_image
-        try:
-            if not isinstance(image, StoredImage):
-                raise ImageError("it could not be read")
-            if node.image_path is None:
-                data = base64.b64encode(image.read_bytes()).decode("ascii")
-                return node.with_image(image, image=data, image_mimetype=f"image/{image.image_format}")
-            if image.path is None or not image.path.is_file():
-                raise ImageError(f"there is no {image}")
-            return node
-        except ImageError as error:
-            _log.warning(_LOST, node.node_id, error)
-            return _text_node(node)
-
-
 def _source(
     index: PageIndex | NodeCollection | BaseIndex[Any] | BaseRetriever | str | os.PathLike[str],
     reranker: NemotronRerank | Rerank | None,
     mode: Mode | None,
     inline_images: bool,
-    chosen: _Chosen,
+    chosen: Chosen,
     options: IndexOptions,
-) -> _IndexPages | NodeCollection | FoundNodes:
+) -> IndexPages | NodeCollection | FoundNodes:
     if isinstance(index, PageIndex | str | os.PathLike):
         rerank = reranker is None if isinstance(reranker, NemotronRerank | None) else reranker
-        return _IndexPages(LazyIndex(index, rerank=rerank, **options), rerank, mode, inline_images, chosen)
+        return IndexPages(LazyIndex(index, rerank=rerank, **options), rerank, mode, inline_images, chosen)
     source = FoundNodes(index) if isinstance(index, BaseIndex | BaseRetriever) else index
     if not isinstance(source, NodeCollection | FoundNodes):
         raise InputError(
             "wanted index as a folder, url, PageIndex, NodeCollection, or an index or retriever of LlamaIndex, got "
             f"{type(index).__name__}; of a vector store, pass VectorStoreIndex.from_vector_store(...)"
         )
-    usual = {"mode": None, "inline_images": False, **asdict(_Chosen())}
+    usual = {"mode": None, "inline_images": False, **asdict(Chosen())}
     given = {"mode": mode, "inline_images": inline_images, **asdict(chosen)}
     names = ", ".join([*options, *(name for name, value in given.items() if value != usual[name])])
     if names:
@@ -429,9 +278,3 @@ def _joined(found: Sequence[list[NodeWithScore]]) -> list[NodeWithScore]:
     nodes = {item.node.node_id: item.node for several in reversed(found) for item in several}
     ranked = fuse([[item.node.node_id for item in several] for several in found])
     return [NodeWithScore(node=nodes[node_id], score=score) for node_id, score in ranked]
-
-
-def _text_node(node: PageNode) -> TextNode:
-    fields: dict[str, Any] = {name: getattr(node, name) for name in TextNode.model_fields}
-    metadata = {key: value for key, value in node.metadata.items() if key != "page_image_path"}
-    return TextNode(**{**fields, "metadata": metadata})

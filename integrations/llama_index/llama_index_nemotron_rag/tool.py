@@ -8,7 +8,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.tools import RetrieverTool, ToolOutput
 
 from llama_index_nemotron_rag.events import light_nodes
-from llama_index_nemotron_rag.nodes import shown_nodes
+from llama_index_nemotron_rag.shown import shown_nodes
 from nemotron_rag.errors import InputError
 
 __all__ = ["PageRetrieverTool"]

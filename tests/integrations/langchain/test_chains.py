@@ -16,6 +16,7 @@ from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qdrant import QdrantVectorStore
@@ -24,6 +25,7 @@ from langchain_text_splitters import CharacterTextSplitter
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
     NemotronPageRetriever,
+    NemotronPageVectorStore,
     NemotronRerank,
     PDFPageLoader,
     PDFPageParser,
@@ -112,6 +114,31 @@ async def test_in_an_ensemble(pages):
         assert found[0].id == pages[0].id
     by_text = EnsembleRetriever(retrievers=[retriever, retriever], weights=[0.5, 0.5])
     assert len(by_text.invoke("tornadoes")) == 3, "the page without text is not merged with another"
+
+
+class Everything(BaseRetriever):
+    """Finds all of its documents for whatever is asked, as a retriever by words might."""
+
+    documents: list[Document]
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return self.documents
+
+
+@pytest.mark.parametrize("options", [{}, {"id_key": "page_id"}])
+def test_an_ensemble_knows_the_pages_of_an_index_in_a_loader(report_pdf, monkeypatch, options):
+    monkeypatch.chdir(report_pdf.parent)
+    loaded = PDFPageLoader(report_pdf, workers=0, ocr="never", dpi=72).load()  # by an absolute path
+    with PageIndex(embedder=FakeEmbedder(), dpi=72) as index:
+        index.add(report_pdf.name, progress=False, ocr="never")
+        for place in (index, NemotronPageVectorStore(NemotronEmbeddings(model=FakeEmbedder()))):
+            if place is not index:
+                place.add_documents(PDFPageLoader(report_pdf.name, workers=0, ocr="never", dpi=72).lazy_load())
+            ours = NemotronPageRetriever(index=place, k=4)
+            both = EnsembleRetriever(retrievers=[Everything(documents=loaded), ours], weights=[0.5, 0.5], **options)
+            assert sorted(page.metadata["page_number"] for page in ours.invoke(QUERY)) == [1, 2, 3, 4]
+            found = [page.metadata["page_number"] for page in both.invoke(QUERY)]
+            assert sorted(found) == [1, 2, 3, 4] if options else sorted(found) in ([1, 2, 4], [1, 3, 4])  # equal texts
 
 
 def test_retrieval_chain(compression):

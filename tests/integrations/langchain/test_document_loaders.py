@@ -58,7 +58,7 @@ def test_pages_with_text_image_and_provenance(parser, report_pdf):
         "Tornadoes form in thunderstorms.",
         "CONFIDENTIAL",
         "CONFIDENTIAL",
-        f"[page image] {report_pdf} p.4 ({originals[3].id[:8]})",
+        f"[page image] {report_pdf.name} p.4 ({originals[3].id[:8]})",
     ]
     assert [page.metadata.get("text_is_placeholder", False) for page in pages] == [False, False, False, True]
 

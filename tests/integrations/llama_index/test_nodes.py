@@ -21,7 +21,9 @@ from PIL import ImageChops
 
 from llama_index.embeddings.nemotron_rag import PageNode
 from llama_index_nemotron_rag.events import light, light_nodes
-from llama_index_nemotron_rag.nodes import NodeReading, for_llm, image_of
+from llama_index_nemotron_rag.nodes import image_of
+from llama_index_nemotron_rag.reading import NodeReading
+from llama_index_nemotron_rag.shown import for_llm
 from nemotron_rag.documents.images import ImageBudget, load_image
 from nemotron_rag.errors import ImageBudgetError, ImageError
 from support.llama_index import FORMS, b64, image_nodes, make_image, png, png_file, uri

@@ -6,14 +6,17 @@ import asyncio
 import time
 
 import pytest
+from llama_index.core import VectorStoreIndex
 from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.callbacks import CBEventType
 from llama_index.core.instrumentation.dispatcher import DISPATCHER_SPAN_DECORATED_ATTR
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
-from llama_index.core.schema import NodeWithScore
+from llama_index.core.schema import ImageNode, NodeWithScore
 
+from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
+from llama_index.readers.nemotron_rag import PDFPageReader
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
@@ -175,3 +178,32 @@ def test_fusion(index, use_async):
     )
     engine = RetrieverQueryEngine.from_args(fused, llm=llm, multimodal=True)
     check(asyncio.run(engine.aquery("red apples")) if use_async else engine.query("red apples"), llm)
+
+
+@pytest.mark.parametrize("mode", ["reciprocal_rerank", "simple", "relative_score"])
+def test_a_fusion_knows_the_pages_of_an_index_in_another_place(pdf, index, tmp_path, monkeypatch, mode):
+    monkeypatch.chdir(pdf.parent)
+    reader = PDFPageReader(image_folder=tmp_path / "images", ocr="never", dpi=72, workers=0)
+    embedding = NemotronEmbedding(FakeEmbedder())
+    pages = VectorStoreIndex.from_documents(
+        reader.load_data(pdf.name), transformations=[embedding], embed_model=embedding
+    )
+    retrievers = [NemotronPageRetriever(place, similarity_top_k=4) for place in (index, pages)]
+    options = {"llm": SeeingLLM(), "num_queries": 1, "similarity_top_k": 8, "use_async": False}
+    fusion = QueryFusionRetriever(retrievers, mode=mode, **options)
+    found = fusion.retrieve("red apples")
+    assert sorted(texts(found)) == sorted(PAGE_TEXTS)
+    assert found[0].node.text == "red apples"
+    if mode == "reciprocal_rerank":
+        assert found[0].score == pytest.approx(2 / 60)
+
+
+def test_found_pages_are_told_apart(pdf, index, tmp_path):
+    found = [item.node for item in NemotronPageRetriever(index).retrieve("red apples")]
+    assert len({node.hash for node in found}) == len(found) == 4
+    other = found[0].model_copy(update={"metadata": {**found[0].metadata, "page_number": 9}})
+    chunk = found[0].model_copy(update={"text": "red"})
+    assert len({found[0].hash, other.hash, chunk.hash}) == 3
+    assert found[0].model_copy(update={"image": "x", "image_path": None}).hash == found[0].hash
+    unplaced = found[0].model_copy(update={"metadata": {}})
+    assert unplaced.hash == ImageNode(text=unplaced.text, image_path=unplaced.image_path).hash

@@ -1,0 +1,182 @@
+"""Pages that an index of ours finds, as nodes."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
+
+from llama_index_nemotron_rag.documents import page_fields
+from llama_index_nemotron_rag.filters import Filters, index_filter
+from llama_index_nemotron_rag.nodes import PageNode
+from llama_index_nemotron_rag.reranking import NemotronRerank
+from nemotron_rag.errors import ImageError
+from nemotron_rag.index import Mode
+from nemotron_rag.index.lazy import LazyIndex
+from nemotron_rag.index.models import Rerank
+from nemotron_rag.index.selection import Selection
+from nemotron_rag.ranking import DEFAULT_CANDIDATES
+from nemotron_rag.stores.page_images import StoredImage
+from nemotron_rag.types import Hit, Page, Passage
+
+__all__ = ["Chosen", "IndexPages"]
+
+_NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
+_CHOSEN_FROM = 4  # pages for each that is returned, where no reranker says how many
+_LOST = "page %s comes without its image: %s"
+_log = logging.getLogger("nemotron_rag")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which of the pages found are returned; see `PageIndex.search`.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+
+    min_score: float | None = None
+    per_document: int | None = None
+    diversity: float | None = None
+    neighbours: int = 0
+
+    def __post_init__(self) -> None:
+        Selection(k=1, **self.options)
+
+    def __bool__(self) -> bool:
+        """Whether anything else is asked for than the first pages."""
+        return bool(self.neighbours) or any(v is not None for v in (self.min_score, self.per_document, self.diversity))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `PageIndex.select`."""
+        return {"per_document": self.per_document, "diversity": self.diversity, "neighbours": self.neighbours}
+
+
+@dataclass(frozen=True)
+class IndexPages:
+    """Finds pages of an index, which the first search opens; see `PageIndex.search` and `NemotronPageRetriever`."""
+
+    index: LazyIndex
+    rerank: Rerank
+    mode: Mode | None
+    inline_images: bool
+    chosen: Chosen
+
+    def candidates(self, query: Passage, *, k: int, candidates: int | None, filters: Filters | None) -> list[Hit]:
+        """The pages near to a text, or to an image, of which k are to be chosen; see `PageIndex.candidates`.
+
+        Args:
+            query: one of the two.
+            k: how many.
+            candidates: pages that a reranker reads; None if there is none.
+            filters: see `NemotronPageRetriever`.
+        """
+        index, filter = self.index.get(), index_filter(filters)
+        count = candidates or max(_CHOSEN_FROM * k, DEFAULT_CANDIDATES)
+        least = self.chosen.min_score
+        if query.image is not None:
+            return index.search_image(query.image, k=count, filter=filter, min_score=least)
+        limit = self.chosen.per_document
+        options: dict[str, Any] = {
+            "filter": filter,
+            "mode": self.mode,
+            "min_score": least,
+            "per_document": limit,
+        }
+        return index.candidates(query.text, k=k, candidates=count, **options)
+
+    def select(
+        self, nodes: Sequence[NodeWithScore], hits: Mapping[str, Hit], *, k: int, filters: Filters | None
+    ) -> list[NodeWithScore]:
+        """Which of ranked nodes are returned, with their neighbours behind them; see `PageIndex.select`."""
+        by_id = {item.node.node_id: item for item in nodes}
+        ranked = [
+            replace(hits[page_id], score=float("-inf") if item.score is None else item.score)
+            for page_id, item in by_id.items()
+        ]
+        chosen = self.index.get().select(ranked, k=k, filter=index_filter(filters), **self.chosen.options)
+        result = []
+        for hit in chosen:
+            result += [by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours)]
+        return result
+
+    def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+        """The k pages nearest to a text, or to an image; not reranked, and before `with_images`."""
+        index, filter = self.index.get(), index_filter(filters)
+        if query.image is not None:
+            return self.nodes(index.search_image(query.image, k=k, filter=filter))
+        return self.nodes(index.search(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
+
+    async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+        """`search` for event loops."""
+        index, filter = await self.index.aget(), index_filter(filters)
+        if query.image is not None:
+            return self.nodes(await index.asearch_image(query.image, k=k, filter=filter))
+        return self.nodes(await index.asearch(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
+
+    def reranker(self, callback_manager: CallbackManager) -> NemotronRerank | None:
+        """Ranks as `PageIndex.search` does: pages by image and text, without metadata. None if nothing ranks."""
+        lazy = self.index.get().reranker(self.rerank)
+        if lazy is None:
+            return None
+        return NemotronRerank(lazy, top_n=None, metadata_mode=MetadataMode.NONE, callback_manager=callback_manager)
+
+    def with_images(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        """The nodes with images that others can open, or as texts where these are lost; nothing is decoded."""
+        return [NodeWithScore(node=self._with_image(item.node), score=item.score) for item in nodes]
+
+    def __repr__(self) -> str:
+        return repr(self.index)
+
+    def nodes(self, hits: Sequence[Hit]) -> list[NodeWithScore]:
+        """Hits as nodes, before `with_images`."""
+        return [NodeWithScore(node=self._node(hit.page), score=float(hit.score)) for hit in hits]
+
+    def _neighbour(self, page: Page, hit: Hit) -> NodeWithScore:
+        node = self._node(page)
+        node.metadata[_NEIGHBOUR] = hit.page.id
+        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, _NEIGHBOUR]
+        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, _NEIGHBOUR]
+        return NodeWithScore(node=node, score=None)
+
+    def _node(self, page: Page) -> BaseNode:
+        image = page.image
+        try:
+            path = image.path if isinstance(image, StoredImage) else None
+        except ImageError as error:
+            _log.warning(_LOST, page.id, error)
+            image = None
+        if not isinstance(image, StoredImage):
+            return TextNode(**page_fields(page))
+        if path is None or self.inline_images:
+            return PageNode(**page_fields(page)).with_image(image)
+        return PageNode(**page_fields(page, image_path=str(path))).with_image(image, image_path=str(path))
+
+    def _with_image(self, node: BaseNode) -> BaseNode:
+        if not isinstance(node, PageNode):
+            return node
+        image = node.stored_image
+        try:
+            if not isinstance(image, StoredImage):
+                raise ImageError("it could not be read")
+            if node.image_path is None:
+                data = base64.b64encode(image.read_bytes()).decode("ascii")
+                return node.with_image(image, image=data, image_mimetype=f"image/{image.image_format}")
+            if image.path is None or not image.path.is_file():
+                raise ImageError(f"there is no {image}")
+            return node
+        except ImageError as error:
+            _log.warning(_LOST, node.node_id, error)
+            return _text_node(node)
+
+
+def _text_node(node: PageNode) -> TextNode:
+    fields: dict[str, Any] = {name: getattr(node, name) for name in TextNode.model_fields}
+    metadata = {key: value for key, value in node.metadata.items() if key != "page_image_path"}
+    return TextNode(**{**fields, "metadata": metadata})
