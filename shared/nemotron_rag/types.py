@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAGE_FIELDS",
     "AddReport",
+    "Box",
     "CheckReport",
     "Failure",
     "Filter",
@@ -35,8 +36,11 @@ __all__ = [
     "Passage",
     "Query",
     "Ranked",
+    "Region",
+    "RegionEvidence",
     "StoredPage",
     "TokenStorage",
+    "WordBoxes",
     "page_id",
     "page_uuid",
 ]
@@ -91,6 +95,13 @@ store's own kind of filter, such as `qdrant_client.models.Filter`."""
 IndexedType: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
 """What a metadata key holds, "keyword" for texts."""
 
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom in fractions, 0 to 1, of the width and height of a page's image; the origin is its top
+left corner."""
+
+RegionEvidence: TypeAlias = Literal["words", "vectors", "reranker"]
+"""What a region was found by: words that are also in the query, token vectors (and words), or a reranker's score."""
+
 PAGE_FIELDS = ("id", "source", "page_number", "content_hash")
 """Keys of a filter that are fields of a page; every other key is looked up in the page's metadata."""
 
@@ -136,7 +147,8 @@ class Passage:
 
     def __repr__(self) -> str:
         """All fields, of an image's bytes their number alone: traces and logs hold it."""
-        values = {each.name: repr(getattr(self, each.name)) for each in fields(self) if each.name != "image"}
+        hidden = {"image"} if getattr(self, "word_boxes", None) is not None else {"image", "word_boxes"}
+        values = {each.name: repr(getattr(self, each.name)) for each in fields(self) if each.name not in hidden}
         image = f"<image of {len(self.image)} bytes>" if _is_bytes(self.image) else repr(self.image)
         shown = {"text": values.pop("text"), "image": image} | values
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
@@ -158,6 +170,43 @@ Query: TypeAlias = str | Passage
 """What is asked: words, or an image with or without words, for models whose `query_modalities` have images."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WordBoxes:
+    """The words of a page in reading order, and where they stand in its image.
+
+    Args:
+        words: without spaces.
+        boxes: (words, 4) float32, a `Box` in each row.
+        lines: (words,) int32, the number of the line in which each word stands: from 0, never less than before.
+    """
+
+    words: tuple[str, ...]
+    boxes: FloatArray
+    lines: NDArray[np.int32]
+
+    def __repr__(self) -> str:
+        """How many words there are; not the words."""
+        return f"<boxes of {len(self.words)} words>"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A place on a page where a query is answered.
+
+    Args:
+        box: where it is on the page's image.
+        score: the higher the better, comparable on one page alone: the share of the query that is found there, from 0
+            to 1; the reranker's logit where one was asked.
+        text: what stands there, a line of the page on each line; empty where the page has no text.
+        evidence: what it was found by.
+    """
+
+    box: Box
+    score: float
+    text: str
+    evidence: RegionEvidence
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Page(Passage):
     """A passage with provenance: one page of a document.
@@ -167,12 +216,14 @@ class Page(Passage):
         source: where the document came from, as the caller named it.
         number: page number, starting at 1.
         metadata: plain JSON values that travel with the page and can be filtered on.
+        word_boxes: where its words stand; None if that is not known here. Hits have none: see `PageIndex.word_boxes`.
     """
 
     id: str
     source: str = ""
     number: int = 1
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    word_boxes: WordBoxes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +244,7 @@ class StoredPage:
     """A page as a store keeps it.
 
     Args:
-        page: the page without its image, as the first of `files` has it.
+        page: the page without its image and its word boxes, as the first of `files` has it.
         files: every document that holds this page, with the metadata of the page in it; files of equal content share
             their pages. At least one.
         content_hash: hex digest of the document's bytes, or ``page:`` and the digest of a page that was added alone.
@@ -223,7 +274,7 @@ class StoredPage:
         """
         merged = page.metadata if metadata is None else {**page.metadata, **metadata}
         return cls(
-            page=replace(page, image=None, metadata=merged),
+            page=replace(page, image=None, word_boxes=None, metadata=merged),
             files=(PageFile(page.source, merged),),
             content_hash=content_hash,
             content_metadata={} if metadata is None else page.metadata,

@@ -362,7 +362,10 @@ class Ingest:
         if self._index.images is None:
             return None
         if fresh.page.image is not None:
-            return self._index.images.write(page_uuid(fresh.page.id), fresh.page.image)
+            image = self._index.images.write(page_uuid(fresh.page.id), fresh.page.image)
+            if fresh.page.word_boxes is not None or fresh.replaces:
+                self._index.images.write_words(page_uuid(fresh.page.id), fresh.page.word_boxes)
+            return image
         if fresh.replaces:
             self._index.images.delete(page_uuid(fresh.page.id))
         return None

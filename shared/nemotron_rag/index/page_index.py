@@ -16,6 +16,8 @@ from nemotron_rag.index.ingest import Ingest
 from nemotron_rag.index.integrity import check
 from nemotron_rag.index.models import IndexModels, Rerank
 from nemotron_rag.index.plan import Plan
+from nemotron_rag.index.region_search import regions_of, word_boxes_of_page
+from nemotron_rag.index.regions import RegionsBy
 from nemotron_rag.index.request import Mode, Request
 from nemotron_rag.index.selection import Selection, numbers_around
 from nemotron_rag.index.source_files import Sources, clean_source, fold_sources
@@ -44,7 +46,9 @@ from nemotron_rag.types import (
     PageVectors,
     Passage,
     Query,
+    Region,
     StoredPage,
+    WordBoxes,
 )
 
 if TYPE_CHECKING:
@@ -634,6 +638,51 @@ class PageIndex:
     async def aheatmap(self, page: Passage, query: str) -> Heatmap:
         """`heatmap` for event loops, which it does not block."""
         return await asyncio.to_thread(self.heatmap, page, query)
+
+    def regions(
+        self, page: Passage, query: str, *, k: int = 3, by: RegionsBy = "auto", rerank: Rerank = False
+    ) -> list[Region]:
+        """Find where on a page a query is answered: boxes on its image, snapped to lines of its text.
+
+        Lines are compared by the words that they share with the query, rare ones first; with a late-interaction model
+        by its token vectors as well, which are computed anew from the page's image. Where the words of a page stand was
+        noted when it was added; for pages of earlier versions see `word_boxes`.
+
+        Args:
+            page: of a hit. Of any other passage with an image, a late-interaction model shows where it is hot.
+            query: in words.
+            k: regions at most; what is much worse than the best one is left out.
+            by: "words" alone, which takes milliseconds, or token "vectors" too; "auto" is what the embedder gives.
+            rerank: as in `search`: a reranker scores crops of the regions, and puts them in order.
+
+        Returns:
+            Best first. None if the page has no word of the query, and no token vectors say more.
+
+        Raises:
+            InputError: an argument cannot be used.
+            NemotronRagError: a model or the store failed, or the image cannot be read.
+        """
+        return regions_of(self._state, page, query, k=k, by=by, rerank=rerank)
+
+    async def aregions(
+        self, page: Passage, query: str, *, k: int = 3, by: RegionsBy = "auto", rerank: Rerank = False
+    ) -> list[Region]:
+        """`regions` for event loops, which it does not block."""
+        return await asyncio.to_thread(self.regions, page, query, k=k, by=by, rerank=rerank)
+
+    def word_boxes(self, page: Page) -> WordBoxes | None:
+        """Where the words of a page stand in its image: those of its text layer, or of Tesseract.
+
+        They are stored beside the image. Of a page without them, which an earlier version stored, they are read from
+        its PDF, if that is still there and has not changed.
+
+        Returns:
+            None if that is not known; the first time, a warning says so.
+
+        Raises:
+            StoreError: the store cannot be reached, or what it has is damaged: see `repair`.
+        """
+        return word_boxes_of_page(self._state, page)
 
     def delete(
         self,

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from nemotron_rag.documents.images import load_page_image, pixel_bytes, to_rgb
 from nemotron_rag.documents.reading import Document, find_documents
+from nemotron_rag.documents.word_boxes import check_word_boxes
 from nemotron_rag.errors import DocumentError, InputError, MissingExtraError
 from nemotron_rag.stores.filters import rename_keys
 from nemotron_rag.types import Page, page_id
@@ -173,6 +174,8 @@ def check_page(page: Page) -> None:
         raise InputError(f"number of page {page.id!r} must be an int of at most 63 bits, got {page.number!r}")
     if not isinstance(page.metadata, Mapping):
         raise InputError(f"metadata of page {page.id!r} must be a mapping, got {type(page.metadata).__name__}")
+    if page.word_boxes is not None:
+        check_word_boxes(page.word_boxes)
 
 
 def decoded(page: Page) -> Page:

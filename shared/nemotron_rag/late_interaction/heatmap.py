@@ -37,6 +37,11 @@ class Heatmap:
     words: tuple[str, ...]
     similarities: FloatArray
 
+    @property
+    def content_words(self) -> tuple[str, ...]:
+        """Those of the words that count in `heat`."""
+        return tuple(self.words[index] for index in content_word_indices(self.words))
+
     def heat(self, word: str | None = None) -> FloatArray:
         """Return how much each cell stands out: (rows, columns) float32 from 0 to 1.
 

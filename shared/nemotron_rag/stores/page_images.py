@@ -30,9 +30,10 @@ from nemotron_rag.documents.images import (
     to_data_uri,
     to_rgb,
 )
+from nemotron_rag.documents.word_boxes import decode_word_boxes, encode_word_boxes
 from nemotron_rag.errors import ImageBudgetError, ImageError, InputError, MissingExtraError, StoreError
 from nemotron_rag.stores.tenant import Tenant
-from nemotron_rag.types import ImageReference, ImageSource, StoredPage
+from nemotron_rag.types import ImageReference, ImageSource, StoredPage, WordBoxes
 
 try:
     import fsspec
@@ -47,7 +48,11 @@ ImageForm: TypeAlias = Literal["data_uri", "path", "reference", "none"]
 
 _READERS = 8  # images read at the same time; object stores take long to answer
 _log = logging.getLogger("nemotron_rag")
-_KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:png|webp|jpeg)")
+_STEM = r"[0-9a-f]{2}/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_KEY = re.compile(rf"{_STEM}\.(?:png|webp|jpeg)")
+_WORDS = ".words"  # the ending of the file beside an image that says where the words of the page stand
+_WORDS_KEY = re.compile(rf"{_STEM}\.words")
+_LARGEST_WORDS = 2**22  # bytes of such a file
 _REMOVING = "removing"  # folder of notes about images that are about to go
 _UNFINISHED = re.compile(r"(?:^|/)\.[0-9a-f]{32}\.tmp$")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -219,24 +224,58 @@ class PageImages:
         read_back = rgb if self.image_format == "png" else to_rgb(load_image(data))
         return self.reference(key, size=rgb.size, pixel_hash=pixel_hash(read_back))
 
+    def write_words(self, page_id: str, words: WordBoxes | None) -> None:
+        """Store beside a page's image where its words stand, over what was there; None if that is not known.
+
+        Raises:
+            StoreError: it cannot be written, or what was there not be removed.
+        """
+        path = self._words_path(self.key(page_id))
+        if words is None:
+            self._remove_file(path)
+            return
+        try:
+            self._put(path, encode_word_boxes(words))
+        except Exception as error:  # each file system has errors of its own
+            raise StoreError(f"could not write {path}: {one_line(str(error))}; check space and rights") from error
+
+    def words(self, stored: StoredPage) -> WordBoxes | None:
+        """Where the words of a stored page stand in its image; None if that was not stored.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
+        if stored.image_key is None or not _KEY.fullmatch(stored.image_key):
+            return None
+        path = self._words_path(stored.image_key)
+        try:
+            return decode_word_boxes(self._fs.cat_file(path, end=_LARGEST_WORDS))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # each file system has errors of its own
+            raise StoreError(f"the words of page {stored.page.id}: {path}: {one_line(str(error))}") from error
+
+    def _words_path(self, key: str) -> str:
+        return f"{self._base.rstrip('/')}/{key.rpartition('.')[0]}{_WORDS}"
+
     def delete(self, page_id: str) -> None:
-        """Remove a page's image, whatever its format; that there is none is no error.
+        """Remove a page's image, whatever its format, and what lies beside it; that there is none is no error.
 
         Raises:
             InputError: `page_id` is no UUID; see `key`.
             StoreError: the image cannot be removed.
         """
         stem = self.key(page_id).removesuffix(self.image_format)
-        for image_format in get_args(ImageFormat):
-            path = f"{self._base.rstrip('/')}/{stem}{image_format}"
-            try:
-                self._fs.rm_file(path)
-            except FileNotFoundError:
-                continue
-            except Exception as error:  # each file system has errors of its own
-                raise StoreError(
-                    f"could not remove {path}: {one_line(str(error))}; check the rights to do so"
-                ) from error
+        for ending in (*get_args(ImageFormat), _WORDS.lstrip(".")):
+            self._remove_file(f"{self._base.rstrip('/')}/{stem}{ending}")
+
+    def _remove_file(self, path: str) -> None:
+        try:
+            self._fs.rm_file(path)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # each file system has errors of its own
+            raise StoreError(f"could not remove {path}: {one_line(str(error))}; check the rights to do so") from error
 
     def announce(self, page_ids: Sequence[str]) -> str:
         """Note which pages are about to go, so that whoever comes after an interruption removes their images.
@@ -289,7 +328,7 @@ class PageImages:
         return not Path(self._base, image.key).is_file()
 
     def fault(self, stored: StoredPage) -> str:
-        """What is wrong with the image of a stored page, which is read for that; empty if nothing is."""
+        """What is wrong with the image of a stored page, and what is beside it, read for that; empty if nothing is."""
         image = self.of(stored)
         if image is None:
             return ""
@@ -299,10 +338,14 @@ class PageImages:
             return one_line(str(error))
         if stored.image_hash not in (None, pixel_hash(pixels)):
             return f"image {image} is not the one that was stored"
+        try:
+            self.words(stored)
+        except StoreError as error:
+            return one_line(str(error))
         return ""
 
     def leftovers(self, keys: Iterable[str]) -> list[str]:
-        """The image files below the root that no page has, and those that a killed process did not finish.
+        """The files below the root of images that no page has, and those that a killed process did not finish.
 
         Args:
             keys: of all images that pages have.
@@ -311,7 +354,9 @@ class PageImages:
             return []  # those of other tenants lie beside them
         base = self._base.rstrip("/")
         files = [path.removeprefix(base).lstrip("/") for path in self._fs.find(base)]
-        return sorted({name for name in files if _KEY.fullmatch(name) or _UNFINISHED.search(name)} - set(keys))
+        kept = {name for key in keys for name in (key, f"{key.rpartition('.')[0]}{_WORDS}")}
+        mine = (name for name in files if _KEY.fullmatch(name) or _WORDS_KEY.fullmatch(name))
+        return sorted({*mine, *filter(_UNFINISHED.search, files)} - kept)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files below the root, as `leftovers` names them.

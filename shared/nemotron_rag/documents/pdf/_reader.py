@@ -18,8 +18,9 @@ from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.kinds import Kind
 from nemotron_rag.documents.pdf._pool import Seat, WorkerDiedError
 from nemotron_rag.documents.pdf._source import PdfSource, Ranges, Source, locate, resolve_pages
+from nemotron_rag.documents.word_boxes import decode_word_boxes
 from nemotron_rag.errors import InputError, PdfError, PdfPasswordError
-from nemotron_rag.types import Failure, Page, page_id
+from nemotron_rag.types import Failure, Page, WordBoxes, page_id
 
 __all__ = ["Job", "PdfBudget", "installed_languages", "log_failure", "open_document", "stream_pages"]
 
@@ -175,7 +176,7 @@ class _Rendering:
 
     def _answer(self, seat: Seat, number: int) -> Page | None:
         try:
-            header, pixels = seat.answer()
+            header, body = seat.answer()
         except WorkerDiedError as error:
             self._deaths += 1
             self._job.fail(PdfError(str(error)), number)
@@ -187,12 +188,17 @@ class _Rendering:
             _warn_of_missing_ocr(self._job.render["language"])
         return Page(
             text=header["text"],
-            image=Image.frombytes("RGB", (header["width"], header["height"]), pixels),
+            image=Image.frombytes("RGB", (header["width"], header["height"]), body[: len(body) - header["word_bytes"]]),
             id=page_id(self._hash, number),
             source=self._job.name,
             number=number,
             metadata={**self._info["metadata"], "page_count": self._info["page_count"], **header["metadata"]},
+            word_boxes=_word_boxes(body[len(body) - header["word_bytes"] :]),
         )
+
+
+def _word_boxes(data: bytes) -> WordBoxes | None:
+    return decode_word_boxes(data) if data else None
 
 
 def _opening(document: Source, password: str | None, budget: PdfBudget, kind: Kind) -> dict[str, Any]:

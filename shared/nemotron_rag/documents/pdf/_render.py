@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import pymupdf as _untyped
 
 from nemotron_rag.documents.pdf._formats import open_document
+from nemotron_rag.documents.word_boxes import PlacedWord, encode_word_boxes, word_boxes_of
 
 __all__ = ["Renderer", "Reply"]
 
@@ -79,11 +80,12 @@ class Renderer:
         label = _clean(_label(page))[:_MAX_FIELD]
         if label:
             metadata["label"] = label
-        text, metadata["text_source"], ocr_missing = _text(page, request)
+        text, metadata["text_source"], ocr_missing, textpage = _text(page, request)
         if len(text) > request["max_text"]:
             text, metadata["text_truncated"] = text[: request["max_text"]], True
+        words = _word_boxes(page, textpage, request["max_text"])
         header = {"width": pixmap.width, "height": pixmap.height, "text": text, "metadata": metadata}
-        return {**header, "ocr_missing": ocr_missing}, pixmap.samples
+        return {**header, "ocr_missing": ocr_missing, "word_bytes": len(words)}, pixmap.samples + words
 
     def _close(self, request: dict[str, Any], body: bytes) -> Reply:
         """Close the document and free what MuPDF cached of it."""
@@ -106,27 +108,49 @@ def _size(width: float, height: float, request: dict[str, Any]) -> tuple[int, in
     return min(columns, request["max_pixels"]), min(rows, request["max_pixels"])
 
 
-def _text(page: Any, request: dict[str, Any]) -> tuple[str, str, bool]:
-    """Return the text, its source, and whether OCR was requested but its language data is missing."""
+def _text(page: Any, request: dict[str, Any]) -> tuple[str, str, bool, Any]:
+    """Return the text, its source, whether OCR was requested but its data is missing, and MuPDF's page of text."""
     mode, language = request["ocr"], request["language"]
-    text = "" if mode == "always" else _clean(page.get_text("text", flags=_TEXT_FLAGS, sort=False))
-    if text:
-        return text, "layer", False
+    if mode != "always":
+        textpage = page.get_textpage(flags=_TEXT_FLAGS)
+        text = _clean(page.get_text("text", textpage=textpage, sort=False))
+        if text:
+            return text, "layer", False, textpage
     if mode == "never":
-        return "", "none", False
+        return "", "none", False, None
     if not set(language.split("+")) <= set(_installed()):
-        return "", "none", True
-    text = _clean(_recognize(page, language))
-    return text, "ocr" if text else "none", False
+        return "", "none", True, None
+    text, textpage = _recognize(page, language)
+    return text, "ocr" if text else "none", False, textpage
 
 
-def _recognize(page: Any, language: str) -> str:
+def _recognize(page: Any, language: str) -> tuple[str, Any]:
     dpi = min(_OCR_DPI, 72 * math.sqrt(_OCR_PIXELS / (page.rect.width * page.rect.height)))
     try:
         textpage = page.get_textpage_ocr(language=language, dpi=max(1, int(dpi)), full=True, tessdata=_tessdata())
-        return str(page.get_text("text", textpage=textpage))
+        return _clean(str(page.get_text("text", textpage=textpage))), textpage
     except Exception:  # the image matters more than the text: go on without text
-        return ""
+        return "", None
+
+
+def _word_boxes(page: Any, textpage: Any, longest: int) -> bytes:
+    """Where the words of a page stand, as `encode_word_boxes` has them: none if there is no text."""
+    try:
+        found = [] if textpage is None else textpage.extractWORDS()
+        turned = page.rotation_matrix  # MuPDF gives text as it lies on the page before this is turned
+        words = (
+            PlacedWord(_clean_word(word), tuple(pymupdf.Rect(*corners) * turned), block, line)
+            for *corners, word, block, line, _ in found
+        )
+        return encode_word_boxes(word_boxes_of(words, page.rect.width, page.rect.height, longest=longest))
+    except Exception:  # the page matters more than the places of its words
+        return b""
+
+
+def _clean_word(word: str) -> str:
+    if word.isascii() and word.isprintable():
+        return word
+    return "".join(_clean(word.replace("\xad", "-")).split())
 
 
 @lru_cache(maxsize=1)
