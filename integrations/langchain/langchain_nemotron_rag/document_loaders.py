@@ -1,4 +1,4 @@
-"""PDFs -> documents that hold a page's image and text: a blob parser, and a thin loader over it."""
+"""PDFs and other files -> documents that hold a page's image and text: blob parsers, and thin loaders over them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias, Unpack, cast, get_args
 
@@ -16,14 +16,16 @@ from langchain_core.documents.base import Blob
 
 from langchain_nemotron_rag._documents import IMAGE_KEY, blob_source, document_of_page, labelled
 from nemotron_rag import Page
-from nemotron_rag.documents.files import name_of, read_stream, write_whole
+from nemotron_rag.documents.files import name_of, one_line, read_stream, write_whole
 from nemotron_rag.documents.images import ImageFormat, encode_image, load_image, to_data_uri
 from nemotron_rag.documents.pdf import PdfOptions, find_pdfs, read_pdf
+from nemotron_rag.documents.reading import find_documents, read_document
 from nemotron_rag.errors import InputError
 
-__all__ = ["PDFPageLoader", "PDFPageParser"]
+__all__ = ["DocumentPageLoader", "DocumentPageParser", "PDFPageLoader", "PDFPageParser"]
 
 _log = logging.getLogger("nemotron_rag")
+_LONGEST = 500  # characters of a warning
 
 
 class PDFPageParser(BaseBlobParser):
@@ -90,10 +92,13 @@ class PDFPageParser(BaseBlobParser):
             PdfError: the document or a page cannot be read, and `on_error` is "raise".
         """
         name = str(blob.source) if blob.source else f"sha256:{hashlib.sha256(blob.as_bytes()).hexdigest()}"
-        for page in read_pdf(blob_source(blob), name=name, **self._options):
+        for page in self._pages(blob_source(blob), name):
             document = self._document(page)
             document.metadata = {**blob.metadata, **document.metadata}
             yield document
+
+    def _pages(self, source: bytes | Path, name: str) -> Iterator[Page]:
+        return read_pdf(source, name=name, **self._options)
 
     def _document(self, page: Page) -> Document:
         if page.image is None:
@@ -113,6 +118,27 @@ class PDFPageParser(BaseBlobParser):
         path = self._image_folder.absolute() / f"{page.id}.{self._image_format}"
         write_whole(path, data)
         return str(path)
+
+
+class DocumentPageParser(PDFPageParser):
+    """Any document -> one document a page, as `PDFPageParser` makes them: PDFs, images, office files, web pages, texts.
+
+    Office files are converted by LibreOffice, once for each content; pages cite the file itself, and
+    ``metadata["format"]`` says what it was. What a file is, is told by its content.
+
+    Args:
+        **options: those of `PDFPageParser`, which concern the rendering of pages whatever they came from.
+
+    Example:
+        >>> from langchain_core.documents.base import Blob
+        >>> blob = Blob.from_data("Tornadoes form in thunderstorms.", path="storms.txt")
+        >>> page, = DocumentPageParser().lazy_parse(blob)
+        >>> page.page_content, page.metadata["format"], page.metadata["image"][:22]
+        ('Tornadoes form in thunderstorms.', 'txt', 'data:image/png;base64,')
+    """
+
+    def _pages(self, source: bytes | Path, name: str) -> Iterator[Page]:
+        return read_document(source, name=name, **self._options)
 
 
 PdfPath: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Blob"
@@ -153,6 +179,9 @@ class PDFPageLoader(BaseLoader):
         >>> folder.cleanup()
     """
 
+    _parser_class: type[PDFPageParser] = PDFPageParser
+    _wanted = "PDF"
+
     def __init__(
         self,
         path: PdfPath | Iterable[PdfPath],
@@ -164,14 +193,15 @@ class PDFPageLoader(BaseLoader):
             raise InputError(f"{', '.join(options)} came with a parser; set them where the parser is made")
         if unknown := sorted(options.keys() - LoaderOptions.__annotations__.keys()):
             known = ", ".join(LoaderOptions.__annotations__)
-            raise InputError(f"PDFPageLoader(path, ...) has no option {', '.join(unknown)}; give one of: {known}")
+            name = type(self).__name__
+            raise InputError(f"{name}(path, ...) has no option {', '.join(unknown)}; give one of: {known}")
         self._sources = [path] if _is_one(path) else list(cast("Iterable[PdfPath]", path))
         for source in self._sources:
             if isinstance(source, str | os.PathLike) and not Path(source).exists():
-                raise InputError(f"expected a PDF or a folder of PDFs, but nothing is at {name_of(source)}")
+                raise InputError(f"expected a {self._wanted} or a folder of them, but nothing is at {name_of(source)}")
             if not _is_one(source):
                 raise InputError(f"expected a path, bytes, a binary file or a blob, got {type(source).__name__}")
-        self._parser = parser or PDFPageParser(**options)
+        self._parser = parser or self._parser_class(**options)
 
     def lazy_load(self) -> Iterator[Document]:
         """The documents, one after the other: in the order that was given, of a folder by path and page.
@@ -180,25 +210,59 @@ class PDFPageLoader(BaseLoader):
             InputError: nothing is at a path any more. Other errors are those of `PDFPageParser.lazy_parse`.
         """
         for source in self._sources:
-            for blob in _blobs(source):
+            for blob in self._blobs(source):
                 yield from self._parser.lazy_parse(blob)
+
+    def _blobs(self, source: Any) -> Iterator[Blob]:
+        """The documents of a source, in memory only if it is."""
+        if isinstance(source, Blob):
+            yield source
+        elif isinstance(source, bytes | bytearray):
+            yield Blob.from_data(bytes(source))
+        elif hasattr(source, "read"):
+            name = getattr(source, "name", None)
+            yield Blob.from_data(read_stream(source, max_bytes=None), path=name if isinstance(name, str) else None)
+        else:
+            found = self._found(source)
+            if not found:
+                _log.warning("there is no %s in %s", self._wanted, name_of(source))
+            yield from map(Blob.from_path, found)
+
+    def _found(self, path: str | os.PathLike[str]) -> Sequence[Path]:
+        return find_pdfs(path)
+
+
+class DocumentPageLoader(PDFPageLoader):
+    """The pages of documents of any kind as documents; streamed. See `DocumentPageParser`.
+
+    Args:
+        path: a document, or a folder of which all are read, also in folders below; the bytes of a document, a binary
+            file or a `Blob`; or a list of these. Files in a folder that are no documents are named in a warning.
+        parser: how pages become documents; by default `DocumentPageParser(**options)`.
+        **options: those of `PDFPageParser`: ``pages``, ``password``, ``image_folder``, ``dpi``, ...
+
+    Raises:
+        InputError: nothing is at a path, or an option cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> _ = Path(folder.name, "storms.md").write_text("# Storms")
+        >>> [page.page_content for page in DocumentPageLoader(folder.name).lazy_load()]
+        ['Storms']
+        >>> folder.cleanup()
+    """
+
+    _parser_class = DocumentPageParser
+    _wanted = "document"
+
+    def _found(self, path: str | os.PathLike[str]) -> Sequence[Path]:
+        found = find_documents(path)
+        if found.left_out:
+            _log.warning("%s", one_line(found.says_left_out, limit=_LONGEST))
+        return found.files
 
 
 def _is_one(path: object) -> bool:
     return isinstance(path, str | os.PathLike | bytes | bytearray | Blob) or hasattr(path, "read")
-
-
-def _blobs(source: Any) -> Iterator[Blob]:
-    """The PDFs of a source, in memory only if it is."""
-    if isinstance(source, Blob):
-        yield source
-    elif isinstance(source, bytes | bytearray):
-        yield Blob.from_data(bytes(source))
-    elif hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        yield Blob.from_data(read_stream(source, max_bytes=None), path=name if isinstance(name, str) else None)
-    else:
-        found = find_pdfs(source)
-        if not found:
-            _log.warning("there is no PDF in %s", name_of(source))
-        yield from map(Blob.from_path, found)

@@ -1,4 +1,4 @@
-"""PDF -> one document a page: its image beside its text."""
+"""PDFs and other files -> one document a page: its image beside its text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import base64
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, cast
 
 from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.readers.base import BasePydanticReader
@@ -24,13 +24,14 @@ from nemotron_rag.documents.ahead import map_ahead
 from nemotron_rag.documents.files import write_by_content
 from nemotron_rag.documents.images import ImageFormat, encode_image, load_image
 from nemotron_rag.documents.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, PdfOptions, find_pdfs, read_pdf
+from nemotron_rag.documents.reading import find_documents, read_document
 from nemotron_rag.errors import InputError, PdfError, StoreError
 from nemotron_rag.types import Failure, Page
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["PDFPageReader"]
+__all__ = ["DocumentPageReader", "PDFPageReader"]
 
 _log = logging.getLogger("nemotron_rag")
 _ENCODERS = 4  # threads that encode images, and pages read ahead; one is slower than the renderer
@@ -86,6 +87,7 @@ class PDFPageReader(Component, BasePydanticReader):
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
+    _wanted: ClassVar[str] = "PDF"
 
     image_folder: Annotated[str | None, BeforeValidator(_as_text)] = None
     inline_images: bool = False
@@ -124,7 +126,7 @@ class PDFPageReader(Component, BasePydanticReader):
             PdfError: a document or page cannot be read; see `on_error`.
             MissingExtraError: PyMuPDF is not installed.
         """
-        files, is_alone = _files(file, fs)
+        files, is_alone = _files(file, fs, self)
         on_error = self.on_error or (None if is_alone else "skip")
         pages = (page for one in files for page in self._read(one, extra_info, fs, on_error))
         yield from get_tqdm_iterable(pages, show_progress, "Reading pages")
@@ -152,9 +154,15 @@ class PDFPageReader(Component, BasePydanticReader):
             options = cast("PdfOptions", {option: getattr(self, option) for option in PdfOptions.__annotations__})
             options |= {"on_error": on_error or "skip", "report": report}
             make = partial(self._document, extra=extra)
-            yield from map_ahead(make, read_pdf(source, name=name, **options), threads=_ENCODERS)
+            yield from map_ahead(make, self._pages(source, name, options), threads=_ENCODERS)
         if lost:
             raise PdfError(f"{lost[0].source}: {lost[0].reason}; with on_error='skip' it is left out")
+
+    def _pages(self, source: PdfFile, name: str, options: PdfOptions) -> Iterator[Page]:
+        return read_pdf(source, name=name, **options)
+
+    def _in_folder(self, folder: str | os.PathLike[str]) -> Sequence[Path]:
+        return find_pdfs(folder)
 
     def load_data(
         self,
@@ -201,17 +209,55 @@ class PDFPageReader(Component, BasePydanticReader):
             raise StoreError(f"could not write an image to {folder}: {reason}; give another image_folder") from error
 
 
-def _files(file: object, fs: AbstractFileSystem | None) -> tuple[Iterable[PdfFile], bool]:
+class DocumentPageReader(PDFPageReader):
+    """Any document -> one `PageDocument` a page, as `PDFPageReader` makes them.
+
+    PDFs, images, office files, web pages, Markdown, texts and e-books, told apart by their content. Office files are
+    converted by LibreOffice, once for each content; pages cite the file itself, and the metadata's ``format`` says what
+    it was. For all files of a folder ``SimpleDirectoryReader(folder, file_extractor=dict.fromkeys(suffixes(),
+    DocumentPageReader()))``, with `suffixes` of `nemotron_rag.documents.kinds`.
+
+    Args:
+        image_folder, inline_images, image_format, pages, password, dpi, max_pixels, ocr, ocr_language, workers, budget,
+            on_error, report: see `PDFPageReader`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = Path(folder.name, "storms.md")
+        >>> _ = path.write_text("# Storms")
+        >>> page, = DocumentPageReader(image_folder=folder.name).load_data(path)
+        >>> page.text, page.metadata["file_name"], page.metadata["format"]
+        ('Storms', 'storms.md', 'md')
+        >>> folder.cleanup()
+    """
+
+    _wanted: ClassVar[str] = "document"
+
+    def _pages(self, source: PdfFile, name: str, options: PdfOptions) -> Iterator[Page]:
+        return read_document(source, name=name, **options)
+
+    def _in_folder(self, folder: str | os.PathLike[str]) -> Sequence[Path]:
+        found = find_documents(folder)
+        if found.left_out:
+            _log.warning("%s", found.says_left_out)
+        return found.files
+
+
+def _files(file: object, fs: AbstractFileSystem | None, reader: PDFPageReader) -> tuple[Iterable[PdfFile], bool]:
     """What is to be read, and whether it is a single PDF; paths that are there at once are checked at once."""
     if isinstance(file, Iterator) and not hasattr(file, "read"):
-        return (one for each in file for one in _found(each, fs)), False
+        return (one for each in file for one in _found(each, fs, reader)), False
     several = isinstance(file, Iterable) and not isinstance(file, str | os.PathLike | bytes | bytearray)
     several = several and not hasattr(file, "read")
-    found = [one for each in (cast("Iterable[PdfFile]", file) if several else [file]) for one in _found(each, fs)]
+    found = [
+        one for each in (cast("Iterable[PdfFile]", file) if several else [file]) for one in _found(each, fs, reader)
+    ]
     return found, len(found) == 1
 
 
-def _found(file: object, fs: AbstractFileSystem | None) -> list[PdfFile]:
+def _found(file: object, fs: AbstractFileSystem | None, reader: PDFPageReader) -> list[PdfFile]:
     """One file as it is, or the PDFs of a folder."""
     if isinstance(file, bytes | bytearray):
         return [bytes(file)]
@@ -222,10 +268,12 @@ def _found(file: object, fs: AbstractFileSystem | None) -> list[PdfFile]:
     if fs is not None:
         return [file]
     if not Path(file).exists():
-        raise InputError(f"wanted a PDF or a folder of PDFs, but nothing is at {os.fspath(file)}")
-    found = list(find_pdfs(file)) if Path(file).is_dir() else [file]
+        raise InputError(
+            f"wanted a {reader._wanted} or a folder of {reader._wanted}s, but nothing is at {os.fspath(file)}"
+        )
+    found = list(reader._in_folder(file)) if Path(file).is_dir() else [file]
     if not found:
-        _log.warning("there is no PDF in %s", os.fspath(file))
+        _log.warning("there is no %s in %s", reader._wanted, os.fspath(file))
     return list[PdfFile](found)
 
 

@@ -49,7 +49,10 @@ app = typer.Typer(
 
 @app.command()
 def index(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="PDFs, images, or folders of PDFs.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCES...", help="PDFs, images, office files, web pages, texts, or folders of them."),
+    ],
     to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; created if missing.")],
     embedder: options.Embedder = None,
     collection: options.Collection = "pages",
@@ -88,7 +91,7 @@ def index(
     dialect: options.Dialect = None,
     as_json: options.Json = False,
 ) -> int:
-    """Add PDFs to an index.
+    """Add documents to an index: PDFs, images, office files, web pages, texts.
 
     Files that are in the index and have not changed are skipped; the pages of a changed file are replaced. With
     --prune, files that have vanished from the folders named leave the index.
@@ -210,7 +213,7 @@ def search(
 @app.command()
 def rerank(
     query: options.Query,
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Images and PDFs.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Images, PDFs and other documents.")],
     model: Annotated[str, typer.Option(help="Catalog id or local folder.")] = options.DEFAULT_RERANKER,
     top_n: options.TopN = None,
     pages: options.Pages = None,

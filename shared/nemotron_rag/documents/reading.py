@@ -291,6 +291,11 @@ class FoundDocuments:
     files: tuple[Path, ...]
     left_out: tuple[Path, ...] = ()
 
+    @property
+    def says_left_out(self) -> str:
+        """What was left out, for a message: how many files, and the first of them."""
+        return f"left out {len(self.left_out)} files that are no documents: {', '.join(map(str, self.left_out[:5]))}"
+
 
 def find_documents(
     path: str | os.PathLike[str], *, passed_over: Callable[[Path], bool] = lambda folder: False

@@ -1,6 +1,6 @@
-"""PDF pages for LlamaIndex: ``from llama_index.readers.nemotron_rag import PDFPageReader``."""
+"""Pages for LlamaIndex: ``from llama_index.readers.nemotron_rag import PDFPageReader, DocumentPageReader``."""
 
 from llama_index_nemotron_rag.documents import PageDocument
-from llama_index_nemotron_rag.reader import PDFPageReader
+from llama_index_nemotron_rag.reader import DocumentPageReader, PDFPageReader
 
-__all__ = ["PDFPageReader", "PageDocument"]
+__all__ = ["DocumentPageReader", "PDFPageReader", "PageDocument"]

@@ -1,0 +1,61 @@
+"""Documents that are no PDFs, through both frameworks: told apart by content, cited by their own name."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from llama_index.core import SimpleDirectoryReader
+from PIL import Image
+
+from langchain_nemotron_rag import DocumentPageLoader, PDFPageLoader
+from llama_index.readers.nemotron_rag import DocumentPageReader, PDFPageReader
+from nemotron_rag.documents.kinds import suffixes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A text, a web page, a picture that is called a PDF, a fax of two pages, and what is no document."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.md").write_text("# Storms")
+    (docs / "b.html").write_text("<html><body><p>Hail</p></body></html>")
+    Image.new("RGB", (60, 40), "white").save(docs / "c.pdf", "PNG")
+    Image.new("1", (60, 40)).save(docs / "d.tif", save_all=True, append_images=[Image.new("1", (60, 40))])
+    (docs / "e.py").write_text("print()")
+    return docs
+
+
+WANTED = [("a.md", 1, "md"), ("b.html", 1, "html"), ("c.pdf", 1, None), ("d.tif", 1, "tiff"), ("d.tif", 2, "tiff")]
+
+
+def test_langchain(folder, caplog):
+    pages = list(DocumentPageLoader(folder, ocr="never").lazy_load())
+    found = [
+        (page.metadata["source"].rpartition("/")[2], page.metadata["page_number"], page.metadata.get("format"))
+        for page in pages
+    ]
+    assert found == WANTED
+    assert [page.page_content for page in pages[:2]] == ["Storms", "Hail"]
+    assert "left out 1 files that are no documents" in caplog.text
+    assert "e.py" in caplog.text
+    data = (folder / "d.tif").read_bytes()
+    assert len(list(DocumentPageLoader([data, io.BytesIO(data)], ocr="never").lazy_load())) == 4
+
+
+def test_llama_index(folder, tmp_path, caplog):
+    reader = DocumentPageReader(image_folder=tmp_path / "images", ocr="never")
+    pages = reader.load_data(folder)
+    found = [(page.metadata["file_name"], page.metadata["page_number"], page.metadata.get("format")) for page in pages]
+    assert found == WANTED
+    assert [page.text for page in pages[:2]] == ["Storms", "Hail"]
+    assert "e.py" in caplog.text
+    whole = SimpleDirectoryReader(folder, required_exts=suffixes(), file_extractor=dict.fromkeys(suffixes(), reader))
+    assert len(whole.load_data()) == 5
+
+
+def test_the_loaders_of_pdfs_take_pdfs_alone(folder, caplog):
+    (folder / "c.pdf").unlink()
+    assert list(PDFPageLoader(folder).lazy_load()) == []
+    assert PDFPageReader().load_data(folder) == []
+    assert "there is no PDF in" in caplog.text
