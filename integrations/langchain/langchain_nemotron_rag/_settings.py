@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from langchain_nemotron_rag._documents import IMAGE_KEY
 from nemotron_rag import LoadOptions
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.models.adopted import adopt
 from nemotron_rag.models.arguments import without_hosted
 from nemotron_rag.models.lazy import LazyModel, Lock
 from nemotron_rag.types import Kind
@@ -161,7 +162,7 @@ class ModelFields(Component):
     @property
     def model_name(self) -> str:
         """Of the model: as it was named, or as it names itself."""
-        return os.fspath(self.model) if isinstance(self.model, str | os.PathLike) else str(self.model.name)
+        return os.fspath(self.model) if isinstance(self.model, str | os.PathLike) else str(adopt(self.model).name)
 
     @property
     def _access(self) -> ImageAccess:

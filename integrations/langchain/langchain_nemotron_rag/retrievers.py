@@ -31,6 +31,7 @@ from nemotron_rag.index import Mode
 from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.late_interaction.heatmap import Heatmap
+from nemotron_rag.models.adopted import adopt
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.stores.page_images import ImageForm
@@ -714,4 +715,4 @@ def _name_of(model: Any) -> Any:
         return os.fspath(model)
     if isinstance(model, NemotronRerank):
         return model.model_name
-    return getattr(model, "name", None) or model
+    return getattr(adopt(model), "name", None) or model

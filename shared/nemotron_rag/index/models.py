@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 from nemotron_rag._forking import Lock
-from nemotron_rag.errors import IndexMismatchError, InputError
+from nemotron_rag.errors import IndexMismatchError, InputError, UnknownModelError
 from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.models.endpoints import REMOTE_OPTIONS, is_remote
 from nemotron_rag.models.lazy import LazyModel
@@ -112,6 +112,11 @@ class IndexModels:
         """
         try:
             embedder = self._lazy_embedder(record).get()
+        except UnknownModelError as error:
+            raise IndexMismatchError(
+                f"{self._where} was written by {self._named(record)}, which cannot be loaded by that name; "
+                "open it with embedder= the model that wrote it"
+            ) from error
         except InputError as error:  # the name was accepted before: the settings of the record do not fit it
             raise IndexMismatchError(
                 f"{self._where} was written by {record.name if record else 'nobody yet'}, and {self._named(record)} "

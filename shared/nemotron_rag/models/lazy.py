@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast
 from nemotron_rag._forking import Lock
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.reranker import as_reranker
+from nemotron_rag.models.adopted import adopt
 from nemotron_rag.models.load import LoadOptions, ModelName, check_model, load_model, normalised
 from nemotron_rag.protocols import AnyEmbedder, Embedder, MultiVectorEmbedder, Reranker
 from nemotron_rag.types import Kind
@@ -33,7 +34,8 @@ class LazyModel(Generic[M]):
     """A model that is loaded at first use, or was given loaded.
 
     Args:
-        model: a catalog id, its hub repository, a local folder, the url of a server, or a loaded model.
+        model: a catalog id, its hub repository, a local folder, the url of a server, or a loaded model, of
+            sentence-transformers too.
         kinds: the kinds allowed.
         identity: that the loaded model must have; None to accept any.
         **options: see `LoadOptions`; None means not given.
@@ -72,6 +74,7 @@ class LazyModel(Generic[M]):
             else:
                 self.kind = kinds[0]
         else:
+            model = adopt(model)
             _check_given(model, kinds, self._options)
             self.name, self.kind = model.name, model.kind
             self._check_identity(model)
