@@ -162,9 +162,9 @@ def test_text_is_clean_unicode() -> None:
 
 
 def pdf_render_clean() -> Callable[[str], str]:
-    from nemotron_rag.documents.pdf._render import _clean
+    from nemotron_rag.documents.pdf._common import clean
 
-    return _clean
+    return clean
 
 
 def test_words_broken_at_a_line_end_are_joined() -> None:

@@ -6,35 +6,34 @@ Imported only where rendering happens: in a worker process, or in the caller's f
 from __future__ import annotations
 
 import math
-import re
-import stringprep
-import unicodedata
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pymupdf as _untyped
 
+from nemotron_rag.documents.pdf._common import (
+    MAX_FIELD,
+    OCR_DPI,
+    OCR_PIXELS,
+    Reply,
+    clean,
+    clean_metadata,
+    clean_word,
+    reason_of,
+    saslprep,
+    size_of_image,
+)
 from nemotron_rag.documents.pdf._formats import open_document
 from nemotron_rag.documents.word_boxes import PlacedWord, encode_word_boxes, word_boxes_of
 
-__all__ = ["Renderer", "Reply"]
+__all__ = ["Renderer"]
 
 pymupdf: Any = _untyped  # only partly typed
 
-Reply: TypeAlias = "tuple[dict[str, Any], bytes]"
-
-# Ligatures are kept here and expanded by `_clean`: MuPDF's own expansion puts the letters of Arabic ligatures in the
+# Ligatures are kept here and expanded by `clean`: MuPDF's own expansion puts the letters of Arabic ligatures in the
 # wrong order. `sort` stays off: it mixes columns.
 _TEXT_FLAGS = pymupdf.TEXT_PRESERVE_LIGATURES | pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\ud800-\udfff]")  # \xad: a place where one may hyphenate
-_LINE_BREAK = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\xad] ?\n(?=([^\W\d_]))")
-_PRESENTATION_FORM = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
-_DATE = re.compile(r"D:(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-]\d\d)'?(\d\d)?)?")
-_MAX_FIELD = 1_000  # characters of one metadata field
-_OCR_DPI = 300.0  # the resolution that Tesseract was trained for
-_OCR_PIXELS = 9e6  # A4 at 300 dpi
 
 
 class Renderer:
@@ -52,7 +51,7 @@ class Renderer:
         try:
             return operation[request["op"]](request, body)
         except Exception as error:  # MuPDF raises nearly any exception on malformed files
-            return {"error": "pdf", "reason": _reason(error)}, b""
+            return {"error": "pdf", "reason": reason_of(error)}, b""
 
     def _open(self, request: dict[str, Any], body: bytes) -> Reply:
         """Open ``path``, or `body` if it is None; replies with page_count and the document's metadata."""
@@ -62,7 +61,7 @@ class Renderer:
             refused = _authenticate(document, request["password"])
             if refused:
                 return {"error": "password", "reason": refused}, b""
-        reply = {"page_count": int(document.page_count), "metadata": _metadata(document)}
+        reply = {"page_count": int(document.page_count), "metadata": clean_metadata(_info(document))}
         if request.get("outline"):
             reply["outline"] = _outline(document)
         self._document = document
@@ -73,11 +72,11 @@ class Renderer:
         del body
         page = self._document.load_page(request["number"] - 1)
         width, height = page.rect.width, page.rect.height
-        columns, rows = _size(width, height, request)
+        columns, rows = size_of_image(width, height, request)
         matrix = pymupdf.Matrix(columns / width, rows / height)
         pixmap = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False)
         metadata: dict[str, Any] = {"width": round(width, 2), "height": round(height, 2)}
-        label = _clean(_label(page))[:_MAX_FIELD]
+        label = clean(_label(page))[:MAX_FIELD]
         if label:
             metadata["label"] = label
         text, metadata["text_source"], ocr_missing, textpage = _text(page, request)
@@ -97,23 +96,12 @@ class Renderer:
         return {}, b""
 
 
-def _size(width: float, height: float, request: dict[str, Any]) -> tuple[int, int]:
-    """Return the size in pixels of a page of `width` x `height` points: its aspect ratio, within the limits."""
-    if not (0 < width < math.inf and 0 < height < math.inf):
-        raise ValueError(f"has no area: {width:g} x {height:g} points")
-    largest = math.sqrt(request["max_pixels"] / width / height)
-    scale = largest if request["dpi"] is None else min(request["dpi"] / 72, largest)
-    scale = min(scale, request["max_side"] / max(width, height))
-    columns, rows = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
-    return min(columns, request["max_pixels"]), min(rows, request["max_pixels"])
-
-
 def _text(page: Any, request: dict[str, Any]) -> tuple[str, str, bool, Any]:
     """Return the text, its source, whether OCR was requested but its data is missing, and MuPDF's page of text."""
     mode, language = request["ocr"], request["language"]
     if mode != "always":
         textpage = page.get_textpage(flags=_TEXT_FLAGS)
-        text = _clean(page.get_text("text", textpage=textpage, sort=False))
+        text = clean(page.get_text("text", textpage=textpage, sort=False))
         if text:
             return text, "layer", False, textpage
     if mode == "never":
@@ -125,10 +113,10 @@ def _text(page: Any, request: dict[str, Any]) -> tuple[str, str, bool, Any]:
 
 
 def _recognize(page: Any, language: str) -> tuple[str, Any]:
-    dpi = min(_OCR_DPI, 72 * math.sqrt(_OCR_PIXELS / (page.rect.width * page.rect.height)))
+    dpi = min(OCR_DPI, 72 * math.sqrt(OCR_PIXELS / (page.rect.width * page.rect.height)))
     try:
         textpage = page.get_textpage_ocr(language=language, dpi=max(1, int(dpi)), full=True, tessdata=_tessdata())
-        return _clean(str(page.get_text("text", textpage=textpage))), textpage
+        return clean(str(page.get_text("text", textpage=textpage))), textpage
     except Exception:  # the image matters more than the text: go on without text
         return "", None
 
@@ -139,18 +127,12 @@ def _word_boxes(page: Any, textpage: Any, longest: int) -> bytes:
         found = [] if textpage is None else textpage.extractWORDS()
         turned = page.rotation_matrix  # MuPDF gives text as it lies on the page before this is turned
         words = (
-            PlacedWord(_clean_word(word), tuple(pymupdf.Rect(*corners) * turned), block, line)
+            PlacedWord(clean_word(word), tuple(pymupdf.Rect(*corners) * turned), block, line)
             for *corners, word, block, line, _ in found
         )
         return encode_word_boxes(word_boxes_of(words, page.rect.width, page.rect.height, longest=longest))
     except Exception:  # the page matters more than the places of its words
         return b""
-
-
-def _clean_word(word: str) -> str:
-    if word.isascii() and word.isprintable():
-        return word
-    return "".join(_clean(word.replace("\xad", "-")).split())
 
 
 @lru_cache(maxsize=1)
@@ -175,8 +157,7 @@ def _authenticate(document: Any, password: str | None) -> str:
     """Try the password as given, then SASLprep-normalized (RFC 4013, PDF 2.0); returns the reason for refusal or ''."""
     if password is None:
         return "needs a password; pass password="
-    mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c))
-    prepared = unicodedata.normalize("NFKC", mapped)
+    prepared = saslprep(password)
     if document.authenticate(password) or document.authenticate(prepared):
         return ""
     return "the password is wrong"
@@ -184,24 +165,12 @@ def _authenticate(document: Any, password: str | None) -> str:
 
 def _outline(document: Any) -> list[list[Any]]:
     """The upper level of the outline: titles and page numbers."""
-    return [[_clean(str(title)), int(page)] for level, title, page in document.get_toc() if level == 1]
+    return [[clean(str(title)), int(page)] for level, title, page in document.get_toc() if level == 1]
 
 
-def _metadata(document: Any) -> dict[str, str]:
+def _info(document: Any) -> dict[str, Any]:
     raw = document.metadata or {}
-    found = {key: _clean(str(raw.get(key) or ""))[:_MAX_FIELD] for key in ("title", "author", "subject", "keywords")}
-    found |= {"created": _date(raw.get("creationDate")), "modified": _date(raw.get("modDate"))}
-    return {key: value for key, value in found.items() if value}
-
-
-def _date(value: str | None) -> str:
-    """Convert a PDF date to ISO 8601; '' if it is not one."""
-    match = _DATE.match(value or "")
-    if match is None:
-        return ""
-    year, month, day, hour, minute, second, zone_hours, zone_minutes = match.groups()
-    zone = f"{zone_hours}:{zone_minutes or '00'}" if zone_hours else ""
-    return f"{year}-{month}-{day}T{hour}:{minute}:{second}{zone}"
+    return {**raw, "created": raw.get("creationDate"), "modified": raw.get("modDate")}
 
 
 def _label(page: Any) -> str:
@@ -209,17 +178,3 @@ def _label(page: Any) -> str:
         return str(page.get_label())
     except Exception:  # a broken label table must not cost the page
         return ""
-
-
-def _clean(text: str) -> str:
-    """Return valid UTF-8 without control characters; words hyphenated at line ends are joined, ligatures expanded."""
-    text = _LINE_BREAK.sub("\n", text)
-    text = _BROKEN_WORD.sub(lambda match: "" if match[1].islower() else match[0], text)
-    text = _CONTROL.sub("", text)
-    return _PRESENTATION_FORM.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).strip()
-
-
-def _reason(error: BaseException) -> str:
-    """Return the innermost error message on one line, without MuPDF's error codes."""
-    message = str(error.__cause__ or error) or type(error).__name__
-    return " ".join(_clean(re.sub(r"\bcode=\d+: ", "", message)).split())[:300]
