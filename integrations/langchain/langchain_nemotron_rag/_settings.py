@@ -17,6 +17,7 @@ from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.models.adopted import adopt
 from nemotron_rag.models.arguments import without_hosted
 from nemotron_rag.models.lazy import LazyModel, Lock
+from nemotron_rag.remote import Endpoint
 from nemotron_rag.types import Kind
 
 T = TypeVar("T")
@@ -26,6 +27,11 @@ _log = logging.getLogger("nemotron_rag")
 def _own(value: Any) -> Any:
     """A value that is checked where models are loaded; of a dict a copy, so that the caller's stays the caller's."""
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _endpoint(value: Any) -> Endpoint | None:
+    """In a form that hides its key from then on."""
+    return None if value is None else Endpoint.of(value)
 
 
 def _paths(names: Sequence[str | Path]) -> tuple[Path, ...]:
@@ -69,6 +75,9 @@ class Component(BaseModel):
     max_image_tokens: Unchecked[int | None] = None
     instruction: Unchecked[str | None] = None
     compile: Unchecked[bool | None] = None
+    base_url: Unchecked[str | None] = None
+    dialect: Unchecked[str | None] = None
+    endpoint: Annotated[Any, PlainValidator(_endpoint)] = None
 
     _opened: _Opened = PrivateAttr(default_factory=_Opened)
 
@@ -138,7 +147,8 @@ class ModelFields(Component):
 
     Components of equal settings share one set of weights. Copies and pickles carry the settings and load again; a model
     object that was given is shared with copies, and pickled if it can be. Arguments of NVIDIA's hosted classes that
-    mean nothing here (``api_key``, ``base_url``, ``max_batch_size``, ...) are left out, with a warning.
+    mean nothing here (``api_key``, ``max_batch_size``, ...) are left out, with a warning; with `base_url` and the name
+    of a model they go into `endpoint`.
     """
 
     model: Any
@@ -150,7 +160,7 @@ class ModelFields(Component):
     _shared = ("model",)
 
     def __init__(self, **fields: Any) -> None:
-        super().__init__(**without_hosted(type(self).__name__, fields))
+        super().__init__(**without_hosted(type(self).__name__, fields, model=fields.get("model", "")))
 
     def _check(self) -> None:
         LazyModel(self.model, *self._kinds, **self._load_options())

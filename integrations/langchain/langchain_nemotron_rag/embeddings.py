@@ -40,6 +40,7 @@ class NemotronEmbeddings(ModelFields, Embeddings):
         dimensions: shorter vectors (Matryoshka), for models trained for it; None for all.
         device, dtype, revision, max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction, compile: see
             `nemotron_rag.LoadOptions`.
+        base_url, dialect, endpoint: for a model at a server, see there too.
         image_key: where in the metadata of documents the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from.

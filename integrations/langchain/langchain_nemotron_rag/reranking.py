@@ -52,6 +52,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
             score, "skip" it, or "raise". With `score_threshold`, "last" leaves it out.
         device, dtype, revision, max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction, compile: see
             `nemotron_rag.LoadOptions`.
+        base_url, dialect, endpoint: for a model at a server, see there too.
         image_key: where in the metadata the image is.
         image_roots: folders whose files may be opened because a document names them.
         image_hosts: hosts that images may be fetched from because a document names them.

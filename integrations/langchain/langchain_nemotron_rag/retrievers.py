@@ -120,6 +120,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         device, dtype, revision, dimensions, compile: for models that are named, as in `PageIndex`; over anything but an
             index by location, for the reranker.
         max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction: for the same models.
+        base_url, dialect, endpoint: of a server that has the same models, see `nemotron_rag.LoadOptions`.
 
     Raises:
         UnknownModelError: there is no such model.

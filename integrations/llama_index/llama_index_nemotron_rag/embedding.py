@@ -22,6 +22,7 @@ from llama_index_nemotron_rag.nodes import image_of
 from llama_index_nemotron_rag.reading import NodeReading
 from llama_index_nemotron_rag.settings import ModelFields, ModelSettings
 from nemotron_rag.errors import InputError
+from nemotron_rag.models.arguments import without_hosted
 from nemotron_rag.models.cached import CachedEmbedder
 from nemotron_rag.models.lazy import LazyModel, lazy_embedder
 from nemotron_rag.models.load import ModelName, options_of
@@ -98,6 +99,7 @@ class NemotronEmbedding(ModelFields, MultiModalEmbedding):
         if model is not None and named is not None:
             raise InputError(f"got model and model_name={named!r}, which mean the same; leave one out")
         given = model if model is not None else named or "llama-nemotron-embed-vl-1b-v2"
+        settings = cast("_EmbeddingSettings", without_hosted(type(self).__name__, settings, model=given))
         lazy = lazy_embedder(given, identity=settings.get("identity"), **options_of(settings))
         fields: dict[str, Any] = {**settings, "model_name": lazy.name, "identity": lazy.identity}
         super().__init__(**fields)

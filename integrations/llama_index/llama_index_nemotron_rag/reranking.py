@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack, cast
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -17,6 +17,7 @@ from llama_index_nemotron_rag.settings import Component, ModelFields, ModelSetti
 from llama_index_nemotron_rag.shown import shown_nodes, split_node, with_named_image, without_image
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
+from nemotron_rag.models.arguments import without_hosted
 from nemotron_rag.models.lazy import LazyModel, lazy_reranker
 from nemotron_rag.models.load import ModelName, options_of
 from nemotron_rag.protocols import Reranker, reads_image_queries
@@ -97,6 +98,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
         model: ModelName | Reranker | LazyModel[Reranker] = "llama-nemotron-rerank-vl-1b-v2",
         **settings: Unpack[_RerankSettings],
     ) -> None:
+        settings = cast("_RerankSettings", without_hosted(type(self).__name__, settings, model=model))
         if isinstance(model, LazyModel):
             lazy = model
         else:

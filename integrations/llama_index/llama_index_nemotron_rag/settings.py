@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, field_serializer, field_validator
 from llama_index.core.callbacks import CallbackManager
 
 from nemotron_rag.models.arguments import check_names, without_hosted
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions
+from nemotron_rag.remote import Endpoint
 
 __all__ = ["Component", "ModelFields", "ModelSettings"]
 
@@ -47,7 +48,8 @@ class Component(BaseModel):
 class ModelFields(Component):
     """How a model is loaded: the fields of `nemotron_rag.models.load.LoadOptions`, which explains them.
 
-    They are frozen, because a loaded model would not follow. None is the model's own default.
+    They are frozen, because a loaded model would not follow. None is the model's own default. What is stored of an
+    `endpoint` has neither key nor headers.
 
     Args:
         identity: of a model that was given loaded; what is later loaded under its name must be the same.
@@ -62,8 +64,21 @@ class ModelFields(Component):
     max_image_tokens: int | None = Field(default=None, frozen=True)
     instruction: str | None = Field(default=None, frozen=True)
     compile: bool | None = Field(default=None, frozen=True)
+    base_url: str | None = Field(default=None, frozen=True)
+    dialect: str | None = Field(default=None, frozen=True)
+    endpoint: Any = Field(default=None, frozen=True)
     identity: dict[str, Any] | None = Field(default=None, frozen=True)
     _model: LazyModel[Any] = PrivateAttr()
+
+    @field_validator("endpoint")
+    @classmethod
+    def _hide_key(cls, endpoint: Any) -> Endpoint | None:
+        return None if endpoint is None else Endpoint.of(endpoint)
+
+    @field_serializer("endpoint")
+    def _without_key(self, endpoint: Endpoint | None) -> dict[str, Any] | None:
+        """Key and headers are left out; the key then comes from the environment."""
+        return None if endpoint is None else endpoint.to_json()
 
     def load(self) -> Self:
         """Load the model now, where the first call would wait for it; returns the component."""

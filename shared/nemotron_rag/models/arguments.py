@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from nemotron_rag.errors import InputError
+from nemotron_rag.models.endpoints import is_remote
+from nemotron_rag.remote.endpoint import Endpoint
 
 __all__ = ["check_names", "without_hosted"]
 
@@ -50,12 +53,65 @@ _REPLACED = {
 """Arguments of other classes for local models, and what to write in their place."""
 
 
-def without_hosted(name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a component without the arguments of NVIDIA's hosted classes, which are named in a log line."""
+_AT_SERVER = {
+    "api_key": "api_key",
+    "nvidia_api_key": "api_key",
+    "default_headers": "headers",
+    "extra_headers": "headers",
+    "timeout": "timeout",
+    "max_batch_size": "batch_size",
+    "truncate": "truncate",
+}
+"""Arguments of NVIDIA's hosted classes that are options of `Endpoint`."""
+
+_NOT_AT_SERVER = {
+    "http_client": "connections are made here, see the options of endpoint=",
+    "async_http_client": "connections are made here, see the options of endpoint=",
+    "usage_telemetry_enabled": "nothing is reported to anybody",
+    "max_retries": "endpoint={'patience': ...} says for how many seconds requests are tried again",
+    "model_type": "queries and passages have methods of their own",
+}
+"""The others, and what holds instead."""
+
+
+def without_hosted(name: str, fields: Mapping[str, Any], *, model: object = None) -> dict[str, Any]:
+    """The fields of a component in our own words, without the arguments of NVIDIA's hosted classes.
+
+    With a ``base_url`` and a model that is named, those that are about requests become options of ``endpoint``.
+    Otherwise they mean nothing, and are named in a log line.
+
+    Args:
+        name: of the component.
+        fields: that were given.
+        model: of the component; None for components without one.
+
+    Raises:
+        InputError: an option of the endpoint is impossible.
+
+    Example:
+        >>> given = {"base_url": "http://localhost:8000/v1", "api_key": "t0ps3cret", "max_batch_size": 8}
+        >>> without_hosted("NemotronRerank", given, model="nvidia/llama-nemotron-rerank-vl-1b-v2")
+        {'base_url': 'http://localhost:8000/v1', 'endpoint': Endpoint(batch_size=8)}
+    """
+    if isinstance(model, str | os.PathLike) and is_remote(model, fields):
+        return _at_server(name, fields)
     for hosted in _HOSTED.keys() & fields.keys():
         if (hosted, fields[hosted]) != ("truncate", "END"):  # which is what is done
             _log.warning("%s has no use for %s: %s; leave it out", name, hosted, _HOSTED[hosted])
     return {key: value for key, value in fields.items() if key not in _HOSTED}
+
+
+def _at_server(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields.get("verify_ssl", True) is not True:
+        raise InputError(f"{name} always checks certificates; leave verify_ssl out, and set SSL_CERT_FILE for your own")
+    for hosted in _NOT_AT_SERVER.keys() & fields.keys():
+        _log.warning("%s has no use for %s: %s; leave it out", name, hosted, _NOT_AT_SERVER[hosted])
+    options = {_AT_SERVER[key]: value for key, value in fields.items() if key in _AT_SERVER and value not in (None, {})}
+    taken = {*_AT_SERVER, *_NOT_AT_SERVER, "verify_ssl"}
+    kept = {key: value for key, value in fields.items() if key not in taken}
+    if options or kept.get("endpoint") is not None:
+        kept["endpoint"] = Endpoint.of(kept.get("endpoint")).with_options(**options)
+    return kept
 
 
 def check_names(name: str, given: Mapping[str, Any], known: Collection[str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, get_args
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict, cast, get_args
 from urllib.parse import urlsplit
 
 from nemotron_rag.errors import InputError
@@ -52,11 +52,12 @@ class EndpointOptions(TypedDict, total=False):
     passage_prefix: str | None
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Endpoint:
     """How requests to a model server are made.
 
-    A pickle leaves the key out, which then comes from the environment; with headers there is no pickle.
+    A pickle leaves the key out, which then comes from the environment; with headers there is no pickle. Key and headers
+    are no fields: nothing that walks through these, as tracing does, meets them.
 
     Args:
         api_key: sent as ``Authorization: Bearer``; None for that of the environment: ``NVIDIA_API_KEY``,
@@ -82,7 +83,6 @@ class Endpoint:
         Endpoint(timeout=5)
     """
 
-    connection: Connection = field(default_factory=Connection, repr=False)
     timeout: float = 60.0
     patience: float | None = None
     batch_size: int = 32
@@ -93,6 +93,8 @@ class Endpoint:
     query_prefix: str | None = None
     passage_prefix: str | None = None
 
+    _connection: ClassVar[Connection]  # of each object; no field
+
     def __init__(
         self,
         *,
@@ -100,12 +102,12 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        known = {each.name: each.default for each in fields(type(self)) if each.name != "connection"}
+        known = {each.name: each.default for each in fields(type(self))}
         if unknown := [name for name in options if name not in known]:
             names = ", ".join(EndpointOptions.__annotations__)
             raise InputError(f"endpoint= has no option {', '.join(map(repr, unknown))}; give some of: {names}")
         given = {name: value for name, value in options.items() if value is not None}
-        object.__setattr__(self, "connection", Connection(api_key=api_key, headers=headers))
+        object.__setattr__(self, "_connection", Connection(api_key=api_key, headers=headers))
         for name, default in known.items():
             object.__setattr__(self, name, given.get(name, default))
         self._check()
@@ -129,8 +131,20 @@ class Endpoint:
         """What is not the default, but for key and headers."""
         return f"Endpoint({', '.join(f'{name}={value!r}' for name, value in self.to_json().items())})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.to_json().items()))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # which, unlike a pickle, keeps the key
+
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.connection.headers:
+        if self._connection.headers:
             raise InputError(
                 "headers of an endpoint may hold credentials and are not pickled; make it in the process that uses "
                 f"it, or give the server an API key in {KEY_VARIABLE}"
@@ -140,18 +154,20 @@ class Endpoint:
     def to_json(self) -> dict[str, Any]:
         """The options that are not the default, without key and headers; plain JSON."""
         values = {each.name: (getattr(self, each.name), each.default) for each in fields(self)}
-        return {name: now for name, (now, default) in values.items() if name != "connection" and now != default}
+        return {name: now for name, (now, default) in values.items() if now != default}
 
     def with_options(self, **options: Any) -> Self:
         """The same with other options."""
-        kept = {"api_key": self.connection.api_key, "headers": self.connection.headers, **self.to_json()}
-        return type(self)(**{**kept, **options})
+        return type(self)(**{**self._all(), **options})
 
     def sent(self, base_url: str) -> tuple[dict[str, str], Secrets]:
         """The headers of a request to a server, and what no message may show of them."""
-        key = self.connection.api_key or _key_of_environment(base_url)
-        secrets = Secrets(key, self.connection.headers)
-        return {**({} if key is None else {"authorization": f"Bearer {key}"}), **self.connection.headers}, secrets
+        key = self._connection.api_key or _key_of_environment(base_url)
+        secrets = Secrets(key, self._connection.headers)
+        return {**({} if key is None else {"authorization": f"Bearer {key}"}), **self._connection.headers}, secrets
+
+    def _all(self) -> dict[str, Any]:
+        return {"api_key": self._connection.api_key, "headers": self._connection.headers, **self.to_json()}
 
     def _check(self) -> None:
         for name in ("batch_size", "batch_bytes", "connections"):

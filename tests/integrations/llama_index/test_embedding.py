@@ -23,6 +23,7 @@ from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank
 from nemotron_rag import Page, Passage, load_embedder
 from nemotron_rag.errors import ImageError, InputError, UnknownModelError
+from nemotron_rag.models.endpoints import REMOTE_OPTIONS
 from nemotron_rag.models.load import LoadOptions
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 from support.llama_index import b64, debug_manager, listening, make_image, png, png_file, uri
@@ -342,7 +343,8 @@ def test_loading_options_reach_the_model(monkeypatch):
         "max_length": {"text": 100},
         "compile": True,
     }
-    assert set(options) == set(LoadOptions.__annotations__) - {"instruction", "max_image_tokens"}  # of other families
+    of_others = {"instruction", "max_image_tokens", *REMOTE_OPTIONS}  # other families, and models at a server
+    assert set(options) == set(LoadOptions.__annotations__) - of_others
     NemotronEmbedding("llama-nemotron-embed-vl-1b-v2", **options).get_query_embedding("a")
     assert seen == [options]
 
