@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import copy_context
@@ -14,15 +14,16 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError, RefusedError
-from nemotron_rag.index.plan import Finished, Fresh, Known, Plan, Step
+from nemotron_rag.batch.embedding import EmbeddedPages, embed_pages
+from nemotron_rag.batch.pages import NewPage
+from nemotron_rag.batch.writing import PageWriter
+from nemotron_rag.index.plan import Finished, Known, Plan, Step
 from nemotron_rag.index.read_ahead import read_ahead
 from nemotron_rag.index.source_files import LeftOut
 from nemotron_rag.index.state import IndexState
 from nemotron_rag.runtime.timing import Timer, timed
-from nemotron_rag.stores.page_images import StoredImage
 from nemotron_rag.stores.patience import stoppable
-from nemotron_rag.types import AddReport, Failure, Page, PageVectors, StoredPage, page_uuid
+from nemotron_rag.types import AddReport, Failure
 
 __all__ = ["BATCH", "BATCH_PIXELS", "Ingest"]
 
@@ -74,7 +75,7 @@ class _Room:
 
 @dataclass
 class _Batch:
-    fresh: list[Fresh] = field(default_factory=list)
+    fresh: list[NewPage] = field(default_factory=list)
     known: list[Known] = field(default_factory=list)  # to be done once `fresh` is stored
     finished: list[Finished] = field(default_factory=list)  # and after that
     failures: list[Failure] = field(default_factory=list)
@@ -83,10 +84,10 @@ class _Batch:
     pixels: int = 0  # of the decoded images
     checks: int = 0  # of documents and single pages
 
-    def take(self, step: Fresh | Known | Failure | LeftOut | _Full) -> None:
+    def take(self, step: NewPage | Known | Failure | LeftOut | _Full) -> None:
         """One step more."""
         match step:
-            case Fresh():
+            case NewPage():
                 self.fresh.append(step)
                 self.pixels += _pixels(step)
             case Known():
@@ -112,13 +113,6 @@ class _Batch:
         if len(self.fresh) >= size or self.finished or self.checks >= _CHECKS or not self.has_room:
             return True
         return self.pixels >= pixels
-
-
-@dataclass
-class _Embedded:
-    good: list[Fresh]
-    vectors: list[PageVectors]
-    failures: list[Failure] = field(default_factory=list)
 
 
 class Ingest:
@@ -147,7 +141,9 @@ class Ingest:
         self._batch_size, self._batch_pixels = batch_size or BATCH, batch_pixels or BATCH_PIXELS
         self._progress = progress
         self._timers = {stage: Timer() for stage in ("render", "preprocess", "embed", "store", "optimize", "total")}
-        self._added = self._unchanged = self._removed = 0
+        self._raises = plan.on_error == "raise"
+        self._writer = PageWriter(index.store, index.images, raises=self._raises)
+        self._unchanged = self._removed = 0
         self._failures: list[Failure] = []
         self._left_out: list[str] = []
         self._broken = False
@@ -184,7 +180,7 @@ class Ingest:
 
     def _report(self, *, optimized: bool = False) -> AddReport:
         return AddReport(
-            added=self._added,
+            added=self._writer.added,
             unchanged=self._unchanged,
             removed=self._removed,
             failures=tuple(self._failures),
@@ -194,7 +190,7 @@ class Ingest:
         )
 
     def _optimize(self) -> bool:
-        if not self._added and not self._removed:
+        if not self._writer.added and not self._removed:
             return False
         with self._timers["optimize"]:
             return self._index.store.optimize()
@@ -259,51 +255,26 @@ class Ingest:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _embed(self, batch: _Batch) -> _Embedded:
+    def _embed(self, batch: _Batch) -> EmbeddedPages:
         if not batch.fresh:
-            return _Embedded([], [])
+            return EmbeddedPages()
         with self._timers["embed"], timed(self._timers):
-            try:
-                return _Embedded(batch.fresh, self._vectors_of(batch.fresh))
-            except ClosedError:
-                raise
-            except Exception as error:  # an embedder may raise anything about one page; the others must not suffer
-                if self._plan.on_error == "raise":
-                    raise
-                return self._embed_one_by_one(batch.fresh, error)
+            return embed_pages(self._index.embed, batch.fresh, raises=self._raises)
 
-    def _embed_one_by_one(self, pages: Sequence[Fresh], last: Exception) -> _Embedded:
-        good, vectors, failures = list[Fresh](), list[PageVectors](), list[Failure]()
-        for fresh in pages:
-            try:
-                vectors += self._vectors_of([fresh])
-                good.append(fresh)
-            except ClosedError:
-                raise
-            except Exception as error:  # see _embed
-                failures.append(_failure(fresh.page, error))
-                last = error
-        if len(pages) > 1 and not good and not isinstance(last, InputError | ItemTooLargeError):
-            raise last  # no page got through: the model is at fault, not the pages
-        return _Embedded(good, vectors, failures)
-
-    def _vectors_of(self, pages: Sequence[Fresh]) -> list[PageVectors]:
-        return self._index.embed([fresh.page for fresh in pages])
-
-    def _settle(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
+    def _settle(self, batch: _Batch, embedding: Future[EmbeddedPages], pool: ThreadPoolExecutor) -> int:
         """Write one batch; batches are settled one after the other, and none after one that failed."""
         try:
             return self._settle_in_turn(batch, embedding, pool)
         finally:
             self._room.give_back(batch.pixels)
 
-    def _settle_in_turn(self, batch: _Batch, embedding: Future[_Embedded], pool: ThreadPoolExecutor) -> int:
+    def _settle_in_turn(self, batch: _Batch, embedding: Future[EmbeddedPages], pool: ThreadPoolExecutor) -> int:
         if self._broken:
             return 0
         self._broken = True  # until all of it is acknowledged: old pages must not go while new ones are missing
         embedded = embedding.result()
         with self._timers["store"]:
-            refused = self._write(embedded, pool) if embedded.good else []
+            refused = self._writer.write(embedded.pages, embedded.vectors, map=pool.map)
             refused += [missing for known in batch.known for missing in self._attach(known)]
             if batch.finished:
                 self._remove_stale({done.source: done.ids for done in batch.finished})
@@ -322,53 +293,6 @@ class Ingest:
             return []
         reason = f"{missing} of its pages are not stored: they failed, or were removed meanwhile; add it again"
         return [Failure(known.source, reason)]
-
-    def _write(self, embedded: _Embedded, pool: ThreadPoolExecutor) -> list[Failure]:
-        """Write pages, images first: a stored page always has its image. Returns those that the store refuses."""
-        images = self._write_images(embedded.good, pool)
-        pages = [_stored(fresh, image) for fresh, image in zip(embedded.good, images, strict=True)]
-        try:
-            self._index.store.put(pages, embedded.vectors)
-        except (RefusedError, InputError) as error:  # it may be for one page; the others must not suffer
-            if self._plan.on_error == "raise":
-                raise
-            return self._write_one_by_one(embedded.good, pages, embedded.vectors, error)
-        self._added += len(pages)
-        return []
-
-    def _write_one_by_one(
-        self, fresh: Sequence[Fresh], pages: Sequence[StoredPage], vectors: Sequence[PageVectors], last: Exception
-    ) -> list[Failure]:
-        failures: list[Failure] = []
-        for new, page, rows in zip(fresh, pages, vectors, strict=True):
-            try:
-                self._index.store.put([page], [rows])
-                self._added += 1
-            except (RefusedError, InputError) as error:
-                last = error
-                failures.append(_failure(new.page, error))
-                if self._index.images is not None and not new.replaces:
-                    self._index.images.delete(page_uuid(new.page.id))
-        if not self._added:
-            raise last  # not one page got through: the index is at fault, or the request, not the pages
-        return failures
-
-    def _write_images(self, pages: Sequence[Fresh], pool: ThreadPoolExecutor) -> Iterable[StoredImage | None]:
-        if self._index.images is None or not any(fresh.page.image is not None or fresh.replaces for fresh in pages):
-            return [None] * len(pages)
-        return pool.map(self._write_image, pages)
-
-    def _write_image(self, fresh: Fresh) -> StoredImage | None:
-        if self._index.images is None:
-            return None
-        if fresh.page.image is not None:
-            image = self._index.images.write(page_uuid(fresh.page.id), fresh.page.image)
-            if fresh.page.word_boxes is not None or fresh.replaces:
-                self._index.images.write_words(page_uuid(fresh.page.id), fresh.page.word_boxes)
-            return image
-        if fresh.replaces:
-            self._index.images.delete(page_uuid(fresh.page.id))
-        return None
 
     def _remove_stale(self, documents: Mapping[str, frozenset[str]]) -> None:
         """Delete what older versions of these documents left; a version without one stored page replaces nothing."""
@@ -405,7 +329,7 @@ def _says_the_same(one: Known, other: Known) -> bool:
 
 def _pixels(step: object) -> int:
     """Of the decoded image that a step holds."""
-    image = step.page.image if isinstance(step, Fresh) else None
+    image = step.page.image if isinstance(step, NewPage) else None
     return image.width * image.height if isinstance(image, Image.Image) else 0
 
 
@@ -423,14 +347,3 @@ def _set_when_interrupted(stop: threading.Event) -> Iterator[None]:
     except BaseException:
         stop.set()
         raise
-
-
-def _failure(page: Page, error: Exception) -> Failure:
-    return Failure.of(page.source, error, page.number)
-
-
-def _stored(fresh: Fresh, image: StoredImage | None) -> StoredPage:
-    stored = StoredPage.of(fresh.page, content_hash=fresh.content_hash, metadata=fresh.metadata)
-    if image is None:
-        return stored
-    return replace(stored, image_key=image.key, image_size=image.size, image_hash=image.pixel_hash)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from PIL import Image
 
+from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
@@ -30,7 +31,7 @@ from nemotron_rag.index.source_files import (
 from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import Failure, Page, StoredPage
 
-__all__ = ["Finished", "Fresh", "Known", "OnError", "Plan", "Step"]
+__all__ = ["Finished", "Known", "OnError", "Plan", "Step"]
 
 _ACCEPTED = (str, os.PathLike, Page, Iterable)
 
@@ -40,23 +41,6 @@ _HELD = 2**26  # bytes of their images
 
 OnError: TypeAlias = Literal["skip", "raise"]
 _Item: TypeAlias = SourceFile | Page | Unusable | LeftOut
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """A page to embed and write.
-
-    Args:
-        page: with the metadata of its content.
-        content_hash: see `StoredPage`.
-        metadata: of the document, over those of the content; None if the page came alone and all of it is its own.
-        replaces: whether another page of its id is stored.
-    """
-
-    page: Page
-    content_hash: str
-    metadata: Mapping[str, Any] | None = None
-    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +60,7 @@ class Finished:
     ids: frozenset[str]
 
 
-Step: TypeAlias = Fresh | Known | Finished | Failure | LeftOut
+Step: TypeAlias = NewPage | Known | Finished | Failure | LeftOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +170,7 @@ class Plan:
             yield Known([page.id], page.source, page.metadata)
         else:
             seen[page.id] = content
-            yield Fresh(page, content, replaces=before is not None)
+            yield NewPage(page, content, replaces=before is not None)
 
     def _checked(self, page: Page) -> tuple[Page, str]:
         """The page with all its metadata and a decoded image, and its fingerprint.
@@ -224,7 +208,7 @@ class Plan:
         )
         for page in pages:
             seen[page.id] = document.document.content_hash
-            yield Fresh(page, document.document.content_hash, self.metadata)
+            yield NewPage(page, document.document.content_hash, self.metadata)
         yield from failures
 
 

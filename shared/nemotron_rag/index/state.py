@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
 from nemotron_rag._forking import Lock
+from nemotron_rag.batch.embedding import page_vectors
 from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.index.models import IndexModels
@@ -16,7 +15,7 @@ from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.protocols import AnyEmbedder, LocatingEmbedder, PageStore
 from nemotron_rag.stores.page_images import PageImages, StoredImage
-from nemotron_rag.types import Filter, FloatArray, Page, PageVectors, StoredPage, page_uuid
+from nemotron_rag.types import Filter, Page, PageVectors, StoredPage, page_uuid
 
 __all__ = ["Images", "IndexState", "images_of"]
 
@@ -127,19 +126,7 @@ class IndexState:
         Raises:
             InputError: the embedder returned an invalid vector.
         """
-        embedder = self.embedder()
-        vectors: list[FloatArray] = list(embedder.embed_passages(pages))
-        if len(vectors) != len(pages):
-            raise InputError(f"the embedder returned {len(vectors)} results for {len(pages)} pages")
-        if not all(np.isfinite(each).all() for each in vectors):
-            raise InputError("the embedder returned a vector with NaN or infinity")
-        tokens = self._record.tokens if self._record else None
-        if tokens is None:
-            return list(vectors)
-        boxes: Sequence[FloatArray | None] = [None] * len(pages)
-        if tokens.pooling == "grid" and isinstance(embedder, LocatingEmbedder):
-            boxes = embedder.locate_passages(pages)
-        return [tokens.fit(each, where) for each, where in zip(vectors, boxes, strict=True)]
+        return page_vectors(self.embedder(), self._record.tokens if self._record else None, pages)
 
     def image_of(self, stored: StoredPage) -> StoredImage | None:
         """Where a page's image is; nothing is opened."""
