@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml starters/pyproject.toml constraints.txt
 DEMO := $(VENV)/.demo
 ALL := $(VENV)/.all
 
-.PHONY: help demo test test-fast rehearsal notebooks docs dist lint fmt types imports check clean
+.PHONY: help demo test test-fast rehearsal quality notebooks docs dist lint fmt types imports check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -37,6 +37,16 @@ test-fast: $(ALL)  ## Run the quick tests of the core and of the contract of ada
 rehearsal: $(ALL)  ## Run all that benchmarks/gpu_day.sh runs on a GPU, at toy size on the CPU
 	rm -rf .benchmarks/rehearsal
 	PYTHON=$(abspath $(BIN))/python benchmarks/gpu_day.sh --dry-run --out .benchmarks/rehearsal
+
+QUALITY := benchmarks/quality
+TORNADOES := https://raw.githubusercontent.com/aws-samples/amazon-bedrock-samples/main/rag/managed-knowledge-bases/synthetic_dataset/tornadoes_report.pdf
+SURVEY := https://raw.githubusercontent.com/MartinThoma/LaTeX-examples/master/presentations/Gute-Frage-Schluesselqualifikation/LaTeX/Gute-Frage-Umfragedesign.pdf
+
+quality: $(DEMO)  ## Evaluate the starters on 43 judged queries; fetches two PDFs
+	@cd $(QUALITY)/documents && for each in crs-tornadoes.pdf=$(TORNADOES) gute-frage-de.pdf=$(SURVEY); do \
+	  test -f $${each%%=*} || curl -fsSL -o $${each%%=*} $${each#*=} || exit 1; done && sha256sum --quiet -c SHA256SUMS
+	$(BIN)/nemotron-rag evaluate $(QUALITY)/queries.csv --pages cookbook/pdfs --pages $(QUALITY)/documents \
+	  --embedder starter-embed-vl --mode dense --mode hybrid
 
 notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
 	$(BIN)/python tests/support/notebooks.py

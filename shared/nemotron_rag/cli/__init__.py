@@ -21,6 +21,7 @@ import typer
 from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
+from nemotron_rag.cli._evaluate import evaluate
 from nemotron_rag.cli._mcp import mcp
 from nemotron_rag.cli._remote import vllm_template
 from nemotron_rag.cli._serve import serve
@@ -264,6 +265,7 @@ def models(as_json: options.Json = False) -> int:
     return 0
 
 
+app.command()(evaluate)
 app.command()(serve)
 app.command()(mcp)
 app.command()(verify)

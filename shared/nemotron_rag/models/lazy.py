@@ -85,6 +85,11 @@ class LazyModel(Generic[M]):
         """Whether a loaded model was given, not a name."""
         return self._given is not None
 
+    @property
+    def options(self) -> LoadOptions:
+        """How it is loaded, as far as that was given."""
+        return self._options
+
     def get(self) -> M:
         """Return the model, loaded by the first call; concurrent calls load it once.
 

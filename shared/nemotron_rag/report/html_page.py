@@ -86,11 +86,16 @@ def render_report(answers: Sequence[Answer], *, title: str = "Search results", n
         True
     """
     style = resources.files("nemotron_rag.report").joinpath("style.css").read_text(encoding="utf-8")
-    policy = _POLICY.format(style=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"))
+    policy = content_policy(style)
     return _template().render(answers=answers, title=title, note=note, style=style, policy=policy)
 
 
-class _EmbeddedImage(NamedTuple):
+def content_policy(style: str) -> str:
+    """A Content-Security-Policy that allows this style sheet and images in the page, nothing else."""
+    return _POLICY.format(style=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"))
+
+
+class EmbeddedImage(NamedTuple):
     """An image as a data URI, and its size in pixels."""
 
     uri: str
@@ -123,12 +128,12 @@ def _pieces(text: str, query: str) -> list[tuple[str, bool]]:
     return split_marked(excerpt(text, query), query) if text.strip() else []
 
 
-def _images(hit: Hit, answer: Answer) -> Iterator[tuple[str, str, _EmbeddedImage | str]]:
+def _images(hit: Hit, answer: Answer) -> Iterator[tuple[str, str, EmbeddedImage | str]]:
     """Yield the page image and its heatmap: prefix of the id, caption, and the image or why there is none."""
     if hit.page.image is None:
         yield "p", "", "no image"
         return
-    yield "p", "", _embed(hit.page.image)
+    yield "p", "", embed_image(hit.page.image)
     if answer.heatmap is None:
         return
     try:
@@ -136,10 +141,10 @@ def _images(hit: Hit, answer: Answer) -> Iterator[tuple[str, str, _EmbeddedImage
     except NemotronRagError as error:
         yield "w", "", str(error)
         return
-    yield "w", ": where the words of the query match", _embed(heatmap)
+    yield "w", ": where the words of the query match", embed_image(heatmap)
 
 
-def _embed(image: ImageSource) -> _EmbeddedImage | str:
+def embed_image(image: ImageSource) -> EmbeddedImage | str:
     """Shrink and encode an image; returns the reason if it cannot be read."""
     try:
         small = on_white(load_image(image))  # a new image: the next line changes it
@@ -148,4 +153,4 @@ def _embed(image: ImageSource) -> _EmbeddedImage | str:
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=4)
-    return _EmbeddedImage(to_data_uri(buffer.getvalue(), "webp"), *small.size)
+    return EmbeddedImage(to_data_uri(buffer.getvalue(), "webp"), *small.size)
