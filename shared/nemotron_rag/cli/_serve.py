@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Annotated
 
@@ -22,8 +23,20 @@ def serve(
     location: Annotated[
         str | None, typer.Argument(metavar="[INDEX]", help="Index to search: a folder, or URL of a Qdrant server.")
     ] = None,
-    embedder: Annotated[str | None, typer.Option(help="Catalog id or local folder, for /v1/embeddings.")] = None,
-    reranker: Annotated[str | None, typer.Option(help="Likewise, for /v1/rerank, /v1/ranking and the index.")] = None,
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="Catalog id or local folder, for /v1/embeddings, and how clients call it; late-interaction models "
+            "too; repeatable.",
+        ),
+    ] = None,
+    reranker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]MODEL", help="Likewise, for /v1/rerank and /v1/ranking; the first also for the index."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests under way at once; more get 429.")] = 256,
@@ -58,29 +71,29 @@ def serve(
             raise
         raise MissingExtraError(error.name, "serve") from error
     from nemotron_rag.documents.access import ImageAccess
-    from nemotron_rag.models.lazy import LazyModel
+    from nemotron_rag.models.lazy import LazyModel, lazy_reranker
 
     key = os.environ.get(API_KEY_VARIABLE) or None
     if key is None and host not in _LOCAL:
         raise InputError(f"{host} can be reached by others; set {API_KEY_VARIABLE}, or listen at 127.0.0.1")
     access = ImageAccess(hosts=tuple(image_host or ()))
     settings = ServeSettings(api_key=key, max_waiting=max_waiting, max_body_bytes=max_body << 20, images=access)
+    embedders, rerankers = _named("embedder", embedder), _named("reranker", reranker)
     with ExitStack() as opened:
         source = None
         if location is not None:
             place = options.place(api_key, header, timeout, tenant)
-            models = {"reranker": reranker, "device": device, "dtype": dtype}
+            models = {"reranker": next(iter(rerankers.values()), None), "device": device, "dtype": dtype}
             source = opened.enter_context(_index.open_existing(location, collection, images, place, **models))
         served = Served(
-            embedder=None
-            if embedder is None
-            else LazyModel(embedder, "embedder", "multivector_embedder", device=device, dtype=dtype),
-            reranker=None if reranker is None else LazyModel(reranker, "reranker", device=device, dtype=dtype),
+            embedder={
+                name: LazyModel(model, "embedder", "multivector_embedder", device=device, dtype=dtype)
+                for name, model in embedders.items()
+            },
+            reranker={name: lazy_reranker(model, device=device, dtype=dtype) for name, model in rerankers.items()},
             index=source,
         )
-        for model in (served.embedder, served.reranker):
-            if model is not None:
-                model.get()  # a server that is ready answers its first request as fast as the others
+        served.load()
         config = uvicorn.Config(
             make_app(served, settings),
             host=host,
@@ -93,3 +106,20 @@ def serve(
             output.say(f"http://{host}:{listening.getsockname()[1]}")
             uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _named(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    """The models by the names that clients call them by: ``["a", "b=./folder"]`` -> ``{"a": "a", "b": "./folder"}``."""
+    from nemotron_rag.serve.served import public_name
+
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, model = text.partition("=")
+        if not equals or "/" in name or os.sep in name:  # a folder may have = in its name
+            name, model = public_name(text), text
+        if not name or not model:
+            raise InputError(f"--{option} takes MODEL or NAME=MODEL; got {text!r}")
+        if name in found:
+            raise InputError(f"--{option} has two models named {name!r}; give NAME=MODEL")
+        found[name] = model
+    return found

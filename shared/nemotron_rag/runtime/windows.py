@@ -19,6 +19,7 @@ from nemotron_rag._forking import Threads
 from nemotron_rag.errors import NonFiniteError
 from nemotron_rag.runtime.batching import Sized
 from nemotron_rag.runtime.timing import timer
+from nemotron_rag.runtime.token_count import count_tokens
 from nemotron_rag.runtime.worker import Worker
 
 __all__ = ["WINDOW", "arun_windows", "run_windows"]
@@ -110,7 +111,9 @@ def _prepare(inputs: Sequence[T], window: range, prepare: Callable[[T, int], S])
     several = sum(getattr(item, "image", None) is not None for item in items) > 1
     run = _threads.map if several else map
     with timer("preprocess"):
-        return list(run(prepare, items, window))
+        prepared = list(run(prepare, items, window))
+    count_tokens(sum(one.tokens for one in prepared))
+    return prepared
 
 
 def _checked(rows: list[torch.Tensor]) -> list[torch.Tensor]:

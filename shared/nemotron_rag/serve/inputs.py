@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeAlias
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.files import is_data_uri
 from nemotron_rag.errors import ImageError, InputError
-from nemotron_rag.types import ImageSource, Passage
+from nemotron_rag.serve.served import ServeSettings
+from nemotron_rag.types import ImageSource, Passage, Query
 
-__all__ = ["Input", "Modality", "to_passage", "to_passages"]
+__all__ = ["Input", "Modality", "as_query", "check_count", "to_passage", "to_passages"]
 
 Input: TypeAlias = str | dict[str, Any] | list[dict[str, Any]]
 """A text, a data URI, ``{"text", "image"}``, ``{"content": [parts]}``, or a list of parts."""
@@ -21,6 +22,23 @@ Modality: TypeAlias = Literal["text", "image", "text_image"]
 
 _BEHIND_TEXT = " data:image/"
 _PARTS = ("text", "input_text", "image_url", "input_image", "image")
+
+
+def check_count(given: Sequence[object], settings: ServeSettings, what: str) -> None:
+    """Raise unless a request holds something, and not too much.
+
+    Raises:
+        InputError: it holds none, or more than the server takes.
+    """
+    if not given:
+        raise InputError(f"{what} must hold at least one")
+    if len(given) > settings.max_items:
+        raise InputError(f"{what} may hold {settings.max_items} at most, got {len(given)}; send several requests")
+
+
+def as_query(given: Passage) -> Query:
+    """A query as models take it: a text if that is all it has."""
+    return given.text if given.image is None else given
 
 
 def to_passages(inputs: Sequence[Input], access: ImageAccess, modality: Sequence[Modality | None]) -> list[Passage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import MutableMapping
 from typing import Any
@@ -13,10 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nemotron_rag.serve.metrics import Metrics
 from nemotron_rag.serve.served import ServeSettings
 
-__all__ = ["Limits", "failure"]
+__all__ = ["OPEN_FOLDER", "OPEN_PATHS", "Limits", "failure"]
 
-_OPEN = ("/health", "/v1/health", "/docs", "/openapi.json")  # asked by whoever watches a server, and without contents
+# What is answered without a key: whether it runs, what it understands, and the search page, which asks for the key.
+OPEN_PATHS = frozenset({"/", "/health", "/v1/health/live", "/v1/health/ready", "/openapi.json"})
+OPEN_FOLDER = "/page/"
 _RETRY_AFTER = "1"  # seconds
+_HELD = 8  # times as many bytes as one request may have are held of all requests under way
+_READING = 60.0  # seconds for a request to arrive
 
 
 def failure(status: int, message: str, kind: str, **headers: str) -> JSONResponse:
@@ -37,7 +42,7 @@ class Limits:
 
     def __init__(self, app: ASGIApp, *, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        self._under_way = 0
+        self._under_way = self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -48,21 +53,24 @@ class Limits:
             await self._answer(scope, receive, _noting(send, noted))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        refused = self._refused(scope["path"], headers)
+        refused = self._refused(scope["path"], Headers(scope=scope))
         if refused is not None:
             await refused(scope, receive, send)
             return
+        body = bytearray()
         self._under_way += 1
         try:
-            body = await self._read(receive)
-            answer = self._app if body is not None else self._too_large()
-            await answer(scope, _replayed(body or b"", receive), send)
+            refused = await self._read(receive, body)
+            if refused is not None:
+                await refused(scope, receive, send)
+            else:
+                await self._app(scope, _replayed(bytes(body), receive), send)
         finally:
             self._under_way -= 1
+            self._held -= len(body)
 
     def _refused(self, path: str, headers: Headers) -> JSONResponse | None:
-        if path.startswith(_OPEN):
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return None
         if not self._knows(headers.get("authorization", "")):
             message = "wanted the server's key as Authorization: Bearer"
@@ -73,12 +81,7 @@ class Limits:
         if int(length) > self._settings.max_body_bytes:
             return self._too_large()
         if self._under_way >= self._settings.max_waiting:
-            return failure(
-                429,
-                f"{self._under_way} requests are under way, as many as this server takes; try again",
-                "overloaded",
-                **{"Retry-After": _RETRY_AFTER},
-            )
+            return _overloaded(f"{self._under_way} requests are under way, as many as this server takes")
         return None
 
     def _knows(self, given: str) -> bool:
@@ -91,17 +94,28 @@ class Limits:
     def _too_large(self) -> JSONResponse:
         return failure(413, f"a request has at most {self._settings.max_body_bytes} bytes", "too_large")
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The body; None if it is too large, whatever length it said."""
-        parts, size, more = [], 0, True
-        while more:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._settings.max_body_bytes:
-                return None
-            more = message.get("more_body", False)
-        return b"".join(parts)
+    async def _read(self, receive: Receive, body: bytearray) -> JSONResponse | None:
+        """Read the body; what is answered if it is too large, whatever length it said, or takes too long."""
+        more = True
+        try:
+            async with asyncio.timeout(_READING):
+                while more:
+                    message = await receive()
+                    part = message.get("body", b"")
+                    body += part
+                    self._held += len(part)
+                    if len(body) > self._settings.max_body_bytes:
+                        return self._too_large()
+                    if self._held > _HELD * self._settings.max_body_bytes:
+                        return _overloaded("the requests under way hold as many bytes as this server takes")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            return failure(408, f"the request did not arrive within {_READING:.0f} s", "too_slow")
+        return None
+
+
+def _overloaded(what: str) -> JSONResponse:
+    return failure(429, f"{what}; try again", "overloaded", **{"Retry-After": _RETRY_AFTER})
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

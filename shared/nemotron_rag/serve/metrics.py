@@ -12,8 +12,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
 _PATHS = frozenset(
-    {"/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank", "/v1/ranking", "/v1/search", "/v1/models", "/metrics"}
+    {"/", "/metrics", "/rerank", "/v1/embeddings", "/v1/heatmap", "/v1/index", "/v1/models", "/v1/ranking"}
+    | {"/v1/rerank", "/v1/search", "/v2/rerank"}
 )
+_FOLDERS = ("/v1/images/",)
 _OTHER = "other"  # a client must not be able to make new rows
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -41,7 +43,7 @@ class Metrics:
     @contextmanager
     def request(self, path: str, method: str) -> Iterator[MutableMapping[str, Any]]:
         """Count a request; the mapping takes the status of its answer."""
-        place = path if path in _PATHS and method in ("GET", "POST") else _OTHER
+        place = _place(path) if method in ("GET", "POST") else _OTHER
         noted: dict[str, Any] = {"status": 500}
         begun = time.perf_counter()
         self._under_way.inc()
@@ -59,3 +61,7 @@ class Metrics:
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _place(path: str) -> str:
+    return path if path in _PATHS else next((each for each in _FOLDERS if path.startswith(each)), _OTHER)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nemotron_rag.index import Mode
 from nemotron_rag.serve.inputs import Input, Modality
 
-__all__ = ["EmbeddingsRequest", "RankingRequest", "RerankRequest", "SearchRequest"]
+__all__ = ["EmbeddingsRequest", "HeatmapRequest", "RankingRequest", "RerankRequest", "SearchRequest"]
 
 _MOST_RETURNED, _MOST_NEIGHBOURS = 1000, 10
 
@@ -74,3 +74,13 @@ class SearchRequest(BaseModel):
     per_document: int | None = Field(default=None, ge=1)
     diversity: float | None = Field(default=None, ge=0, le=1)
     neighbours: int = Field(default=0, ge=0, le=_MOST_NEIGHBOURS)
+    excerpts: bool = Field(default=False, description="Add to each hit the pieces of its text around the query.")
+
+
+class HeatmapRequest(BaseModel):
+    """Where on a page the words of a query match."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(max_length=64, description="The last part of the path of a hit's image.")
+    query: str = Field(min_length=1, max_length=10_000)

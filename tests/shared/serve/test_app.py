@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nemotron_rag import Page, PageIndex, Passage
+from nemotron_rag import Page, PageIndex, Passage, load_embedder, load_reranker
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import encode_image, to_data_uri
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.serve import limits
 from nemotron_rag.serve.app import make_app
 from nemotron_rag.serve.inputs import to_passage
 from nemotron_rag.serve.served import Served, ServeSettings
@@ -246,17 +247,128 @@ async def test_metrics_count_by_path_and_status():
     assert "/made/up" not in text
 
 
+async def test_hits_come_with_the_words_that_match(tmp_path):
+    with PageIndex(store=FakePageStore(), embedder=FakeEmbedder(), images=tmp_path) as index:
+        index.add([Page(id="a", source="fruit.pdf", text="<b>red</b> apples", image=RED)])
+        async with client(Served(index=index)) as http:
+            hit = (await http.post("/v1/search", json={"query": "red apples", "excerpts": True})).json()["hits"][0]
+            plain = (await http.post("/v1/search", json={"query": "red apples"})).json()["hits"][0]
+            about = (await http.get("/v1/index")).json()
+            heatmap = {"image": hit["image"].rpartition("/")[2], "query": "apples"}
+            refused = await http.post("/v1/heatmap", json=heatmap)
+            unknown = await http.post("/v1/heatmap", json=heatmap | {"image": "0" * 32})
+    assert [piece["text"] for piece in hit["excerpt"] if piece["is_match"]] == ["apples"]
+    assert "".join(piece["text"] for piece in hit["excerpt"]) == "<b>red</b> apples"
+    assert "excerpt" not in plain
+    assert about == {
+        "pages": 1,
+        "document_count": 1,
+        "documents": ["fruit.pdf"],
+        "reranker": None,
+        "heatmaps": False,
+    }
+    assert refused.status_code == 422
+    assert "heatmaps need a ColEmbed model" in line_of(refused.json())
+    assert unknown.status_code == 404
+
+
 async def test_models_are_listed():
     async with client() as http:
         rows = (await http.get("/v1/models")).json()["data"]
     assert [(row["id"], row["kind"]) for row in rows] == [("fake-embedder", "embedder"), ("fake-reranker", "reranker")]
 
 
+async def test_several_models_are_told_apart_by_their_names(tmp_path):
+    embedders = {"small": FakeEmbedder(dimensions=4), "tokens": FakeMultiVectorEmbedder()}
+    (tmp_path / "tuned").mkdir()
+    tuned = FakeReranker()
+    tuned.name = str(tmp_path / "tuned")  # as of a model from a folder
+    served = Served(
+        embedder={name: LazyModel(model, model.kind) for name, model in embedders.items()},
+        reranker=[LazyModel(FakeReranker(), "reranker"), LazyModel(tuned, "reranker")],
+    )
+    ask = {"input": "why", "input_type": "query"}
+    small = await post("/v1/embeddings", ask | {"model": "small"}, served=served)
+    assert (small["model"], len(small["data"][0]["embedding"])) == ("small", 4)
+    tokens = await post("/v1/embeddings", {"input": "why", "model": "tokens-passage"}, served=served)
+    assert np.shape(tokens["data"][0]["embedding"]) == (1, 64)
+    assert "it has 'small', 'tokens'" in line_of(
+        await post("/v1/embeddings", ask | {"model": "huge"}, served=served, status=404)
+    )
+    assert "several; give one of 'fake-reranker', 'tuned'" in line_of(
+        await post("/rerank", {"query": "why", "documents": ["a"]}, served=served, status=404)
+    )
+    ranked = await post("/rerank", {"query": "why", "documents": ["a"], "model": "tuned"}, served=served)
+    assert ranked["model"] == "tuned"
+    async with client(served) as http:
+        listed = await http.get("/v1/models")
+    assert [row["id"] for row in listed.json()["data"]] == ["small", "tokens", "fake-reranker", "tuned"]
+
+
+def test_two_models_of_one_name_are_refused():
+    with pytest.raises(InputError, match="two models of a kind are named 'fake-reranker'"):
+        Served(reranker=[LazyModel(FakeReranker(), "reranker"), LazyModel(FakeReranker(), "reranker")])
+
+
+async def test_tokens_are_counted_where_the_model_counts_them():
+    embedder, reranker = load_embedder("starter-embed-vl", device="cpu"), load_reranker("starter-rerank-vl")
+    served = Served(embedder=LazyModel(embedder, "embedder"), reranker=LazyModel(reranker, "reranker"))
+
+    async def used(path, body):
+        return (await post(path, body, served=served))["usage"]["total_tokens"]
+
+    one = await used("/v1/embeddings", {"input": "red apples", "input_type": "query"})
+    assert one > 2
+    assert await used("/v1/embeddings", {"input": ["red apples"] * 3, "input_type": "query"}) == 3 * one
+    large = Image.new("RGB", (600, 800), "red")
+    uri = str(to_data_uri(encode_image(large, "png"), "png"))
+    assert await used("/v1/embeddings", {"input": uri, "input_type": "passage"}) > 20
+    answer = await post("/rerank", {"query": "red", "documents": ["red apples", "a"]}, served=served)
+    assert answer["usage"]["total_tokens"] == answer["meta"]["tokens"]["input_tokens"] > 4
+    ranking = {"query": {"text": "red"}, "passages": [{"text": "red apples"}, {"text": "a"}]}
+    assert await used("/v1/ranking", ranking) == answer["usage"]["total_tokens"]
+    assert "usage" not in await post("/rerank", {"query": "red", "documents": ["a"]})
+
+
+async def test_a_request_that_does_not_arrive_is_given_up(monkeypatch):
+    monkeypatch.setattr(limits, "_READING", 0.05)
+
+    async def drip():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    async with client() as http:
+        answer = await http.post("/rerank", content=drip(), headers={"content-type": "application/json"})
+    assert answer.status_code == 408
+    assert "did not arrive" in line_of(answer.json())
+
+
+async def test_requests_under_way_hold_a_bounded_number_of_bytes():
+    release = asyncio.Event()
+
+    async def slow():
+        yield b" " * 90
+        await release.wait()
+
+    async with client(settings=ServeSettings(max_body_bytes=100)) as http:
+        options = {"headers": {"content-type": "application/json"}}
+        waiting = [asyncio.create_task(http.post("/rerank", content=slow(), **options)) for _ in range(8)]
+        for _ in range(200):
+            await asyncio.sleep(0)
+        refused = await http.post("/rerank", content=b" " * 90, **options)
+        assert refused.status_code == 429
+        assert "bytes" in line_of(refused.json())
+        release.set()
+        assert {(await task).status_code for task in waiting} == {422}
+        assert (await http.post("/rerank", json={"query": "why", "documents": ["a"]})).status_code == 200
+
+
 async def test_an_index_is_searched_and_its_images_are_shown(tmp_path):
     store = FakePageStore()
     index = PageIndex(store=store, embedder=FakeEmbedder(), reranker=FakeReranker(), images=tmp_path)
     with index:
-        index.add([Page(id="a", text="red apples", image=RED), Page(id="w", text="blue whales")])
+        index.add([Page(id="a/../b", text="red apples", image=RED), Page(id="w", text="blue whales")])
         async with client(Served(index=index)) as http:
             found = await http.post("/v1/search", json={"query": "red apples", "k": 2})
             hits = found.json()["hits"]
@@ -267,7 +379,15 @@ async def test_an_index_is_searched_and_its_images_are_shown(tmp_path):
             image = await http.get(hits[0]["image"])
             assert image.headers["content-type"] == f"image/{direct[0].page.image.image_format}"
             assert image.content == direct[0].page.image.read_bytes()
+            assert "a/../b" not in hits[0]["image"]
+            assert "sandbox" in image.headers["content-security-policy"]
+            small = await http.get(hits[0]["image"], params={"max_side": 4})
+            assert small.status_code == 422
             assert (await http.get("/v1/images/..%2F..%2Fetc%2Fpasswd")).status_code == 404
+            direct[0].page.image.path.write_bytes(b"broken")
+            broken = await http.get(hits[0]["image"], params={"max_side": 16})
+            assert broken.status_code == 404
+            assert str(tmp_path) not in broken.text
             bad = await http.post("/v1/search", json={"query": "red", "filter": {"colour": {"$near": 1}}})
             assert bad.status_code == 422
             assert (await http.post("/v1/embeddings", json={"input": "a"})).status_code == 404
