@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_nemotron_rag.agents import create_tool_image_middleware, move_tool_images, show_tool_images
 from langchain_nemotron_rag.chains import citations_of, create_page_chain, create_page_prompt
-from langchain_nemotron_rag.content import create_page_retriever_tool, to_content_blocks, to_human_message
+from langchain_nemotron_rag.content import to_content_blocks, to_human_message
 from langchain_nemotron_rag.document_loaders import DocumentPageLoader, DocumentPageParser, PDFPageLoader, PDFPageParser
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
+from langchain_nemotron_rag.redundancy import PageRedundantFilter
 from langchain_nemotron_rag.reranking import NemotronRerank
 from langchain_nemotron_rag.self_query import NemotronTranslator
+from langchain_nemotron_rag.tools import create_page_retriever_tool
 
 if TYPE_CHECKING:
     from langchain_nemotron_rag.retrievers import NemotronPageRetriever
@@ -29,6 +31,7 @@ __all__ = [
     "NemotronTranslator",
     "PDFPageLoader",
     "PDFPageParser",
+    "PageRedundantFilter",
     "citations_of",
     "create_page_chain",
     "create_page_prompt",

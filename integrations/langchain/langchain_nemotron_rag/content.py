@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from langchain_core.callbacks import Callbacks
 from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.content import ContentBlock
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable, run_in_executor
-from langchain_core.tools import StructuredTool
-from pydantic import BaseModel, Field
 
 from langchain_nemotron_rag._documents import IMAGE_KEY, describe, image_of, text_of
 from nemotron_rag.documents.access import ImageAccess
@@ -23,7 +18,7 @@ from nemotron_rag.documents.llm_images import MAX_BYTES, MAX_SIDE, check_limits,
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.ranking import check_count
 
-__all__ = ["ContentOptions", "create_page_retriever_tool", "heading_of", "to_content_blocks", "to_human_message"]
+__all__ = ["ContentOptions", "heading_of", "to_content_blocks", "to_human_message"]
 
 
 class ContentOptions(TypedDict, total=False):
@@ -124,71 +119,6 @@ def to_human_message(query: str, documents: Sequence[Document], **options: Unpac
     return HumanMessage(content_blocks=[*to_content_blocks(documents, **options), _text_block(query)])
 
 
-class _Query(BaseModel):
-    query: str = Field(description="What to look for, as a question or in keywords.")
-
-
-def create_page_retriever_tool(
-    retriever: BaseRetriever,
-    name: str,
-    description: str,
-    *,
-    include_images: bool = True,
-    artifact_images: bool = False,
-    **options: Unpack[ContentOptions],
-) -> StructuredTool:
-    r"""A retriever tool whose result carries the pages' images; LangChain's own passes on texts alone.
-
-    The documents are the message's artifact; their images are in its content already, and not kept a second time.
-    The model must accept images in tool results, as Anthropic's do and OpenAI's with ``use_responses_api=True``. For
-    others put `create_tool_image_middleware` into the agent, or `move_tool_images` before the model.
-
-    Args:
-        retriever: finds the pages.
-        name: of the tool, for the model.
-        description: what can be found with it, for the model.
-        include_images: False leaves the images out, so that no checkpoint holds them; put
-            ``create_tool_image_middleware(retriever)`` into the agent, which shows them to the model.
-        artifact_images: whether the documents in the artifact keep their images, so that each is there twice.
-        **options: those of `to_content_blocks`.
-
-    Example:
-        >>> from langchain_core.vectorstores import InMemoryVectorStore
-        >>> from langchain_nemotron_rag import NemotronEmbeddings
-        >>> from nemotron_rag.testing import FakeEmbedder
-        >>> store = InMemoryVectorStore(NemotronEmbeddings(model=FakeEmbedder()))
-        >>> _ = store.add_texts(["Tornadoes form in thunderstorms."])
-        >>> tool = create_page_retriever_tool(store.as_retriever(), "search", "Finds pages about storms.")
-        >>> tool.invoke("tornadoes")[0]["text"]
-        '[1]\nTornadoes form in thunderstorms.'
-    """
-    if not isinstance(retriever, Runnable):
-        raise InputError(f"expected a retriever, got {type(retriever).__name__}; of a store give as_retriever()")
-    to_content_blocks([], **options)  # a misspelt option is found now, not when a model calls the tool
-    image_key = options.get("image_key", IMAGE_KEY)
-
-    def found(documents: Sequence[Document]) -> tuple[list[ContentBlock], list[Document]]:
-        shown = documents if include_images else [_without(document, image_key) for document in documents]
-        blocks = to_content_blocks(shown, **options) or [_text_block("Nothing was found.")]
-        artifact = documents if artifact_images else [_without(document, image_key) for document in documents]
-        return blocks, list(artifact)
-
-    def search(query: str, callbacks: Callbacks = None) -> tuple[list[ContentBlock], list[Document]]:
-        return found(retriever.invoke(query, config={"callbacks": callbacks}))
-
-    async def asearch(query: str, callbacks: Callbacks = None) -> tuple[list[ContentBlock], list[Document]]:
-        return await run_in_executor(None, found, await retriever.ainvoke(query, config={"callbacks": callbacks}))
-
-    return StructuredTool(
-        name=name,
-        description=description,
-        func=search,
-        coroutine=asearch,
-        args_schema=_Query,
-        response_format="content_and_artifact",
-    )
-
-
 def heading_of(document: Document) -> str:
     """``report.pdf, page 3``; what is not known is left out, and of a path all but the file's name."""
     source = document.metadata.get("source")
@@ -217,8 +147,3 @@ def _key(image: Any) -> Any:
     except TypeError:
         return id(image)
     return image
-
-
-def _without(document: Document, image_key: str) -> Document:
-    metadata = {key: value for key, value in document.metadata.items() if key not in (image_key, "mime_type")}
-    return document.model_copy(update={"metadata": metadata})

@@ -18,7 +18,7 @@ from nemotron_rag import MultiVectorEmbedder, Passage, Reranker
 from nemotron_rag.errors import InputError
 from nemotron_rag.models.lazy import RANKERS
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
-from nemotron_rag.types import FloatArray, Kind
+from nemotron_rag.types import FloatArray, Kind, Modality, Query
 
 __all__ = ["NemotronRerank"]
 
@@ -90,23 +90,24 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         return cast("Reranker", self._lazy().get())
 
     def compress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+        self, documents: Sequence[Document], query: Query, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """The documents from best to worst, at most `top_n`, each a copy with its score.
 
         Args:
             documents: what a retriever found; texts, images, or both.
-            query: the query.
+            query: in words; or a `Passage` with an image, for models that read images in queries.
             callbacks: of the parent run.
 
         Raises:
-            InputError: the query is not a str, or an item is no document.
+            InputError: the query is neither, or has an image and the model reads words alone; or an item is no
+                document.
             ImageError: an image cannot be read, and `on_image_error` is "raise".
         """
         return self._results(documents, self._rank(documents, query, callbacks))
 
     async def acompress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+        self, documents: Sequence[Document], query: Query, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """`compress_documents` for event loops."""
         return self._results(documents, await self._arank(documents, query, callbacks))
@@ -114,7 +115,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
     def rerank(
         self,
         documents: Sequence[str | Passage | Document | Mapping[str, Any]],
-        query: str,
+        query: Query,
         *,
         top_n: int | None = None,
         rank_fields: Sequence[str] | None = None,
@@ -124,7 +125,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
 
         Args:
             documents: texts, passages (a text, an image, or both), documents, or dicts.
-            query: the query.
+            query: see `compress_documents`.
             top_n: instead of the component's.
             rank_fields: of dicts, whose values are read as one text, line by line; None for ``text``. The image of a
                 dict is under `image_key`.
@@ -143,7 +144,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
     async def arerank(
         self,
         documents: Sequence[str | Passage | Document | Mapping[str, Any]],
-        query: str,
+        query: Query,
         *,
         top_n: int | None = None,
         rank_fields: Sequence[str] | None = None,
@@ -179,14 +180,14 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         copy._opened = self._opened
         return copy
 
-    def _rank(self, items: Sequence[Any], query: str, callbacks: Callbacks | None) -> list[Place]:
+    def _rank(self, items: Sequence[Any], query: Query, callbacks: Callbacks | None) -> list[Place]:
         self._check_query(query)
         ranking = _Ranking(self, items, query)
         if len(items) > 0 and self.top_n != 0:
             ranking.as_step().invoke(ranking.inputs, {"callbacks": callbacks})
         return ranking.places
 
-    async def _arank(self, items: Sequence[Any], query: str, callbacks: Callbacks | None) -> list[Place]:
+    async def _arank(self, items: Sequence[Any], query: Query, callbacks: Callbacks | None) -> list[Place]:
         self._check_query(query)
         ranking = _Ranking(self, items, query)
         if len(items) > 0 and self.top_n != 0:
@@ -194,10 +195,12 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         return ranking.places
 
     def _check_query(self, query: object) -> None:
+        if isinstance(query, Passage):
+            return  # whether the model reads it is known when it is loaded
         if not isinstance(query, str):
-            raise InputError(f"query must be a str, got {type(query).__name__}; {self.model_name} ranks by texts")
+            raise InputError(f"query must be a str or a Passage, got {type(query).__name__}; see compress_documents")
         if query[:11].lower() == "data:image/":
-            raise InputError(f"query must be a text, got the data URI of an image; {self.model_name} ranks by texts")
+            raise InputError("query must be a text, got the data URI of an image; give Passage(image=...) for an image")
 
     def _read(self, items: Sequence[Any], rank_fields: Sequence[str] | None) -> list[Any]:
         """The same items, with documents in place of dicts."""
@@ -238,25 +241,36 @@ class _Ranking:
     The model is loaded when there is something to score.
     """
 
-    def __init__(self, rerank: NemotronRerank, items: Sequence[Any], query: str) -> None:
-        self._rerank, self._items, self._model = rerank, items, rerank._lazy()
-        self.inputs = {"query": query, "documents": len(items), "model": rerank.model_name}
+    def __init__(self, rerank: NemotronRerank, items: Sequence[Any], query: Query) -> None:
+        self._rerank, self._items, self._query, self._model = rerank, items, query, rerank._lazy()
+        words = query if isinstance(query, str) else query.text or "(an image)"
+        self.inputs = {"query": words, "documents": len(items), "model": rerank.model_name}
         self.places: list[Place] = []
         self._scored = self._images = 0
         self._seconds = 0.0
 
     def as_step(self) -> Runnable[dict[str, Any], dict[str, Any]]:
-        """Its input is `inputs`, its output are the counts; the result is in `places`."""
+        """Its input is `inputs`, which traces show, its output are the counts; the result is in `places`."""
         return RunnableLambda(self._run, afunc=self._arun, name="NemotronRerank")
 
-    def score(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    @property
+    def query_modalities(self) -> tuple[Modality, ...]:
+        """What queries the model reads, once it is loaded."""
+        return cast("tuple[Modality, ...]", getattr(self._model.get(), "query_modalities", ("text",)))
+
+    @property
+    def name(self) -> str:
+        """Of the model, for messages."""
+        return self._rerank.model_name
+
+    def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Score as the model does."""
         reranker, started = self._model.get(), time.perf_counter()
         scores = cast("FloatArray", reranker.score(query, passages))
         self._note(passages, started)
         return scores
 
-    async def ascore(self, query: str, passages: Sequence[Passage]) -> FloatArray:
+    async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
         reranker, started = await self._model.aget(), time.perf_counter()
         scores = cast("FloatArray", await reranker.ascore(query, passages))
@@ -265,12 +279,14 @@ class _Ranking:
 
     def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         passages = self._passages()
-        self.places = rank(cast("Reranker", self), inputs["query"], passages, **self._options())
+        self.places = rank(cast("Reranker", self), self._query, passages, **self._options())
         return self._counts(passages)
 
     async def _arun(self, inputs: dict[str, Any]) -> dict[str, Any]:
         passages = self._passages()
-        self.places = await arank(cast("Reranker", self), inputs["query"], passages, **self._options())
+        if isinstance(self._query, Passage):
+            await self._model.aget()  # not on the event loop, where it is asked what queries it reads
+        self.places = await arank(cast("Reranker", self), self._query, passages, **self._options())
         return self._counts(passages)
 
     def _passages(self) -> list[Passage]:

@@ -18,7 +18,14 @@ from langchain_core.vectorstores import VectorStore
 from PIL import Image
 from pydantic import ConfigDict, Field, PlainValidator, SecretStr
 
-from langchain_nemotron_rag._documents import IMAGE_KEY, FoundMetadata, document_of_page, image_source, text_of
+from langchain_nemotron_rag._documents import (
+    IMAGE_KEY,
+    FoundMetadata,
+    document_of_page,
+    image_source,
+    readable,
+    text_of,
+)
 from langchain_nemotron_rag._settings import Component, Unchecked
 from langchain_nemotron_rag._stored import page_filter, with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
@@ -259,26 +266,30 @@ class NemotronPageRetriever(Component, BaseRetriever):
             for document, id in zip(documents, ids, strict=True)
         ]
 
-    def retrieve_by_image(self, image: Any, *, k: int | None = None, filter: Filter | None = None) -> list[Document]:
-        """The pages that look most like an image; they are not reranked.
+    def retrieve_by_image(
+        self, image: Any, *, k: int | None = None, filter: Filter | None = None, rerank: bool = False
+    ) -> list[Document]:
+        """The pages that look most like an image.
 
         Args:
             image: path, data URI, bytes, decoded image, array, `Blob` or content block.
             k: instead of the retriever's.
             filter: instead of the retriever's.
+            rerank: put `fetch_k` of them into the order of the reranker, which must read images in queries, as
+                Qwen3-VL-Reranker and jina-reranker-m0 do.
 
         Raises:
             ImageError: the image cannot be read.
-            InputError: the vector store cannot search by image.
+            InputError: the vector store cannot search by image, or the reranker reads queries in words alone.
             StoreError: the index could not be opened or reached.
         """
-        return self._run(self._by_image(image, k, filter))
+        return self._run(self._by_image(image, k, filter, rerank))
 
     async def aretrieve_by_image(
-        self, image: Any, *, k: int | None = None, filter: Filter | None = None
+        self, image: Any, *, k: int | None = None, filter: Filter | None = None, rerank: bool = False
     ) -> list[Document]:
         """`retrieve_by_image` for event loops, which it does not block."""
-        return await self._arun(await run_in_executor(None, self._by_image, image, k, filter))
+        return await self._arun(await run_in_executor(None, self._by_image, image, k, filter, rerank))
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **options: Any
@@ -297,7 +308,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             found = search.scoreless().similarity_search(search.query, **search.options)
         documents: Sequence[Document] = self._documents(found, search.compressor)
         if search.compressor is not None and documents:
-            documents = search.compressor.compress_documents(documents, search.query, callbacks)
+            documents = search.compressor.compress_documents(documents, search.asked, callbacks)
         documents = self._selected(search, found, search.above(documents))
         return self._shown(documents, self._form, search.returned, include_scores=self.include_scores)
 
@@ -308,7 +319,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             found = await search.scoreless().asimilarity_search(search.query, **search.options)
         documents: Sequence[Document] = await run_in_executor(None, self._documents, found, search.compressor)
         if search.compressor is not None and documents:
-            documents = await search.compressor.acompress_documents(documents, search.query, callbacks)
+            documents = await search.compressor.acompress_documents(documents, search.asked, callbacks)
         documents = await run_in_executor(None, self._selected, search, found, search.above(documents))
         scores = self.include_scores
         return await run_in_executor(None, self._shown, documents, self._form, search.returned, include_scores=scores)
@@ -420,15 +431,29 @@ class NemotronPageRetriever(Component, BaseRetriever):
         image = {} if page.image is None else {self.image_key: page.image}
         return document.model_copy(update={"metadata": {**document.metadata, _NEIGHBOUR: hit.page.id, **image}})
 
-    def _by_image(self, image: Any, k: int | None, filter: Filter | None) -> _Search:
+    def _by_image(self, image: Any, k: int | None, filter: Filter | None, rerank: bool) -> _Search:
         check_count("k", k)
         count, chosen = k or self.k or _K, self.filter if filter is None else filter
+        compressor = self._image_compressor(count) if rerank else None
+        fetched = count if compressor is None else max(self.fetch_k or DEFAULT_CANDIDATES, count)
         if isinstance(self.index, VectorStore):
             method = "similarity_search_by_image_with_score"
-            return self._of_store(method, image, count, chosen, self.search_kwargs or {}, None, count)
-        options = {"k": count, "filter": page_filter(chosen), **self._chosen}
+            return self._of_store(method, image, fetched, chosen, self.search_kwargs or {}, compressor, count)
+        options = {"k": fetched, "filter": page_filter(chosen), **self._chosen}
         shown = count * (1 + 2 * self.neighbours)
-        return _Search(self._open(), "search_image", image_source(image), options, None, shown)
+        return _Search(self._open(), "search_image", image_source(image), options, compressor, shown)
+
+    def _image_compressor(self, count: int) -> NemotronRerank:
+        """What ranks by an image: the retriever's reranker, or that of its index."""
+        found = self._compressor(count)
+        if found is None and self.reranker is not False and not isinstance(self.index, VectorStore):
+            own = self._open().reranker()
+            found = None if own is None else NemotronRerank(model=own.get(), top_n=count, image_key=self.image_key)
+        if not isinstance(found, NemotronRerank):
+            raise InputError("rerank=True needs a reranker that reads images in queries; give reranker=")
+        if self._chosen:
+            raise InputError(f"{', '.join(self._chosen)} do not go with rerank=True; leave one of them out")
+        return found
 
     def _of_store(
         self, method: str, query: Any, k: int, filter: Filter | None, more: Mapping[str, Any], *ranking: Any
@@ -665,6 +690,13 @@ class _Search(NamedTuple):
             return documents
         key = self.compressor.score_key if isinstance(self.compressor, NemotronRerank) else _SCORES[0]
         return [each for each in documents if each.metadata.get(key, -math.inf) >= self.threshold]
+
+    @property
+    def asked(self) -> Any:
+        """The query as a reranker reads it."""
+        if "image" not in self.method:
+            return self.query
+        return Passage(image=readable(self.query, ImageAccess().of_caller))
 
     def scoreless(self) -> VectorStore:
         """The vector store, whose search for texts has no scores.

@@ -10,7 +10,9 @@ from langchain.agents import create_agent
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from qdrant_client import models
 
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
@@ -174,3 +176,31 @@ def test_without_langchain_it_says_what_to_install(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match="pip install langchain"):
         create_tool_image_middleware()
+
+
+async def test_a_model_narrows_a_search_within_the_retrievers_own_filter(retriever):
+    keys = {"source": "Name of a file.", "page_number": "Number of a page, from 1."}
+    tool = create_page_retriever_tool(retriever, "search", "d", filter_keys=keys)
+    assert tool.args["source"]["description"] == "Name of a file."
+
+    async def pages(**given):
+        calls = [{"name": "search", "args": {"query": "apples", **given}, "id": "1", "type": "tool_call"}]
+        messages = [tool.invoke(call) for call in calls] + [await tool.ainvoke(call) for call in calls]
+        assert messages[0].content == messages[1].content
+        return sorted(document.metadata["page_id"] for document in messages[0].artifact or [])
+
+    retriever.k = 6
+    assert len(await pages()) == 6
+    assert await pages(source="a.pdf") == ["p2", "p4", "p6"]
+    assert await pages(source="", page_number=3) == ["p3"]
+    retriever.filter = {"source": "b.pdf"}
+    assert await pages() == ["p1", "p3", "p5"]
+    assert await pages(page_number=4) == []
+    assert await pages(page_number=3) == ["p3"]
+    retriever.filter = models.Filter()
+    with pytest.raises(InputError, match="whose filter is a dict, got Filter"):
+        create_page_retriever_tool(retriever, "search", "d", filter_keys=keys)
+    with pytest.raises(InputError, match="NemotronPageRetriever over"):
+        create_page_retriever_tool(RunnableLambda(len), "search", "d", filter_keys=keys)
+    with pytest.raises(InputError, match="other than query"):
+        create_page_retriever_tool(retriever, "search", "d", filter_keys={"query": "x"})

@@ -13,11 +13,12 @@ from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
 from pydantic import ValidationError
 
-from langchain_nemotron_rag import NemotronRerank
-from nemotron_rag import LoadOptions, Passage, load_reranker
+from langchain_nemotron_rag import NemotronPageRetriever, NemotronRerank
+from nemotron_rag import LoadOptions, PageIndex, Passage, load_reranker
 from nemotron_rag.errors import ImageError, InputError, NonFiniteError, UnknownModelError
 from nemotron_rag.stores.page_images import PageImages, StoredImage
 from nemotron_rag.testing import FakeEmbedder, FakeReranker
+from support.adapters import PAGES
 from support.contracts import make_image
 from support.langchain import OpeningReranker, ScriptedReranker, data_uri, png
 
@@ -239,8 +240,8 @@ async def test_rerank_gives_places(rerank):
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"query": "q"}, "a str, got dict; fake-reranker"),
-        (None, "a str, got NoneType"),
+        ({"query": "q"}, "a str or a Passage, got dict"),
+        (None, "a str or a Passage, got NoneType"),
         (data_uri(make_image()), "a text, got the data URI"),
     ],
 )
@@ -342,3 +343,42 @@ def test_settings_do_not_change_a_loaded_model():
         named.model = FakeReranker()
     assert loaded.device is None
     assert named.model == "llama-nemotron-rerank-vl-1b-v2"
+
+
+async def test_an_image_as_the_query_for_models_that_read_it():
+    query, documents = Passage("apples", image=make_image(1)), [Document("blue whales"), Document("red apples")]
+    reading = NemotronRerank(model=FakeReranker())
+    for found in (
+        reading.compress_documents(documents, query),
+        await reading.acompress_documents(documents, query),
+    ):
+        assert [document.page_content for document in found] == ["red apples", "blue whales"]
+    assert reading.rerank(documents, query)[0]["index"] == (await reading.arerank(documents, query))[0]["index"] == 1
+    words = NemotronRerank(model=WordsAlone())
+    with pytest.raises(InputError, match="reads queries as words alone"):
+        words.compress_documents(documents, query)
+    assert len(words.compress_documents(documents, Passage("apples"))) == 2
+
+
+class WordsAlone(FakeReranker):
+    query_modalities = ("text",)
+
+
+async def test_images_in_queries_stay_out_of_traces(runs):
+    query = Passage(image=make_image(1))
+    NemotronRerank(model=FakeReranker()).compress_documents([Document("a")], query, callbacks=[runs])
+    assert runs.only("NemotronRerank")["inputs"]["query"] == "(an image)"
+
+
+async def test_pages_found_by_an_image_are_reranked_by_it():
+    with PageIndex(embedder=FakeEmbedder(), reranker=FakeReranker()) as index:
+        index.add(PAGES, progress=False)
+        for reranker in (None, FakeReranker(), NemotronRerank(model=FakeReranker())):
+            retriever = NemotronPageRetriever(index=index, k=2, reranker=reranker)
+            found = retriever.retrieve_by_image(PAGES[0].image, rerank=True)
+            assert len(found) == 2
+            assert found == await retriever.aretrieve_by_image(PAGES[0].image, rerank=True)
+            assert all("relevance_score" in page.metadata for page in found)
+        for reranker in (False, WordsAlone()):
+            with pytest.raises(InputError, match="reads images in queries|words alone"):
+                NemotronPageRetriever(index=index, reranker=reranker).retrieve_by_image(PAGES[0].image, rerank=True)
