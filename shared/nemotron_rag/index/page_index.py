@@ -65,7 +65,7 @@ class PageIndex:
     """Pages of documents, found by what they show and say.
 
     Every method may be called from any thread, and the ``a...`` twins from any event loop. All who open a folder in
-    one process share it. The process that opens it first may write; others read it as it was when they opened it. Any
+    one process share it. One process writes, until it closes it; others read and follow what is written. Any
     number of processes may search, add and delete on one server at once.
 
     Args:

@@ -15,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge as edge
 from qdrant_client import QdrantClient, models
 
 from nemotron_rag.errors import StoreError
 from nemotron_rag.stores.qdrant import Qdrant, QdrantStore, opening
 from nemotron_rag.stores.qdrant.edge import client as client_module
+from nemotron_rag.stores.qdrant.edge import copies as copies_module
 from nemotron_rag.stores.qdrant.edge import place as place_module
+from nemotron_rag.stores.qdrant.edge import turns as turns_module
 from nemotron_rag.stores.qdrant.edge.client import EdgeClient
-from nemotron_rag.types import Page, StoredPage
+from nemotron_rag.types import Page, StoredPage, page_uuid
 
 COSINE = models.VectorParams(size=4, distance=models.Distance.COSINE)
 
@@ -113,25 +116,85 @@ def test_others_read_while_one_process_writes(tmp_path):
     assert elsewhere(write, tmp_path).stdout == "4\n"
 
 
-def test_a_copy_is_of_the_moment_and_its_reader_may_write_once_the_writer_is_gone(tmp_path):
+def test_a_reader_follows_the_writer_and_may_write_once_that_one_is_gone(tmp_path):
     writer, reader = EdgeClient(tmp_path), EdgeClient(tmp_path)
     writer.create_collection("docs", COSINE)
     writer.upsert("docs", [models.PointStruct(id=1, vector=[1, 0, 0, 0])])
     assert reader.count("docs").count == 1
     writer.upsert("docs", [models.PointStruct(id=2, vector=[0, 1, 0, 0])])
-    assert reader.count("docs").count == 1
-    copies = Path(reader._place._copies)
-    assert copies.is_dir()
+    copies = reader._place.copies._root
+    assert comes_true(lambda: reader.count("docs").count == 2)
+    with writer._place.turns.writing():  # as it does for long when it puts a folder in order
+        writer._shard("docs").update(edge.UpdateOperation.delete_points([2]))
+        time.sleep(0.1)
+        assert reader.count("docs").count == 2
+    assert comes_true(lambda: reader.count("docs").count == 1)
+    assert len(list(copies.iterdir())) == 1
     with pytest.raises(StoreError, match="in use by another process"):
         reader.delete("docs", [1])
     writer.close()
     reader.upsert("docs", [models.PointStruct(id=3, vector=[0, 0, 1, 0])])
-    assert reader.count("docs").count == 3
+    assert reader.count("docs").count == 2
     assert not copies.exists()
     reader.close()
     reader.close()
     with pytest.raises(RuntimeError, match="closed"):
         reader.count("docs")
+
+
+def test_who_only_reads_makes_room_for_who_writes(tmp_path):
+    filled(tmp_path).close()
+    reader, other = EdgeClient(tmp_path), EdgeClient(tmp_path)
+    assert reader.count("pages").count == other.count("pages").count == 6
+    assert (reader._place.copies._root, reader._place.turns.has_files) == (None, True)
+    writer = EdgeClient(tmp_path)
+    writer.delete("pages", [page_uuid("p1")])
+    assert not reader._place.turns.has_files
+    for client in (reader, other):
+        assert comes_true(lambda client=client: client.count("pages").count == 5)
+        with pytest.raises(StoreError, match="in use by another process"):
+            client.delete("pages", [page_uuid("p2")])
+    writer.close()
+    reader.delete("pages", [page_uuid("p2")])
+    assert comes_true(lambda: other.count("pages").count == 4)
+    for client in (reader, other):
+        client.close()
+
+
+def test_a_note_of_a_process_that_was_killed_stops_nobody(tmp_path):
+    filled(tmp_path).close()
+    note = tmp_path / "edge" / ".wanted"
+    note.touch()
+    os.utime(note, (1, 1))
+    reader = EdgeClient(tmp_path)
+    assert reader._place.turns.has_files
+    time.sleep(0.3)
+    assert reader.count("pages").count == 6
+    assert reader._place.turns.has_files
+    reader.close()
+
+
+def test_who_reads_and_does_not_make_room_is_told_of(tmp_path, monkeypatch):
+    filled(tmp_path).close()
+    monkeypatch.setattr(turns_module, "_PATIENCE", 0.2)
+    reader, writer = EdgeClient(tmp_path), EdgeClient(tmp_path)
+    with reader._alone, ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match="in use by another process"):
+        pool.submit(writer.delete, "pages", [page_uuid("p1")]).result()
+    assert not (tmp_path / "edge" / ".wanted").exists()
+    monkeypatch.undo()
+    writer.delete("pages", [page_uuid("p1")])
+    for client in (reader, writer):
+        client.close()
+
+
+def comes_true(condition) -> bool:
+    """Whether it does, within some seconds."""
+    end = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_readers_who_copy_while_pages_are_written_find_a_whole_index(tmp_path):
@@ -150,7 +213,7 @@ def test_readers_who_copy_while_pages_are_written_find_a_whole_index(tmp_path):
             reader = EdgeClient(tmp_path)
             count = reader.count("pages").count
             points, _ = reader.scroll("pages", limit=10_000)
-            assert len(points) == count
+            assert len({point.payload.get("id") for point in points}) == len(points) >= count  # it follows the writer
             counts.append(count)
             reader.close()
         writing.result()
@@ -269,14 +332,14 @@ def test_a_full_disk_is_an_error_and_costs_nothing(tmp_path, monkeypatch, caplog
 
 def test_a_copy_that_was_not_finished_is_made_again(tmp_path, monkeypatch):
     store = filled(tmp_path)
-    reader, copy = EdgeClient(tmp_path), place_module._copy_file
+    reader, copy = EdgeClient(tmp_path), copies_module._copy_file
     with monkeypatch.context() as patch:
 
         def fail(source, target):
             copy(source, target)
             raise OSError("no space left")
 
-        patch.setattr(place_module, "_copy_file", fail)
+        patch.setattr(copies_module, "_copy_file", fail)
         with pytest.raises(OSError, match="no space left"):
             reader.count("pages")
     assert reader.count("pages").count == 6

@@ -46,7 +46,7 @@ class QdrantStore:
     """A `PageStore` in one Qdrant collection: vectors and payload of each page, and the record of what wrote them.
 
     All stores for a folder in one process share its client, which is closed with the last of them. Other processes may
-    read meanwhile, as the folder was when they opened it (in the local mode they are refused). Any number of processes
+    read meanwhile and follow what is written (in the local mode they are refused). Any number of processes
     may read and write on a server.
 
     Args:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,9 +22,11 @@ import qdrant_edge as edge
 from qdrant_client import models
 from qdrant_client.http import models as rest  # its QueryResponse is another than that of `models`
 
+from nemotron_rag._forking import Lock
 from nemotron_rag.documents.files import one_line, write_whole
 from nemotron_rag.errors import StoreError
-from nemotron_rag.stores.qdrant.edge.place import Place, size_of
+from nemotron_rag.stores.qdrant.edge.copies import size_of
+from nemotron_rag.stores.qdrant.edge.place import Place
 from nemotron_rag.stores.qdrant.edge.translation import (
     edge_config,
     edge_filter,
@@ -38,6 +43,7 @@ T = TypeVar("T")
 
 _SPACE = 2**26  # bytes that must be free on the disk to write; the engine's mapped files end the process on a full one
 _FLUSH = 5.0  # seconds, as on servers; what is acknowledged outlives the process at once, a power cut after so long
+_WATCH = 0.1  # seconds after which a reader sees that somebody wants to write
 _LARGE = 2**27  # bytes of a shard
 _FEW = 1000  # points
 _SEGMENT = re.compile(r"segments/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -51,8 +57,9 @@ _DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED
 class EdgeClient:
     """The collections of one folder, by the methods that `qdrant_client.QdrantClient` has, with the same arguments.
 
-    One process writes to a folder: the first that opens it. Others read, each from a copy as of its opening. Whatever
-    goes wrong is a RuntimeError or ValueError, as from qdrant-client's local mode. One thread may call at a time.
+    One process writes to a folder: the first that does, until it closes this. Others read, each from a copy that
+    follows what is written. Whatever goes wrong is a RuntimeError or ValueError, as from qdrant-client's local mode.
+    One thread may call at a time.
 
     Args:
         folder: of the index; made if it is not there.
@@ -74,11 +81,14 @@ class EdgeClient:
     def __init__(self, folder: Path) -> None:
         self.init_options = {"path": str(folder)}
         self._folder = folder
+        self._alone = Lock(reentrant=True)
+        self._ended = threading.Event()
         self._place: Place | None = Place(folder)
         self._shards: dict[str, edge.EdgeShard] = {}
         self._unflushed: set[str] = set()
         self._flushed = time.monotonic()
         self._written: Counter[str] = Counter()  # points, since the last `optimize`
+        self._watch()
 
     # ---- collections
 
@@ -232,13 +242,15 @@ class EdgeClient:
 
     def close(self) -> None:
         """Let go of the folder; later calls raise RuntimeError. Closing twice is allowed."""
-        if self._place is None:
-            return
-        place, self._place = self._place, None
-        try:
-            self._close_shards(place)
-        finally:
-            place.close()
+        self._ended.set()
+        with self._alone:
+            if self._place is None:
+                return
+            place, self._place = self._place, None
+            try:
+                self._close_shards(place)
+            finally:
+                place.close()
 
     # ---- writing
 
@@ -402,13 +414,56 @@ class EdgeClient:
         if name not in self._shards:
             if not place.holds(name):
                 raise ValueError(f"Collection {name} not found")
-            with place.writing() if place.may_write else nullcontext():
+            self._take_files(place)
+            with place.turns.writing(changes=False) if place.turns.has_files else nullcontext():
                 self._shards[name] = edge.EdgeShard.load(str(place.shard(name)))
         return self._shards[name]
 
     def _call(self, name: str, work: Callable[[edge.EdgeShard], T]) -> T:
-        with _errors():
+        with self._alone, _errors():
+            self._catch_up(name)
             return work(self._shard(name))
+
+    def _catch_up(self, name: str) -> None:
+        """Leave a copy for what was written since."""
+        place = self._open_place()
+        if place.turns.has_files or name not in self._shards or not place.copies.is_behind(name):
+            return
+        if self._take_files(place):
+            return
+        old = place.copies.renew(name)
+        if old is not None:
+            self._shards.pop(name).close()
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _take_files(self, place: Place) -> bool:
+        """Have the files themselves open, not copies, if no other process has; returns whether that is so."""
+        if not place.turns.has_files and place.turns.take():
+            self._close_shards(place)
+            place.copies.forget()
+            self._watch()
+        return place.turns.has_files
+
+    def _watch(self) -> None:
+        """Let go of the files when somebody wants to write, as long as this process only reads."""
+        place = self._open_place()
+        if place.turns.has_files and not place.turns.writes:
+            arguments = (weakref.ref(self), self._ended)
+            threading.Thread(target=_watch, args=arguments, name="nemotron-rag folder", daemon=True).start()
+
+    def give_way(self) -> bool:
+        """Let go of the files if somebody wants to write; returns whether this process still only reads them."""
+        place = self._place
+        if place is not None and place.turns.has_files and not place.turns.writes and not place.turns.is_wanted():
+            return True
+        with self._alone:
+            place = self._place
+            if place is not None and place.turns.has_files and not place.turns.writes:
+                try:
+                    self._close_shards(place)
+                finally:
+                    place.turns.let_go()
+        return False
 
     def _update(self, name: str, work: Callable[[edge.EdgeShard], T]) -> T:
         with self._writing(), _errors():
@@ -436,28 +491,39 @@ class EdgeClient:
     @contextmanager
     def _writing(self) -> Generator[Place, None, None]:
         """Become the one that writes, if nobody else is."""
-        place = self._open_place()
-        if not place.may_write:
-            if not place.claim():
+        with self._alone:
+            place = self._open_place()
+            had_files = place.turns.has_files
+            if not place.turns.take_to_write():
                 raise StoreError(
                     f"the index folder {self._folder} cannot be written to: its disk or its rights forbid it"
-                    if place.read_only
+                    if place.turns.read_only
                     else f"the index folder {self._folder} is in use by another process, which alone may write; "
                     "close that one, or run a Qdrant server and give its url"
                 )
-            self._close_shards(place)
-            place.forget_copies()
-        with place.writing():
-            yield place
+            if not had_files:
+                self._close_shards(place)
+                place.copies.forget()
+            with place.turns.writing():
+                yield place
 
     def _close_shards(self, place: Place) -> None:
         shards, self._shards = self._shards, {}
         self._unflushed.clear()
         if not shards:
             return
-        with place.writing() if place.may_write and not place.is_gone() else nullcontext(), _errors():
+        has_files = place.turns.has_files and not place.is_gone()
+        with place.turns.writing(changes=False) if has_files else nullcontext(), _errors():
             for shard in shards.values():
                 shard.close()
+
+
+def _watch(client: weakref.ref[EdgeClient], ended: threading.Event) -> None:
+    while not ended.wait(_WATCH):
+        found = client()
+        if found is None or not found.give_way():
+            return
+        del found
 
 
 def _why_not(shard: Path) -> str | None:

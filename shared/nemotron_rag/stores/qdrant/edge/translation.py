@@ -140,7 +140,7 @@ def _vector(rows: Any) -> Any:
     """Views of memory or lists, which Edge reads several times as fast as arrays; or a sparse vector."""
     if isinstance(rows, np.ndarray):
         numbers = np.ascontiguousarray(rows, np.float32)
-        return memoryview(numbers) if numbers.ndim == 1 else [memoryview(row) for row in numbers]
+        return numbers.data if numbers.ndim == 1 else [row.data for row in numbers]
     if isinstance(rows, models.SparseVector):
         return edge.SparseVector(rows.indices, rows.values)
     if isinstance(rows, list):
