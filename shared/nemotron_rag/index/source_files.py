@@ -91,12 +91,17 @@ class Unusable:
 
 
 def clean_source(path: str | os.PathLike[str]) -> str:
-    """The name of a file in the index: as the caller wrote it, with ``./``, ``x/..`` and doubled slashes folded.
+    r"""The name of a file in the index: as the caller wrote it, with ``./``, ``x/..`` and doubled slashes folded.
 
     A relative path stays relative and an absolute one absolute, so an index can be moved together with its files.
-    Backslashes of Windows become slashes.
+    Backslashes of Windows become slashes. Of names that are no Unicode, bytes are written out (``caf\xe9.pdf``), so
+    that no two files have one name.
     """
-    return Path(os.path.normpath(path)).as_posix().encode("utf-8", "replace").decode()  # names may be no Unicode
+    name = Path(os.path.normpath(path)).as_posix()
+    try:
+        return name.encode().decode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def fold_sources(filter: Any) -> Any:

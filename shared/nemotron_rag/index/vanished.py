@@ -75,15 +75,17 @@ def _is_gone(source: str) -> bool:
     try:
         os.lstat(source)
     except (FileNotFoundError, NotADirectoryError):
-        return "?" not in source or not _is_written_otherwise(source)
+        return not {"?", "\\"} & set(source) or not _is_written_otherwise(source)
     except (OSError, ValueError):  # no right to look, or no name of a file
         return False
     return False
 
 
 def _is_written_otherwise(source: str) -> bool:
-    """Whether a name with question marks stands for one that is no Unicode, or may do so."""
+    """Whether a name with backslashes or, of before, question marks stands for one that is no Unicode, or may do so."""
     try:
-        return source in {clean_source(path) for path in Path(source).parent.iterdir()}
+        names = {clean_source(path): path for path in Path(source).parent.iterdir()}
+        before = {os.fspath(path).encode("utf-8", "replace").decode() for path in names.values()}
+        return source in names or source in before
     except OSError:
         return True

@@ -100,8 +100,10 @@ def read_pdf(
 
     Each page has an RGB image (a PIL image), its text, and as metadata the document's own (title, author, subject,
     keywords, created, modified: those that it has), page_count, width and height (points), label (the printed page
-    number, if the document states one), text_source ("layer", "ocr" or "none"), and text_truncated if text was cut
-    off.
+    number, if the document states one), text_source, text_quality, and text_truncated if text was cut off. The
+    source is "layer", "ocr", "none", or "undecodable": a layer whose font does not say what it draws, and of which only
+    what can be read is kept, for want of OCR. The quality is the share of characters that could be decoded, where
+    that is less than 1.
 
     Args:
         source: a path, the file's bytes, or a binary file, whose position is restored.
@@ -110,7 +112,8 @@ def read_pdf(
         dpi: dots per inch; lowered for pages that would exceed `max_pixels` or the budget. None: every page is
             scaled to `max_pixels`, its aspect ratio kept.
         max_pixels: most pixels of an image; by default `PAGE_PIXELS` without `dpi`, with it the budget's.
-        ocr: "auto" reads pages without text layer with Tesseract, where its data is installed; "always" all pages;
+        ocr: "auto" reads pages whose text layer is missing or undecodable with Tesseract, where its data is installed;
+            "always" all pages;
             "never" none.
         ocr_language: Tesseract's names, such as "eng" or "deu+eng".
         workers: most rendering processes; None chooses by the machine and the number of pages. 0 renders in this

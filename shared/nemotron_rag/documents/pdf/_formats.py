@@ -32,6 +32,9 @@ def open_document(kind: str, path: str | None, body: bytes) -> Any:
         FormatError: it is not of that kind.
     """
     if kind == "pdf":
+        if path is not None and not _is_unicode(path):  # MuPDF takes no other names
+            body = Path(path).read_bytes()
+            path = None
         source = {"filename": path} if path is not None else {"stream": body}
         document = pymupdf.open(**source, filetype="pdf")
         if not document.is_pdf:
@@ -44,6 +47,10 @@ def open_document(kind: str, path: str | None, body: bytes) -> Any:
     if document.is_reflowable:
         document.layout(width=_WIDTH, height=_HEIGHT, fontsize=_FONT_SIZE)
     return document
+
+
+def _is_unicode(name: str) -> bool:
+    return name.isascii() or name == name.encode("utf-8", "replace").decode()
 
 
 def _as_utf8(data: bytes, kind: str) -> bytes:

@@ -25,6 +25,8 @@ from nemotron_rag.documents.pdf._common import (
     size_of_image,
 )
 from nemotron_rag.documents.pdf._formats import open_document
+from nemotron_rag.documents.pdf._quality import is_undecodable, legible, quality_of
+from nemotron_rag.documents.pdf._right_to_left import PlacedCharacter, has_right_to_left, in_reading_order
 from nemotron_rag.documents.word_boxes import PlacedWord, encode_word_boxes, word_boxes_of
 
 __all__ = ["Renderer"]
@@ -32,8 +34,11 @@ __all__ = ["Renderer"]
 pymupdf: Any = _untyped  # only partly typed
 
 # Ligatures are kept here and expanded by `clean`: MuPDF's own expansion puts the letters of Arabic ligatures in the
-# wrong order. `sort` stays off: it mixes columns.
+# wrong order; of those that the font itself expands, `_right_to_left` puts them right. `sort` stays off: it mixes
+# columns.
 _TEXT_FLAGS = pymupdf.TEXT_PRESERVE_LIGATURES | pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+_SPACE = 0.1  # heights of a line; smaller gaps part no words
+_GAP = 1.5  # heights of a line; what is farther away is of another column
 
 
 class Renderer:
@@ -80,6 +85,9 @@ class Renderer:
         if label:
             metadata["label"] = label
         text, metadata["text_source"], ocr_missing, textpage = _text(page, request)
+        quality = quality_of(text if textpage is None else _layer(textpage))
+        if quality < 1:
+            metadata["text_quality"] = round(quality, 2)
         if len(text) > request["max_text"]:
             text, metadata["text_truncated"] = text[: request["max_text"]], True
         words = _word_boxes(page, textpage, request["max_text"])
@@ -99,17 +107,67 @@ class Renderer:
 def _text(page: Any, request: dict[str, Any]) -> tuple[str, str, bool, Any]:
     """Return the text, its source, whether OCR was requested but its data is missing, and MuPDF's page of text."""
     mode, language = request["ocr"], request["language"]
+    found: tuple[str, str, Any] = "", "none", None
     if mode != "always":
         textpage = page.get_textpage(flags=_TEXT_FLAGS)
-        text = clean(page.get_text("text", textpage=textpage, sort=False))
-        if text:
+        layer = _layer(textpage)
+        text = clean(layer)
+        if layer.strip() and is_undecodable(layer):
+            found = legible(text), "undecodable", textpage
+        elif text:
             return text, "layer", False, textpage
-    if mode == "never":
-        return "", "none", False, None
-    if not set(language.split("+")) <= set(_installed()):
-        return "", "none", True, None
-    text, textpage = _recognize(page, language)
-    return text, "ocr" if text else "none", False, textpage
+    text, textpage, ocr_missing = "", None, False
+    if mode != "never":
+        ocr_missing = not set(language.split("+")) <= set(_installed())
+        text, textpage = ("", None) if ocr_missing else _recognize(page, language)
+    text, source, textpage = (text, "ocr", textpage) if text else found
+    return text, source, ocr_missing, textpage
+
+
+def _layer(textpage: Any) -> str:
+    """The text layer as it is; where it is read from right to left, put in order."""
+    text = str(textpage.extractText())
+    if not has_right_to_left(text):
+        return text
+    return "\n".join(in_reading_order(_lines(textpage)))
+
+
+def _lines(textpage: Any) -> list[list[PlacedCharacter]]:
+    """The lines of a page; pieces of one, which MuPDF parts where writing turns round, together."""
+    lines: list[list[PlacedCharacter]] = []
+    last = None
+    found = (line for block in textpage.extractRAWDICT()["blocks"] for line in block.get("lines", ()))
+    for line in found:
+        characters = [
+            PlacedCharacter(each["c"], each["bbox"][0], each["bbox"][2], bool(each.get("synthetic")))
+            for span in line["spans"]
+            for each in span["chars"]
+        ]
+        box = pymupdf.Rect(line["bbox"])
+        if last is not None and _is_beside(last, box) and _turns([*lines[-1], *characters]):
+            lines[-1] += [*_between(last, box), *characters]
+            last |= box
+        else:
+            lines.append(characters)
+            last = box
+    return lines
+
+
+def _turns(characters: list[PlacedCharacter]) -> bool:
+    return has_right_to_left("".join(each.text for each in characters))
+
+
+def _between(one: Any, other: Any) -> list[PlacedCharacter]:
+    """A space, if there is room for one."""
+    left, right = min(one.x1, other.x1), max(one.x0, other.x0)
+    is_wide = right - left > _SPACE * min(one.height, other.height)
+    return [PlacedCharacter(" ", left, right)] if is_wide else []
+
+
+def _is_beside(one: Any, other: Any) -> bool:
+    height = min(one.height, other.height)
+    shared = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return bool(shared > height / 2 and max(other.x0 - one.x1, one.x0 - other.x1) < _GAP * height)
 
 
 def _recognize(page: Any, language: str) -> tuple[str, Any]:

@@ -1,0 +1,134 @@
+"""Text layers that can be trusted: read from right to left, or said to be undecodable."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pymupdf
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotron_rag import PageIndex
+from nemotron_rag.documents.pdf import ocr_available, read_pdf
+from nemotron_rag.documents.pdf._quality import is_undecodable, legible, quality_of
+from nemotron_rag.documents.pdf._right_to_left import PlacedCharacter, in_reading_order
+from nemotron_rag.testing import FakeEmbedder
+
+DATA = Path(__file__).parents[1] / "data" / "pdf"
+
+LINES = (DATA / "right-to-left.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("program", ["libreoffice", "chromium"])
+def test_lines_from_right_to_left_come_as_they_were_written(program):
+    (page,) = read_pdf(DATA / f"right-to-left-{program}.pdf", ocr="never")
+    assert [line for line in LINES if line not in page.text.split("\n")] == []
+
+
+def test_a_ligature_of_two_letters():
+    (page,) = read_pdf(DATA / "lam-alef.pdf", ocr="never")
+    assert page.text == "الاشتراك"
+
+
+def placed(visual: str) -> list[PlacedCharacter]:
+    return [PlacedCharacter(character, 10.0 * n, 10.0 * n + 10) for n, character in enumerate(visual)]
+
+
+@pytest.mark.parametrize(
+    ("visual", "logical"),
+    [
+        ("גבא", "אבג"),
+        ("123 גבא", "אבג 123"),
+        ("-5% גבא 1,250", "1,250 אבג -5%"),
+        ("$5 גבא", "אבג $5"),
+        ("2024 1999 גבא", "אבג 1999 2024"),
+        ("GPU H200 ודהגבא", "אבגהדו GPU H200"),
+        (")ד( גבא", "אבג (ד)"),  # brackets as written, not as drawn
+        ("(ד) גבא", "אבג (ד)"),  # as drawn
+        ("only English (here)", "only English (here)"),
+        ("an גבא in English and more English", "an אבג in English and more English"),
+    ],
+)
+def test_what_is_drawn_becomes_what_is_read(visual, logical):
+    more = "" if "English" not in logical else " words words words"
+    (line,) = in_reading_order([placed(visual + more)])
+    assert line == logical + more
+
+
+def test_the_order_in_which_glyphs_are_drawn_does_not_matter():
+    visual = placed("123 GPU גבא")
+    assert in_reading_order([visual]) == in_reading_order([visual[::-1]]) == in_reading_order([visual[4:] + visual[:4]])
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1, max_size=1), st.floats(0, 100), st.floats(0, 10), st.booleans()), max_size=30
+    )
+)
+def test_any_characters_anywhere_are_some_text(characters):
+    line = [PlacedCharacter(text, left, left + width, made) for text, left, width, made in characters]
+    (text,) = in_reading_order([line])
+    assert isinstance(text, str)
+
+
+def test_an_undecodable_layer_is_no_text():
+    (page,) = read_pdf(DATA / "no-tounicode.pdf", ocr="never")
+    assert (page.text, page.metadata["text_source"], page.metadata["text_quality"]) == ("", "undecodable", 0.0)
+
+
+@pytest.mark.slow
+def test_an_undecodable_layer_goes_to_ocr():
+    (page,) = read_pdf(DATA / "no-tounicode.pdf")
+    if ocr_available():
+        assert page.metadata["text_source"] == "ocr"
+        assert "Battery recycling plant" in page.text
+    else:
+        assert page.metadata["text_source"] == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_junk"),
+    [
+        ("\ufffd\ufffd\ufffd\ufffd", True),
+        ("\ue001\ue002\ue003 \ue004", True),
+        ("\uf0b7 One\n\uf0b7 Two\n\uf0b7 Three items of a list", False),
+        ("", False),
+        ("Contents ........................................ 3", False),
+        ("-----------------------------------------", False),
+        ("!\"#$%&'() *+,-./:;< =>?@[\\]^_`{|}~ !\"#$ %&'()*", True),
+        ("f(x) = (x + 1)² / {a, b} <-> ∀x ∈ A: x ≥ 0", False),
+        ("日本語の文書を検索する", False),
+        ("Wörter ﬁnden 12 %", False),
+    ],
+)
+def test_what_is_junk(text, is_junk):
+    assert is_undecodable(text) is is_junk
+
+
+def test_of_a_layer_that_is_partly_junk_the_rest_is_kept():
+    text = "????\nTotal 1,250\n?? ?? ?????????.".replace("?", "\ufffd")
+    assert is_undecodable(text)
+    assert legible(text) == "Total 1,250"
+    assert quality_of("ab\ufffd\ufffd") == 0.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
+def test_files_whose_names_are_no_unicode_are_told_apart(tmp_path):
+    files = {b"caf\xe9.pdf": "one", b"caf\xe8.pdf": "two", b"\xff.txt": "three"}
+    paths = {text: Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name, text in files.items()}
+    for text, path in paths.items():
+        pdf = pymupdf.open()
+        pdf.new_page(width=200, height=100).insert_text((20, 50), text)
+        path.write_bytes(text.encode() if path.suffix == ".txt" else pdf.tobytes())
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        report = index.add(tmp_path, progress=False)
+        assert (report.added, report.failures) == (3, ())
+        assert len(index.sources()) == 3
+        assert index.add(tmp_path, progress=False).unchanged == 3
+        assert index.sync(tmp_path, progress=False).removed == 0
+        paths["one"].unlink()
+        assert index.sync(tmp_path, progress=False).removed == 1
+        assert {hit.page.text for hit in index.search("two", k=3)} == {"two", "three"}
