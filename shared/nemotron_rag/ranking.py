@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
+from nemotron_rag._tracing import rerank_span
 from nemotron_rag.documents.images import load_image
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError, NonFiniteError
 from nemotron_rag.protocols import Reranker, reads_image_queries
@@ -156,7 +157,9 @@ def rank(
     batch = _Batch.of(passages, policy, describe)
     while batch.indices:
         try:
-            return batch.places(reranker.score(query, batch.passages))
+            with rerank_span(reranker, batch.passages, top_n=policy.top_n) as span:
+                logits = span.scored(reranker.score(query, batch.passages))
+            return batch.places(logits)
         except ImageError as error:
             batch = batch.without_unreadable(error)
     return batch.places([])
@@ -175,7 +178,9 @@ async def arank(
     batch = _Batch.of(passages, policy, describe)
     while batch.indices:
         try:
-            return batch.places(await reranker.ascore(query, batch.passages))
+            with rerank_span(reranker, batch.passages, top_n=policy.top_n) as span:
+                logits = span.scored(await reranker.ascore(query, batch.passages))
+            return batch.places(logits)
         except ImageError as error:
             batch = await asyncio.to_thread(batch.without_unreadable, error)
     return batch.places([])

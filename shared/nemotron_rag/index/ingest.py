@@ -248,7 +248,7 @@ class Ingest:
             for batch in batches:
                 if batch.fresh:
                     self._index.prepare()
-                embedding = embed.submit(self._embed, batch)
+                embedding = embed.submit(copy_context().run, self._embed, batch)
                 waiting.append(store.submit(copy_context().run, self._settle, batch, embedding, images))
                 if len(waiting) > _IN_FLIGHT:
                     yield waiting.popleft().result()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from nemotron_rag._tracing import traced_retrieval
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.ingest import Ingest
@@ -329,6 +330,7 @@ class PageIndex:
             progress=progress,
         )
 
+    @traced_retrieval
     def search(
         self,
         query: Query,
@@ -416,6 +418,7 @@ class PageIndex:
         places = _rank_pages(reranker.get(), query, [hit.page for hit in hits], policy)
         return self._selected(_reranked(hits, places), request.selection, filter)
 
+    @traced_retrieval
     async def asearch(
         self,
         query: Query,
@@ -462,6 +465,7 @@ class PageIndex:
         places = await _arank_pages(await reranker.aget(), query, [hit.page for hit in hits], policy)
         return await asyncio.to_thread(self._selected, _reranked(hits, places), request.selection, filter)
 
+    @traced_retrieval
     def candidates(
         self,
         query: Query,
@@ -539,6 +543,7 @@ class PageIndex:
         """`select` for event loops, which it does not block."""
         return await asyncio.to_thread(self.select, hits, **options)
 
+    @traced_retrieval
     def search_image(
         self,
         image: ImageSource,
@@ -567,6 +572,7 @@ class PageIndex:
         rows = embedder.embed_queries([query]) if as_query else embedder.embed_passages([query])
         return self._selected(self._nearest(rows[0], request), selection, filter)
 
+    @traced_retrieval
     async def asearch_image(
         self,
         image: ImageSource,

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from nemotron_rag._tracing import traced_rerank
 from nemotron_rag.protocols import MultiVectorEmbedder, Reranker
 from nemotron_rag.ranking import check_top_n, ranked
 from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query, Ranked
@@ -51,6 +52,7 @@ class MaxSimReranker:
         """Of the embedder."""
         return cast("tuple[Modality, ...]", getattr(self._embedder, "query_modalities", ("text",)))
 
+    @traced_rerank
     def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """MaxSim: (n,) float32; higher is more relevant.
 
@@ -62,6 +64,7 @@ class MaxSimReranker:
         rows = self._embedder.embed_passages(passages)
         return cast("FloatArray", self._embedder.score(self._embedder.embed_queries([query]), rows)[0])
 
+    @traced_rerank
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
         if not passages:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from nemotron_rag._tracing import traced_embedding
 from nemotron_rag.documents.passages import check_list
 from nemotron_rag.errors import EndpointError, InputError
 from nemotron_rag.late_interaction.maxsim import maxsim
@@ -63,6 +64,7 @@ class _RemoteEmbedder(RemoteModel, Generic[R]):
         prefixes = {name: prefix for name, prefix in own.items() if prefix}
         return {"model": self.name, "dialect": state.dialect, "dimensions": state.dimensions, **prefixes}
 
+    @traced_embedding("query")
     def embed_queries(self, queries: Sequence[Query]) -> R:
         """Embed queries, each vector of length 1.
 
@@ -76,6 +78,7 @@ class _RemoteEmbedder(RemoteModel, Generic[R]):
         check_list(queries)
         return self._shaped(self._run(self._embed(queries, "query")))
 
+    @traced_embedding("passage")
     def embed_passages(self, passages: Sequence[Passage]) -> R:
         """Embed texts, images, or both; errors are those of `embed_queries`.
 
@@ -84,11 +87,13 @@ class _RemoteEmbedder(RemoteModel, Generic[R]):
         check_list(passages)
         return self._shaped(self._run(self._embed(passages, "passage")))
 
+    @traced_embedding("query")
     async def aembed_queries(self, queries: Sequence[Query]) -> R:
         """`embed_queries` for event loops."""
         check_list(queries)
         return self._shaped(await self._arun(self._embed(queries, "query")))
 
+    @traced_embedding("passage")
     async def aembed_passages(self, passages: Sequence[Passage]) -> R:
         """`embed_passages` for event loops."""
         check_list(passages)

@@ -165,6 +165,16 @@ class RemoteModel:
         return self._model if self._model is not None else self._connected_now.model
 
     @property
+    def base_url(self) -> str:
+        """Of the server."""
+        return self._address.base_url
+
+    @property
+    def named(self) -> str | None:
+        """The model as it was asked for; None for the only one of the server. Unlike `name`, it asks nobody."""
+        return self._known.name or self._model
+
+    @property
     def query_modalities(self) -> tuple[Modality, ...]:
         """What a query may be."""
         return self._connected_now.query_modalities

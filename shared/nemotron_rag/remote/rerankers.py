@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from nemotron_rag._tracing import traced_rerank
 from nemotron_rag.documents.passages import check_list, check_passage
 from nemotron_rag.errors import EndpointError, ImageError, NonFiniteError
 from nemotron_rag.ranking import check_top_n, ranked
@@ -54,6 +55,7 @@ class RemoteReranker(RemoteModel):
         said = state.row.get("identity")
         return {**(said if isinstance(said, Mapping) else {"model": self.name}), "dialect": state.dialect}
 
+    @traced_rerank
     def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Logits: (n,) float32; higher is more relevant.
 
@@ -76,6 +78,7 @@ class RemoteReranker(RemoteModel):
         check_top_n(top_n)
         return ranked(self.score(query, passages), passages, top_n)
 
+    @traced_rerank
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
         check_list(passages)

@@ -16,10 +16,10 @@ from typing import TypeVar
 import torch
 
 from nemotron_rag._forking import Threads
+from nemotron_rag._token_count import count_tokens
 from nemotron_rag.errors import NonFiniteError
 from nemotron_rag.runtime.batching import Sized
 from nemotron_rag.runtime.timing import timer
-from nemotron_rag.runtime.token_count import count_tokens
 from nemotron_rag.runtime.worker import Worker
 
 __all__ = ["WINDOW", "arun_windows", "run_windows"]

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
+from nemotron_rag._tracing import traced_embedding
 from nemotron_rag.documents.passages import check_list, check_passage, check_query, check_words
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.late_interaction.maxsim import maxsim
@@ -43,6 +44,7 @@ class _Embedder(ABC, Generic[M, R]):
         self.name = name
         self.dimensions = dimensions
 
+    @traced_embedding("query")
     def embed_queries(self, queries: Sequence[Query]) -> R:
         """Embed queries, each vector of length 1.
 
@@ -55,6 +57,7 @@ class _Embedder(ABC, Generic[M, R]):
         model = self._opened(queries)
         return self._finish(model.run(queries, self._checked_query))
 
+    @traced_embedding("passage")
     def embed_passages(self, passages: Sequence[Passage]) -> R:
         """Embed passages, each vector of length 1.
 
@@ -66,11 +69,13 @@ class _Embedder(ABC, Generic[M, R]):
         model = self._opened(passages)
         return self._finish(model.run(passages, self._checked_passage))
 
+    @traced_embedding("query")
     async def aembed_queries(self, queries: Sequence[Query]) -> R:
         """Async `embed_queries`."""
         model = self._opened(queries)
         return self._finish(await model.arun(queries, self._checked_query))
 
+    @traced_embedding("passage")
     async def aembed_passages(self, passages: Sequence[Passage]) -> R:
         """Async `embed_passages`."""
         model = self._opened(passages)

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 
+from nemotron_rag._tracing import traced_rerank
 from nemotron_rag.documents.passages import check_passage, check_query
 from nemotron_rag.errors import CheckpointError, ClosedError
 from nemotron_rag.models._base.packed import PackedModel
@@ -38,6 +39,7 @@ class CrossEncoder(ABC, Generic[M]):
         self._model: M | None = model
         self.name = name
 
+    @traced_rerank
     def score(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Raw logits: (n,) float32; higher is more relevant.
 
@@ -59,6 +61,7 @@ class CrossEncoder(ABC, Generic[M]):
         check_top_n(top_n)
         return ranked(self.score(query, passages), passages, top_n)
 
+    @traced_rerank
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Async `score`."""
         model, prepare = self._checked(query)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
+from nemotron_rag._token_count import counting_tokens
 from nemotron_rag.errors import InputError
 from nemotron_rag.protocols import FloatArray
 from nemotron_rag.ranking import sigmoid
-from nemotron_rag.runtime.token_count import counting_tokens
 from nemotron_rag.serve.inputs import Input, as_query, check_count, to_passage, to_passages
 from nemotron_rag.serve.metrics import Metrics
 from nemotron_rag.serve.requests import RankingRequest, RerankRequest
