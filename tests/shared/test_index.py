@@ -161,7 +161,7 @@ def test_deleting_by_a_filter_takes_only_what_it_matches(folder):
         assert index.delete(filter={"tenant": "bob"}) == 1
         assert (index.sources(), index.count({"tenant": "alice"})) == (["alice/policy.pdf"], 1)
         assert len(list(Path("store/images/pages").rglob("*.png"))) == 1
-        assert index.delete(filter={}) == 1
+        assert index.delete(everything=True) == 1
         assert (index.count(), list(Path("store/images/pages").rglob("*.png"))) == (0, [])
 
 

@@ -303,7 +303,7 @@ def test_keys_planted_in_the_collection_open_no_file(tmp_path, caplog):
                     hit.page.image.open()
                 with pytest.raises(ImageError, match="does not belong to an index; not opening it"):
                     _ = hit.page.image.path
-        assert index.delete(filter={}) == 4
+        assert index.delete(everything=True) == 4
     assert secret.exists()
     client.close()
 
@@ -337,7 +337,7 @@ def test_two_collections_in_one_folder_do_not_share_images(tmp_path):
     for name, images in {"one": tmp_path / "images/one", "two": tmp_path / "images/two"}.items():
         with PageIndex(client=client, collection=name, images=images, embedder=FakeEmbedder()) as index:
             if name == "one":
-                assert index.delete(filter={}) == 4
+                assert index.delete(everything=True) == 4
             else:
                 assert index.search("apples", k=1)[0].page.image is not None
     client.close()
@@ -671,3 +671,24 @@ async def test_hybrid_search_finds_words_that_the_vectors_miss():
         assert ranks.index(order[-1]) < 3  # the vectors alone have it last
         assert all(hit.score == hit.retrieval_score > 0 for hit in hits)
         assert [hit.page.number for hit in await index.asearch(last, mode="hybrid")] == ranks
+
+
+@pytest.mark.parametrize(
+    "every",
+    [
+        *({}, {"and": [{}, {}]}, {"or": [{"year": 1}, {}]}, {"not": {"year": []}}, {"not": {"not": {}}}),
+        *({"year": {"nin": []}}, {"year": {"all": []}}, models.Filter(), models.Filter(must=[])),
+    ],
+    ids=str,
+)
+def test_no_filter_that_every_page_meets_deletes(every):
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        add(index, [text_page(1, "one", metadata={"year": 1})])
+        with pytest.raises(InputError, match=r"every page meets .* delete\(everything=True\)"):
+            index.delete(filter=every)
+        for none in ({"year": []}, {"year": {"in": []}}, {"nor": [{}, {"year": 1}]}):
+            assert index.delete(filter=none) == 0
+        assert index.count() == 1
+        with pytest.raises(InputError, match="exactly one"):
+            index.delete(filter={"year": 1}, everything=True)
+        assert index.delete(everything=True) == 1

@@ -38,6 +38,7 @@ from nemotron_rag.index.selection import Selection
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.ranking import check_count
 from nemotron_rag.stores.collection_options import CollectionOptions
+from nemotron_rag.stores.filters import is_empty
 from nemotron_rag.stores.page_images import ImageForm
 from nemotron_rag.stores.qdrant import Filter, ForeignCollection, Identity, Qdrant, QdrantStore, Shape
 from nemotron_rag.stores.server import ConnectionOptions
@@ -386,8 +387,8 @@ class NemotronPageVectorStore(VectorStore):
             raise InputError("delete wants ids as a list, got a single str; put it into a list")
         if ids is not None and filter is not None:
             raise InputError("delete wants ids or filter=, got both")
-        if isinstance(filter, Mapping) and not filter:
-            raise InputError("delete got an empty filter, which all documents match; to remove all, call delete()")
+        if filter is not None and is_empty(filter):
+            raise InputError(f"every document meets the filter {filter!r}; to remove all, call delete()")
         points = self._collection.ids_matching(filter) if ids is None else [self._collection.point_id(id) for id in ids]
         for start in range(0, len(points), _DELETED):
             self._delete(points[start : start + _DELETED])

@@ -31,7 +31,7 @@ from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker, reads_image_queries
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
 from nemotron_rag.stores.collection_options import CollectionOptions
-from nemotron_rag.stores.filters import page_found, parse_filter
+from nemotron_rag.stores.filters import is_empty, page_found, parse_filter
 from nemotron_rag.stores.filters.nowhere import KeyCheck
 from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.stores.tenant import Tenant, TenantKey
@@ -696,26 +696,31 @@ class PageIndex:
         *,
         ids: Sequence[str] | None = None,
         filter: Filter | None = None,
+        everything: bool = False,
     ) -> int:
         """Remove pages and their images.
 
         Args:
             source: a document, as `add` or `sources` names it. Pages that another document holds too stay with that.
             ids: of pages, instead; they go whatever documents hold them.
-            filter: as in `search`, instead. Pages that another document holds too, in which the filter does not match,
-                stay with that; the store's own kind of filter knows whole pages only.
+            filter: as in `search`, instead, but not one that every page meets. Pages that another document holds too,
+                in which the filter does not match, stay with that; the store's own kind of filter knows whole pages
+                only.
+            everything: True for all pages, instead.
 
         Returns:
             How many pages were deleted.
 
         Raises:
-            InputError: not exactly one of the three was given.
+            InputError: not exactly one of the four was given, or a filter that every page meets.
             StoreError: a write was not acknowledged.
         """
         if isinstance(ids, str):
             raise InputError("delete wants ids as a list of page ids, got a single str; put it into a list")
-        if sum(value is not None for value in (source, ids, filter)) != 1:
-            raise InputError("delete wants exactly one of source, ids and filter; to remove all pages: filter={}")
+        if sum(value is not None for value in (source, ids, filter)) + bool(everything) != 1:
+            raise InputError("delete wants exactly one of source, ids, filter and everything=True")
+        if filter is not None and is_empty(filter):
+            raise InputError(f"every page meets the filter {filter!r}; to remove all pages: delete(everything=True)")
         state = self._state
         if not state.exists():
             return 0
@@ -723,7 +728,7 @@ class PageIndex:
             return state.remove(ids, None)
         if source is not None:
             return state.remove_matching({"source": sorted({os.fspath(source), clean_source(source)})})[0]
-        filter = fold_sources(filter)
+        filter = {} if everything else fold_sources(filter)
         removed, found = state.remove_matching(filter)
         self._check_keys(filter, found=found)
         return removed
@@ -734,9 +739,10 @@ class PageIndex:
         *,
         ids: Sequence[str] | None = None,
         filter: Filter | None = None,
+        everything: bool = False,
     ) -> int:
         """`delete` for event loops, which it does not block."""
-        return await asyncio.to_thread(self.delete, source, ids=ids, filter=filter)
+        return await asyncio.to_thread(self.delete, source, ids=ids, filter=filter, everything=everything)
 
     def count(self, filter: Filter | None = None) -> int:
         """How many pages there are, or a filter matches.

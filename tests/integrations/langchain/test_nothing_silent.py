@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from langchain_core.documents import Document
+from qdrant_client import models
 
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
@@ -68,8 +69,9 @@ def test_a_retriever_over_the_folder_of_a_store_says_what_is_there(documents):
 
 def test_an_empty_filter_deletes_nothing(documents):
     store = NemotronPageVectorStore(embeddings(), location=documents)
-    with pytest.raises(InputError, match="empty filter"):
-        store.delete(filter={})
+    for every in ({}, {"year": {"nin": []}}, models.Filter()):
+        with pytest.raises(InputError, match="every document meets"):
+            store.delete(filter=every)
     assert len(store.similarity_search("red apples")) == 1
     assert store.delete()
     assert store.similarity_search("red apples") == []

@@ -104,7 +104,7 @@ def test_nobody_sees_changes_or_deletes_what_is_anothers(place):
     assert acme.delete("a.pdf") == 1
     assert (acme.count(), beta.count()) == (0, 2)
     assert beta.search("whales", k=1)[0].page.image.open().getpixel((0, 0)) == (200, 200, 200)
-    assert beta.delete(filter={}) == 2
+    assert beta.delete(everything=True) == 2
     acme.close()
     beta.close()
 
@@ -163,7 +163,7 @@ def test_every_request_for_points_names_the_tenant(server):
     index.sources()
     index.delete("a.pdf")
     index.delete(ids=["p1"])
-    index.delete(filter={})
+    index.delete(everything=True)
     shared = {page_uuid("index record"), page_uuid("directions of sketches")}
     of_points = [(path.split("?")[0].rpartition("pages")[2], body) for _, path, body in server.requests if body]
     assert {path for path, _ in of_points} >= {"/points", "/points/query", "/points/scroll", "/points/count"}

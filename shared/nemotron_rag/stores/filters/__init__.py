@@ -50,7 +50,7 @@ from nemotron_rag.stores.filters.conditions import (
     keys_of,
 )
 from nemotron_rag.stores.filters.matching import matches, matching_files, metadata_steps, page_found, words_of
-from nemotron_rag.stores.filters.parsing import check_key, parse_filter, rename_keys
+from nemotron_rag.stores.filters.parsing import check_key, is_empty, parse_filter, rename_keys
 
 __all__ = [
     "Absent",
@@ -68,6 +68,7 @@ __all__ = [
     "Test",
     "Words",
     "check_key",
+    "is_empty",
     "is_whole",
     "keys_of",
     "matches",

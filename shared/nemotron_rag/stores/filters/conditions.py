@@ -24,6 +24,7 @@ __all__ = [
     "Prefix",
     "Test",
     "Words",
+    "always_hold",
     "is_whole",
     "keys_of",
 ]
@@ -150,6 +151,25 @@ Expression: TypeAlias = Condition | AllOf | OneOf | Not
 def is_whole(value: object) -> bool:
     """Whether a number is a whole one that only whole numbers equal: as a float it could not be told from others."""
     return isinstance(value, int) and not isinstance(value, bool) and not -_EXACT < value < _EXACT
+
+
+def always_hold(expressions: Iterable[Expression]) -> bool:
+    """Whether every page meets all of them, whatever it has, as with those of an empty filter."""
+    return all(_constant(expression) is True for expression in expressions)
+
+
+def _constant(expression: Expression) -> bool | None:
+    """What an expression says of every page; None if that depends on the page."""
+    if isinstance(expression, Condition):
+        return False if expression.test == AnyOf(()) else None
+    if isinstance(expression, Not):
+        inner = _constant(expression.part)
+        return None if inner is None else not inner
+    parts = {_constant(part) for part in expression.parts}
+    decisive = isinstance(expression, OneOf)  # one such part is enough
+    if decisive in parts:
+        return decisive
+    return None if None in parts else not decisive
 
 
 def keys_of(expressions: Iterable[Expression]) -> Iterator[str]:

@@ -26,10 +26,11 @@ from nemotron_rag.stores.filters.conditions import (
     Prefix,
     Test,
     Words,
+    always_hold,
 )
 from nemotron_rag.stores.filters.dates import moment, that_day
 
-__all__ = ["check_key", "parse_filter", "rename_keys"]
+__all__ = ["check_key", "is_empty", "parse_filter", "rename_keys"]
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _JOINS = ("and", "or", "not", "nor")
@@ -53,6 +54,25 @@ def parse_filter(filter: Mapping[str, Any] | tuple[Mapping[str, Any], ...] | Non
     if isinstance(filter, tuple):
         return tuple(expression for part in filter for expression in parse_filter(part))
     return () if filter is None else _entries(filter, 0)
+
+
+def is_empty(filter: Any) -> bool:
+    """Whether a filter leaves nothing out, whatever is stored: ``{}``, and what comes of lists that are empty.
+
+    Args:
+        filter: as `parse_filter` takes it, or a store's own kind.
+
+    Raises:
+        InputError: it cannot be read.
+
+    Example:
+        >>> [is_empty(each) for each in ({}, {"year": {"nin": []}}, {"year": []}, {"year": 2024})]
+        [True, True, False, False]
+    """
+    if isinstance(filter, Mapping | tuple):
+        return always_hold(parse_filter(filter))
+    clauses = filter.model_dump() if hasattr(filter, "model_dump") else None  # of a model of qdrant-client
+    return isinstance(clauses, dict) and not any(clauses.values())
 
 
 def check_key(key: object) -> None:
