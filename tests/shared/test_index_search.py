@@ -392,7 +392,7 @@ def test_other_render_settings_are_refused_and_none_means_the_indexes(tmp_path, 
     with pytest.raises(IndexMismatchError, match=next(iter(setting))):
         PageIndex(tmp_path, embedder=FakeEmbedder(), **setting)
     with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:
-        assert index._state.render_settings() == {"dpi": 100, "max_pixels": 2000}
+        assert index._state.render_settings() == {"dpi": 100, "max_pixels": 2000, "pdf_engine": "auto"}
 
 
 def test_two_openers_of_a_new_index_agree_on_who_wrote_it():

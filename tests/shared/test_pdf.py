@@ -369,10 +369,11 @@ def test_a_broken_page_is_reported_and_the_others_are_read(failures: Reports) ->
     page = "<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]"
     objects = ["<</Type/Catalog/Pages 2 0 R>>", "<</Type/Pages/Kids[3 0 R 4 0 R 5 0 R]/Count 3>>"]
     data = raw_pdf([*objects, page + ">>", page + "/Contents 6 0 R>>", page + ">>", content])
-    assert numbers(read_pdf(data, report=failures.append)) == [1, 3]
+    assert numbers(read_pdf(data, report=failures.append, pdf_engine="mupdf")) == [1, 3]
     assert failures == [Failure("<bytes>", "too many nested graphics states", 2)]
     with pytest.raises(PdfError, match="<bytes>, page 2: too many"):
-        list(read_pdf(data, on_error="raise"))
+        list(read_pdf(data, on_error="raise", pdf_engine="mupdf"))
+    assert [page.metadata.get("pdf_engine") for page in read_pdf(data)] == [None, "pdfium", None]
 
 
 def test_budgets_of_bytes_and_pages(failures: Reports) -> None:

@@ -21,6 +21,7 @@ from nemotron_rag.documents.office import OfficeBudget
 from nemotron_rag.documents.pdf import DEFAULT_BUDGET as PDF_BUDGET
 from nemotron_rag.documents.pdf import (
     OnError,
+    PdfEngine,
     PdfOptions,
     PdfSource,
     content_hash,
@@ -74,7 +75,9 @@ def read_document(source: PdfSource, *, name: str | None = None, **options: Unpa
         read_pdf(b"", **of_pdf)  # checks the options; reads nothing unless it is iterated
     if name is None:
         name = os.fspath(source) if isinstance(source, str | os.PathLike) else name_of(source)
-    return Document(source, name, password=options.get("password"), office_budget=budget).pages(**of_pdf)
+    engine = options.get("pdf_engine", "auto")
+    document = Document(source, name, password=options.get("password"), office_budget=budget, pdf_engine=engine)
+    return document.pages(**of_pdf)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Document:
         name: of its pages, and in messages.
         password: of protected PDFs.
         office_budget: for converting it.
+        pdf_engine: what reads PDFs.
 
     Example:
         >>> Document(b"Tornadoes form in thunderstorms.", "storms.txt").kind
@@ -96,6 +100,7 @@ class Document:
     name: str
     password: str | None = None
     office_budget: OfficeBudget = office.DEFAULT_BUDGET
+    pdf_engine: PdfEngine = "auto"
 
     @cached_property
     def kind(self) -> Kind:
@@ -158,7 +163,7 @@ class Document:
         on_error: OnError = options.get("on_error", "skip")
         if on_error not in get_args(OnError):
             raise InputError(f"on_error must be one of 'skip', 'raise', got {on_error!r}")
-        options["password"] = self.password
+        options["password"], options["pdf_engine"] = self.password, self.pdf_engine
         report = options.get("report") or log_failure
         try:
             yield from self._pages(options, None if on_error == "raise" else report)
@@ -172,8 +177,8 @@ class Document:
             return count_frames(self._image())
         if self.kind in OFFICE_KINDS:
             with self._converted() as pdf:
-                return count_pages(pdf)
-        return count_pages(self._whole, password=self.password, kind=self.kind)
+                return count_pages(pdf, pdf_engine=self.pdf_engine)
+        return count_pages(self._whole, password=self.password, pdf_engine=self.pdf_engine, kind=self.kind)
 
     def _pages(self, options: PdfOptions, report: Callable[[Failure], None] | None) -> Iterator[Page]:
         if self.kind == "image":
@@ -189,7 +194,7 @@ class Document:
     def _office_pages(self, options: PdfOptions) -> Iterator[Page]:
         with self._converted() as pdf:
             notes = self._notes()
-            sheets = read_outline(pdf) if OFFICE_KINDS[self.kind] == "calc" else []
+            sheets = read_outline(pdf, pdf_engine=self.pdf_engine) if OFFICE_KINDS[self.kind] == "calc" else []
             for page in read_pdf(pdf, name=self.name, **cast("PdfOptions", {**options, "password": None})):
                 made = {key: value for key, value in page.metadata.items() if key not in _OF_CONVERSION}
                 page = replace(page, metadata=made)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from nemotron_rag._tracing import traced_retrieval
-from nemotron_rag.documents.pdf import Ocr, OnError, Pages
+from nemotron_rag.documents.pdf import Ocr, OnError, Pages, PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.ingest import Ingest
 from nemotron_rag.index.integrity import check
@@ -92,6 +92,8 @@ class PageIndex:
         create: False if the index must be there already.
         dpi: resolution for PDF pages; None for scaling each to `max_pixels`, or for what the index was written with.
         max_pixels: most pixels of a PDF page's image; None for the renderer's default, or as the index has it.
+        pdf_engine: what renders PDFs, "auto", "mupdf" or "pdfium" (see `nemotron_rag.documents.pdf.PdfEngine`); None
+            for "auto", or as the index was made. An index may hold pages of both: those of pdfium say so.
         token_vectors: how token vectors are pooled and stored; None for what fits, or as the index has it.
         reranker_options: for rerankers that are named, over `options`; see `LoadOptions`.
         **options: for models that are named: ``device``, ``dtype``, ``max_input_tiles`` and the others of
@@ -135,6 +137,7 @@ class PageIndex:
         create: bool = True,
         dpi: float | None = None,
         max_pixels: int | None = None,
+        pdf_engine: PdfEngine | None = None,
         token_vectors: TokenVectors | None = None,
         reranker_options: LoadOptions | None = None,
         **options: Unpack[LoadOptions],
@@ -160,7 +163,13 @@ class PageIndex:
                     "another collection; what a framework's vector store wrote is searched through that store"
                 )
             self._state = IndexState(
-                opened, stored_images, models, dpi=dpi, max_pixels=max_pixels, tokens=token_vectors
+                opened,
+                stored_images,
+                models,
+                dpi=dpi,
+                max_pixels=max_pixels,
+                tokens=token_vectors,
+                pdf_engine=pdf_engine,
             )
         except BaseException:
             opened.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -112,7 +112,11 @@ class Plan:
         """The sources, where they are here already and need not be consumed to know them."""
         if not isinstance(self.sources, str | os.PathLike | Page | list | tuple):
             return None
-        return list(expand(self.sources, password=self.password))
+        return list(self._expanded())
+
+    def _expanded(self) -> Iterator[SourceFile | Page | Unusable | LeftOut]:
+        engine = self.pdf_options.get("pdf_engine", "auto")
+        return expand(self.sources, password=self.password, pdf_engine=engine)
 
     def total(self) -> int | None:
         """How many pages there will be; None if only consuming an iterator or converting office files could tell."""
@@ -127,7 +131,7 @@ class Plan:
             NemotronRagError: something cannot be read and `on_error` is ``raise``.
         """
         seen: dict[str, str] = {}  # page id -> content hash: pages on their way to the store in this run
-        items = expand(self.sources, password=self.password) if self._items is None else self._items
+        items = self._expanded() if self._items is None else self._items
         for some in _together(items):
             known = self._known(some)
             for item in some:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.documents.words import ANALYSES, CURRENT_ANALYSIS
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
@@ -37,6 +38,7 @@ class IndexRecord:
         token_vectors: `TokenVectors.to_json` of a resolved one; None for one vector a page.
         words: how the words of texts were found; see `nemotron_rag.documents.words`. The store reads it too.
         engine: of the store that wrote it, for people; None if it has no choice of them. Not compared.
+        pdf_engine: what renders PDFs unless the caller says otherwise. Not compared: pages look the same to a model.
     """
 
     name: str
@@ -46,6 +48,7 @@ class IndexRecord:
     token_vectors: Mapping[str, Any] | None = None
     words: int = ANALYSES[0]
     engine: str | None = None
+    pdf_engine: PdfEngine = "auto"
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class IndexRecord:
         max_pixels: int,
         tokens: TokenVectors | None = None,
         engine: str | None = None,
+        pdf_engine: PdfEngine = "auto",
     ) -> IndexRecord:
         """The record of a new index; a relative folder is noted as an absolute one, to be found from anywhere."""
         is_folder = _catalog_row(embedder.name) is None and Path(embedder.name).is_dir()
@@ -69,6 +73,7 @@ class IndexRecord:
             token_vectors=token_vectors,
             words=CURRENT_ANALYSIS,
             engine=engine,
+            pdf_engine=pdf_engine,
         )
 
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nemotron_rag.documents.images import load_page_image, pixel_bytes, to_rgb
+from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.documents.reading import Document, find_documents
 from nemotron_rag.documents.word_boxes import check_word_boxes
 from nemotron_rag.errors import DocumentError, InputError, MissingExtraError
@@ -42,10 +43,12 @@ class SourceFile:
     Args:
         path: of a document; see `nemotron_rag.documents.reading`.
         password: of a protected PDF.
+        pdf_engine: what reads PDFs.
     """
 
     path: Path
     password: str | None = field(default=None, repr=False)
+    pdf_engine: PdfEngine = "auto"
 
     @property
     def source(self) -> str:
@@ -55,7 +58,7 @@ class SourceFile:
     @cached_property
     def document(self) -> Document:
         """What reads it."""
-        return Document(self.path, self.source, password=self.password)
+        return Document(self.path, self.source, password=self.password, pdf_engine=self.pdf_engine)
 
     def ids(self, numbers: Iterable[int]) -> dict[str, int]:
         """Page numbers by page id.
@@ -134,7 +137,9 @@ def _folded_operand(operator: str, operand: Any) -> Any:
     return operand.removeprefix("./") if operator == "prefix" and isinstance(operand, str) else operand
 
 
-def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | Page | Unusable | LeftOut]:
+def expand(
+    sources: Sources, *, password: str | None, pdf_engine: PdfEngine = "auto"
+) -> Iterator[SourceFile | Page | Unusable | LeftOut]:
     """Documents and pages one by one.
 
     A folder stands for the documents in it and below it, but not in a folder that holds an index, where the images of
@@ -148,9 +153,9 @@ def expand(sources: Sources, *, password: str | None) -> Iterator[SourceFile | P
             kind = type(item).__name__
             yield Unusable(f"<{kind}>", InputError(f"expected a path or a Page, got {kind}; see PageIndex.add"))
         elif Path(item).is_dir():
-            yield from _in_folder(Path(item), password)
+            yield from _in_folder(Path(item), password, pdf_engine)
         else:
-            yield SourceFile(Path(item), password)
+            yield SourceFile(Path(item), password, pdf_engine)
 
 
 def storable(text: str) -> str:
@@ -211,9 +216,9 @@ def _holds_index(folder: Path) -> bool:
     return holds_qdrant(folder)
 
 
-def _in_folder(folder: Path, password: str | None) -> Iterator[SourceFile | Unusable | LeftOut]:
+def _in_folder(folder: Path, password: str | None, pdf_engine: PdfEngine) -> Iterator[SourceFile | Unusable | LeftOut]:
     found = find_documents(folder, passed_over=_holds_index)
-    yield from (SourceFile(path, password) for path in found.files)
+    yield from (SourceFile(path, password, pdf_engine) for path in found.files)
     if not found.files:
         yield Unusable(clean_source(folder), DocumentError(f"no document in folder {folder} or below it"))
     if found.left_out:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from nemotron_rag._forking import Lock
 from nemotron_rag.batch.embedding import page_vectors
-from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS
+from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS, PdfEngine
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.record import IndexRecord
@@ -33,6 +33,7 @@ class IndexState:
         dpi: as given by the caller.
         max_pixels: as given by the caller.
         tokens: as given by the caller.
+        pdf_engine: as given by the caller.
 
     Raises:
         IndexMismatchError: the index was written with another model or other settings.
@@ -49,9 +50,11 @@ class IndexState:
         dpi: float | None,
         max_pixels: int | None,
         tokens: TokenVectors | None,
+        pdf_engine: PdfEngine | None = None,
     ) -> None:
         self._store, self.images, self.models = store, images, models
         self._given = {"dpi": dpi, "max_pixels": max_pixels}
+        self._pdf_engine = pdf_engine
         self._given_tokens = tokens
         self._preparing = Lock()
         self._closed = False
@@ -92,11 +95,13 @@ class IndexState:
         return self.models.embedder(self._record)
 
     def render_settings(self) -> dict[str, Any]:
-        """``dpi`` and ``max_pixels`` for `read_pdf`: the record's, or those of a new index."""
+        """``dpi``, ``max_pixels`` and ``pdf_engine`` for `read_pdf`: the record's, or those of a new index."""
         if self._record is not None:
-            return {"dpi": self._record.dpi, "max_pixels": self._record.max_pixels}
+            engine = self._pdf_engine or self._record.pdf_engine
+            return {"dpi": self._record.dpi, "max_pixels": self._record.max_pixels, "pdf_engine": engine}
         default = PAGE_PIXELS if self._given["dpi"] is None else DEFAULT_BUDGET.max_pixels
-        return {"dpi": self._given["dpi"], "max_pixels": self._given["max_pixels"] or default}
+        most = self._given["max_pixels"] or default
+        return {"dpi": self._given["dpi"], "max_pixels": most, "pdf_engine": self._pdf_engine or "auto"}
 
     def lookup(self, ids: Sequence[str]) -> Mapping[str, StoredPage]:
         """The stored ones of these pages, by id, without those whose image has gone: they are to be read again."""

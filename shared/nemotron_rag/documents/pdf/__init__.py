@@ -42,6 +42,7 @@ __all__ = [
     "OnError",
     "Pages",
     "PdfBudget",
+    "PdfEngine",
     "PdfOptions",
     "PdfSource",
     "Ranges",
@@ -57,6 +58,9 @@ __all__ = [
 
 Ocr: TypeAlias = Literal["auto", "always", "never"]
 OnError: TypeAlias = Literal["skip", "raise"]
+PdfEngine: TypeAlias = Literal["auto", "mupdf", "pdfium"]
+"""What renders PDFs: "mupdf" (the extra `pdf`, AGPL or commercial), "pdfium" (the extra `pdfium`, permissive licences),
+or "auto": MuPDF where it is installed, and pdfium for files and pages that it refuses, and where it is not."""
 
 PAGE_PIXELS = 6 * 512 * 512
 """Default pixels of a rendered page: the area of 6 tiles of 512 x 512."""
@@ -78,6 +82,7 @@ class PdfOptions(TypedDict, total=False):
     budget: PdfBudget
     on_error: OnError
     report: Callable[[Failure], None] | None
+    pdf_engine: PdfEngine
 
 
 def read_pdf(
@@ -93,6 +98,7 @@ def read_pdf(
     budget: PdfBudget = DEFAULT_BUDGET,
     on_error: OnError = "skip",
     report: Callable[[Failure], None] | None = None,
+    pdf_engine: PdfEngine = "auto",
     name: str | None = None,
     kind: Kind = "pdf",
 ) -> Iterator[Page]:
@@ -103,7 +109,8 @@ def read_pdf(
     number, if the document states one), text_source, text_quality, and text_truncated if text was cut off. The
     source is "layer", "ocr", "none", or "undecodable": a layer whose font does not say what it draws, and of which only
     what can be read is kept, for want of OCR. The quality is the share of characters that could be decoded, where
-    that is less than 1.
+    that is less than 1. A page that MuPDF did not render says pdf_engine ("pdfium"). `Page.word_boxes` says where its
+    words stand.
 
     Args:
         source: a path, the file's bytes, or a binary file, whose position is restored.
@@ -117,17 +124,18 @@ def read_pdf(
             "never" none.
         ocr_language: Tesseract's names, such as "eng" or "deu+eng".
         workers: most rendering processes; None chooses by the machine and the number of pages. 0 renders in this
-            process, for debugging: nothing then protects it from a document that hangs or crashes MuPDF.
+            process, for debugging: nothing then protects it from a document that hangs or crashes the renderer.
         budget: see `PdfBudget`.
         on_error: "skip" reports what cannot be read and goes on; "raise" raises.
         report: called with each `Failure` that is skipped; by default a warning of the logger ``nemotron_rag``.
+        pdf_engine: see `PdfEngine`.
         name: the document's name in `Page.source`, reports and messages; by default its path, or its type.
         kind: what it is, if no PDF: another format that MuPDF reads, such as "epub" or "html". `read_document` in
             `nemotron_rag.documents.reading` finds that out, and reads office files too.
 
     Raises:
         InputError: an argument is invalid, or a selected page does not exist.
-        MissingExtraError: PyMuPDF is not installed.
+        MissingExtraError: the engine is not installed.
         PdfPasswordError: with "raise": the document needs a password, or the given one is wrong.
         PdfError: with "raise": the document or a page cannot be read.
 
@@ -138,7 +146,7 @@ def read_pdf(
         >>> [page.image.size for page in read_pdf(document.tobytes(), dpi=72)]
         [(300, 200)]
     """
-    _require_pymupdf()
+    _require(pdf_engine, kind)
     _check_choice("ocr", ocr, get_args(Ocr))
     _check_choice("on_error", on_error, get_args(OnError))
     _check_language(ocr, ocr_language)
@@ -152,53 +160,68 @@ def read_pdf(
         budget=budget,
         report=None if on_error == "raise" else (report or log_failure),
         kind=kind,
+        pdf_engine=pdf_engine,
     )
     return stream_pages(job, source, password)
 
 
 def count_pages(
-    source: PdfSource, *, password: str | None = None, budget: PdfBudget = DEFAULT_BUDGET, kind: Kind = "pdf"
+    source: PdfSource,
+    *,
+    password: str | None = None,
+    budget: PdfBudget = DEFAULT_BUDGET,
+    pdf_engine: PdfEngine = "auto",
+    kind: Kind = "pdf",
 ) -> int:
     """Count the pages of a document; nothing is rendered. Arguments are those of `read_pdf`.
 
     Raises:
         InputError: `source` is neither path, bytes nor binary file.
-        MissingExtraError: PyMuPDF is not installed.
+        MissingExtraError: the engine is not installed.
         PdfPasswordError: the document needs a password, or the given one is wrong.
         PdfError: the document cannot be read.
     """
-    _require_pymupdf()
+    _require(pdf_engine, kind)
     try:
-        return int(open_document(source, password, budget, kind=kind)["page_count"])
+        return int(open_document(source, password, budget, kind=kind, engine=pdf_engine)["page_count"])
     except PdfError as error:
         raise type(error)(f"{_name(source)}: {error}") from error
 
 
-def read_outline(source: PdfSource, *, budget: PdfBudget = DEFAULT_BUDGET) -> list[tuple[str, int]]:
+def read_outline(
+    source: PdfSource, *, budget: PdfBudget = DEFAULT_BUDGET, pdf_engine: PdfEngine = "auto"
+) -> list[tuple[str, int]]:
     """Return the upper level of a PDF's outline: titles, and the numbers of the pages that they lead to.
 
     Raises:
         PdfError: the document cannot be read.
     """
-    _require_pymupdf()
+    _require(pdf_engine)
     try:
-        return [(title, page) for title, page in open_document(source, None, budget, outline=True)["outline"]]
+        opened = open_document(source, None, budget, outline=True, engine=pdf_engine)
+        return [(title, page) for title, page in opened["outline"]]
     except PdfError as error:
         raise type(error)(f"{_name(source)}: {error}") from error
 
 
 def ocr_available(language: str = "eng") -> bool:
-    """Whether PyMuPDF finds Tesseract's data for `language` (such as "deu+eng").
+    """Whether Tesseract's data for `language` (such as "deu+eng") is found, by PyMuPDF or the program `tesseract`.
 
     Raises:
-        MissingExtraError: PyMuPDF is not installed.
+        MissingExtraError: no engine is installed.
     """
-    _require_pymupdf()
+    _require("auto")
     return set(language.split("+")) <= installed_languages(DEFAULT_BUDGET)
 
 
-def _require_pymupdf() -> None:
-    if importlib.util.find_spec("pymupdf") is None:
+def _require(pdf_engine: PdfEngine, kind: Kind = "pdf") -> None:
+    """Raise unless the engine is installed that must render a document of this kind."""
+    _check_choice("pdf_engine", pdf_engine, get_args(PdfEngine))
+    has_pdfium = importlib.util.find_spec("pypdfium2") is not None
+    if pdf_engine == "pdfium" and not has_pdfium:
+        raise MissingExtraError("pypdfium2", "pdfium")
+    needs_mupdf = pdf_engine == "mupdf" or (pdf_engine == "auto" and (kind != "pdf" or not has_pdfium))
+    if needs_mupdf and importlib.util.find_spec("pymupdf") is None:
         raise MissingExtraError("pymupdf", "pdf")
 
 

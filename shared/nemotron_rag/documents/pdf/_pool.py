@@ -9,12 +9,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import importlib.util
 import io
 import os
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from nemotron_rag.errors import NemotronRagError
@@ -35,27 +37,37 @@ class _Local:
     """The renderer in this process: no protection from crashes and hangs."""
 
     def __init__(self) -> None:
-        with warnings.catch_warnings():  # MuPDF's wrappers use what Python 3.12 deprecates
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._renderer = importlib.import_module("nemotron_rag.documents.pdf._render").Renderer()
-            self._tools = importlib.import_module("pymupdf").TOOLS
+        self._renderer = importlib.import_module("nemotron_rag.documents.pdf._engines").Renderer()
         self._replies: list[tuple[dict[str, Any], bytes]] = []
 
     def send(self, request: dict[str, Any], body: bytes = b"") -> None:
-        shown = self._tools.mupdf_display_errors(), self._tools.mupdf_display_warnings()
-        self._tools.mupdf_display_errors(False)
-        self._tools.mupdf_display_warnings(False)
-        try:
+        with _quiet_mupdf():
             self._replies.append(self._renderer.handle(request, body))
-        finally:
-            self._tools.mupdf_display_errors(shown[0])
-            self._tools.mupdf_display_warnings(shown[1])
 
     def receive(self) -> tuple[dict[str, Any], bytes]:
         return self._replies.pop(0)
 
     def close(self) -> None:
         self.send(_CLOSE)
+
+
+@contextlib.contextmanager
+def _quiet_mupdf() -> Iterator[None]:
+    """Without what MuPDF prints, if it is there; a program that uses it too finds it as it was."""
+    if importlib.util.find_spec("pymupdf") is None:
+        yield
+        return
+    with warnings.catch_warnings():  # MuPDF's wrappers use what Python 3.12 deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tools = importlib.import_module("pymupdf").TOOLS
+    shown = tools.mupdf_display_errors(), tools.mupdf_display_warnings()
+    tools.mupdf_display_errors(False)
+    tools.mupdf_display_warnings(False)
+    try:
+        yield
+    finally:
+        tools.mupdf_display_errors(shown[0])
+        tools.mupdf_display_warnings(shown[1])
 
 
 class _Process:
@@ -133,7 +145,7 @@ class _Process:
 def _cannot_start(reason: str) -> NemotronRagError:
     return NemotronRagError(
         f"could not start a render process ({sys.executable!r}): {reason}; "
-        "check that 'import pymupdf' works in it, or use workers=0"
+        "check that 'import pymupdf' or 'import pypdfium2' works in it, or use workers=0"
     )
 
 

@@ -80,6 +80,7 @@ class Job:
         budget: the limits.
         report: where failures go; None raises them.
         kind: of the document, among those that MuPDF reads.
+        pdf_engine: what renders it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Job:
     budget: PdfBudget
     report: Callable[[Failure], None] | None
     kind: Kind = "pdf"
+    pdf_engine: str = "auto"
 
     def fail(self, error: PdfError, number: int | None = None) -> None:
         """Report a failure, or raise it."""
@@ -103,7 +105,7 @@ def stream_pages(job: Job, source: PdfSource, password: str | None) -> Iterator[
     with ExitStack() as stack:
         try:
             document = locate(source, max_bytes=job.budget.max_bytes)
-            opening = _opening(document, password, job.budget, job.kind)
+            opening = _opening(document, password, job.budget, job.kind) | {"engine": job.pdf_engine}
             seats = [_open_seat(stack, opening, document.data, local=job.workers == 0)]
             info = _ask_to_open(seats[0])
             numbers = _select(job, int(info["page_count"]))
@@ -115,17 +117,21 @@ def stream_pages(job: Job, source: PdfSource, password: str | None) -> Iterator[
         yield from _Rendering(job, document.hash, info, seats).pages(numbers)
 
 
-def open_document(
-    source: PdfSource, password: str | None, budget: PdfBudget, *, kind: Kind = "pdf", outline: bool = False
-) -> dict[str, Any]:
+def open_document(source: PdfSource, password: str | None, budget: PdfBudget, **more: Any) -> dict[str, Any]:
     """Open a document in a worker process, and return its page_count, its metadata and, if asked for, its outline.
+
+    Args:
+        source: the document.
+        password: of it.
+        budget: the limits.
+        **more: of the request: ``kind``, ``engine``, and ``outline`` to ask for it.
 
     Raises:
         PdfError: it cannot be read; the message does not name it.
     """
     document = locate(source, max_bytes=budget.max_bytes)
     with ExitStack() as stack:
-        opening = _opening(document, password, budget, kind) | {"outline": outline}
+        opening = _opening(document, password, budget) | more
         return _ask_to_open(_open_seat(stack, opening, document.data, local=False))
 
 
@@ -201,7 +207,7 @@ def _word_boxes(data: bytes) -> WordBoxes | None:
     return decode_word_boxes(data) if data else None
 
 
-def _opening(document: Source, password: str | None, budget: PdfBudget, kind: Kind) -> dict[str, Any]:
+def _opening(document: Source, password: str | None, budget: PdfBudget, kind: Kind = "pdf") -> dict[str, Any]:
     limits = {"seconds": budget.seconds, "memory_bytes": budget.memory_bytes}
     return {"op": "open", "path": document.path, "kind": kind, "password": password, **limits}
 

@@ -33,7 +33,7 @@ def _limit(memory_bytes: int) -> None:
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     # PyMuPDF 2 imports its layout analysis if installed: a second and 100 MB for each worker, and not needed here.
     sys.modules["pymupdf.layout"] = None  # type: ignore[assignment]
-    renderer = importlib.import_module("nemotron_rag.documents.pdf._render").Renderer()
+    renderer = importlib.import_module("nemotron_rag.documents.pdf._engines").Renderer()
     write_frame(replies, {"ready": True})
     with Path(os.devnull).open("wb") as nowhere:
         while True:
