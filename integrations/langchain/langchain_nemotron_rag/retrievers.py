@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -39,6 +40,7 @@ from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.late_interaction.heatmap import Heatmap
 from nemotron_rag.models.adopted import adopt
+from nemotron_rag.models.arguments import check_names
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.stores.page_images import ImageForm
@@ -58,12 +60,21 @@ _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 _MMR_POOL, _MMR_FACTOR = 20, 4  # documents to choose from: at least so many, and so many times those chosen
 _LAMBDA = 0.5  # LangChain's default of `lambda_mult`
 _SCORES = ("relevance_score", "retrieval_score")
+_SEARCH_OPTIONS = inspect.signature(PageIndex.search).parameters.keys() - {"self", "query", "filter"}
 _log = logging.getLogger("nemotron_rag")
 
 
 def _hidden(value: Any) -> Any:
     """A key in a wrapper that does not show it; what is no text is refused where the fields are checked together."""
     return SecretStr(value) if isinstance(value, str) else value
+
+
+def _place(value: Any) -> Any:
+    if isinstance(value, str | Path | PageIndex | VectorStore):
+        return value
+    raise ValueError(
+        f"index must be the folder or url of an index, a PageIndex or a vector store, got {type(value).__name__}"
+    )
 
 
 class NemotronPageRetriever(Component, BaseRetriever):
@@ -148,7 +159,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     # Over that of BaseRetriever; errors do not show what was given, for it may be a key under a misspelt name.
     model_config = ConfigDict(**{**Component.model_config, "hide_input_in_errors": True})
 
-    index: str | Path | PageIndex | VectorStore
+    index: Annotated[str | Path | PageIndex | VectorStore, PlainValidator(_place)]
     reranker: Unchecked[str | Path | BaseDocumentCompressor | Reranker | bool | None] = None
     k: int | None = Field(default=None, ge=1)
     fetch_k: int | None = Field(default=None, ge=1)
@@ -353,6 +364,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         selection = self._chosen | {name: more.pop(name) for name in _CHOICES if name in more}
         if kind == "mmr":
             selection.setdefault("diversity", 1 - more.pop("lambda_mult", _LAMBDA))
+        check_names("a search", more, _SEARCH_OPTIONS)
         options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode, **more}
         if selection:
             return self._choosing(query, options, returned, candidates, selection, threshold)

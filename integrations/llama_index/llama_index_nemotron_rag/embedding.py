@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
@@ -293,7 +294,8 @@ class NemotronPageEmbedder(NodeReading, TransformComponent):
     metadata of pages without text, or set ``disable_cache=True``.
 
     Args:
-        embed_model: computes the vectors, `image_batch_size` nodes at a time; that bounds the decoded images.
+        embed_model: computes the vectors, `image_batch_size` nodes at a time; that bounds the decoded images. Or the
+            name of its model.
 
     The other arguments are those of `NodeReading`.
 
@@ -317,6 +319,8 @@ class NemotronPageEmbedder(NodeReading, TransformComponent):
     @field_validator("embed_model", mode="before")
     @classmethod
     def _restored(cls, value: Any) -> Any:
+        if isinstance(value, str | os.PathLike):
+            return NemotronEmbedding(value)
         return NemotronEmbedding.from_dict(value) if isinstance(value, dict) else value
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:

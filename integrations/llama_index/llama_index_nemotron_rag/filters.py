@@ -12,7 +12,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.stores.filters import rename_keys
 from nemotron_rag.types import Filter
 
-__all__ = ["Filters", "index_filter", "plain_filter"]
+__all__ = ["Filters", "index_filter", "metadata_filters", "plain_filter"]
 
 Filters: TypeAlias = "MetadataFilters | Filter"
 """LlamaIndex's filters; or ``{"year": {"gte": 2020}}``, as in `PageIndex.search`; or Qdrant's own filter."""
@@ -43,6 +43,48 @@ def plain_filter(filters: Filters | None) -> Filter | None:
     if not parts:
         return {}
     return {_JOINS[filters.condition or FilterCondition.AND]: parts}
+
+
+def metadata_filters(filters: Filters | None) -> MetadataFilters | None:
+    """Plain filters as LlamaIndex's, for its own stores; others come back as they are.
+
+    Raises:
+        InputError: there is no such operator in LlamaIndex, or it is a filter of another kind.
+    """
+    if filters is None or isinstance(filters, MetadataFilters):
+        return filters
+    if not isinstance(filters, Mapping):
+        raise InputError(f"an index of LlamaIndex takes filters as MetadataFilters, got {type(filters).__name__}")
+    parts: list[MetadataFilter | MetadataFilters] = []
+    for key, value in filters.items():
+        joined = _JOINED.get(key.removeprefix("$"))
+        if joined is None:
+            parts += _own_filters(key, value)
+            continue
+        inner = [metadata_filters(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        parts.append(MetadataFilters(filters=[_flat(each) for each in inner if each is not None], condition=joined))
+    if len(parts) == 1 and isinstance(parts[0], MetadataFilters):
+        return parts[0]
+    return MetadataFilters(filters=parts) if parts else None
+
+
+def _flat(filters: MetadataFilters) -> MetadataFilter | MetadataFilters:
+    """One test without the list around it: some stores take no lists in lists."""
+    is_one = len(filters.filters) == 1 and filters.condition == FilterCondition.AND
+    return filters.filters[0] if is_one else filters
+
+
+def _own_filters(key: str, value: Any) -> list[MetadataFilter | MetadataFilters]:
+    """The tests of one key in LlamaIndex's words."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return [MetadataFilter(key=key, value=list(value), operator=FilterOperator.IN)]
+    if not isinstance(value, Mapping):
+        return [MetadataFilter(key=key, value=value)]
+    if unknown := sorted(set(value) - _OPERATORS.keys()):
+        raise InputError(
+            f"filter on {key!r}: an index of LlamaIndex has no operator {unknown[0]!r}; pass MetadataFilters"
+        )
+    return [MetadataFilter(key=key, value=each, operator=_OPERATORS[name]) for name, each in value.items()]
 
 
 def _index_key(key: str, value: Any) -> tuple[str, Any]:
@@ -80,4 +122,22 @@ _VALUES: dict[FilterOperator, Callable[[Any], Any]] = {
     FilterOperator.IS_EMPTY: lambda value: None,
     FilterOperator.TEXT_MATCH: lambda value: {"text": value},
     FilterOperator.TEXT_MATCH_INSENSITIVE: lambda value: {"text": value},
+}
+_JOINED = {name: condition for condition, name in _JOINS.items()} | {"not": FilterCondition.NOT}
+_OPERATORS = {
+    prefix + name: operator
+    for prefix in ("", "$")
+    for name, operator in {
+        "eq": FilterOperator.EQ,
+        "ne": FilterOperator.NE,
+        "gt": FilterOperator.GT,
+        "gte": FilterOperator.GTE,
+        "lt": FilterOperator.LT,
+        "lte": FilterOperator.LTE,
+        "in": FilterOperator.IN,
+        "nin": FilterOperator.NIN,
+        "all": FilterOperator.ALL,
+        "contains": FilterOperator.CONTAINS,
+        "text": FilterOperator.TEXT_MATCH,
+    }.items()
 }

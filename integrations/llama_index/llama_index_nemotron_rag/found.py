@@ -9,9 +9,8 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.embeddings.multi_modal_base import MultiModalEmbedding
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.core.vector_stores import MetadataFilters
 
-from llama_index_nemotron_rag.filters import Filters
+from llama_index_nemotron_rag.filters import Filters, metadata_filters
 from nemotron_rag.errors import InputError
 from nemotron_rag.types import Passage
 
@@ -55,9 +54,7 @@ class FoundNodes:
             if filters is not None:
                 raise InputError(f"filters belong to {type(self._index).__name__}; set them where it is made")
             return self._index
-        if filters is not None and not isinstance(filters, MetadataFilters):
-            raise InputError(f"an index of LlamaIndex takes filters as MetadataFilters, got {type(filters).__name__}")
-        return self._index.as_retriever(similarity_top_k=k, filters=filters)
+        return self._index.as_retriever(similarity_top_k=k, filters=metadata_filters(filters))
 
     def _model(self) -> MultiModalEmbedding:
         model = self._index._embed_model if isinstance(self._index, VectorStoreIndex) else None

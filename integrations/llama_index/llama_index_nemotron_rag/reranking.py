@@ -108,7 +108,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
         self._model = lazy
 
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        query = _checked(query_bundle)
+        query = _checked(nodes, query_bundle)
         with self._events(nodes, query) as result, image_hint():
             if nodes:
                 passages = self.passages([item.node for item in nodes])
@@ -121,7 +121,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = _checked(query_bundle)
+        query = _checked(nodes, query_bundle)
         with self._events(nodes, query) as result, image_hint():
             if nodes:
                 passages = await asyncio.to_thread(self.passages, [item.node for item in nodes])
@@ -179,6 +179,7 @@ class KeepPageText(Component, BaseNodePostprocessor):
     image_roots: Strings = Field(default_factory=list)
 
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
+        _check_nodes(nodes)
         access = ImageAccess(roots=self.image_roots)
         named = [(with_named_image(item.node, self.image_keys, access), item.score) for item in nodes]
         shown = shown_nodes([NodeWithScore(node=node, score=score) for node, score in named])
@@ -187,12 +188,19 @@ class KeepPageText(Component, BaseNodePostprocessor):
         return [NodeWithScore(node=part, score=item.score) for item in shown for part in split_node(item.node)]
 
 
-def _checked(query: QueryBundle | None) -> QueryBundle:
+def _checked(nodes: Nodes, query: QueryBundle | None) -> QueryBundle:
+    _check_nodes(nodes)
     if query is None:
         raise InputError("Missing query bundle: wanted a query to rank by, got none; pass query_str=")
     if not query.query_str.strip() and not query.image_path:
         raise InputError("wanted a query in words, got an empty query_str; the model reads text queries")
     return query
+
+
+def _check_nodes(nodes: Nodes) -> None:
+    for index, item in enumerate(nodes):
+        if not isinstance(item, NodeWithScore):
+            raise InputError(f"node {index} must be a NodeWithScore, got {type(item).__name__}; put it into one")
 
 
 def _asked(query: QueryBundle, model: Reranker) -> Query:

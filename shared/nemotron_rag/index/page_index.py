@@ -176,7 +176,8 @@ class PageIndex:
             raise
         in_memory = images is True and stored_images is not None and stored_images.root.startswith("memory://")
         self._scratch = stored_images if in_memory else None
-        self._keys, self._said_missing = KeyCheck(opened), False
+        self._keys = KeyCheck(opened)
+        self._said_missing = self._said_images = False
 
     def __repr__(self) -> str:
         """``PageIndex(collection 'pages' at ./index, embedder='starter-embed-vl')``."""
@@ -577,7 +578,7 @@ class PageIndex:
         if not self._can_search(""):
             return []
         embedder, query = self._state.embedder(), Passage(image=image)
-        as_query = reads_image_queries(embedder)
+        as_query = self._reads_images(embedder)
         rows = embedder.embed_queries([query]) if as_query else embedder.embed_passages([query])
         return self._selected(self._nearest(rows[0], request), selection, filter)
 
@@ -599,7 +600,7 @@ class PageIndex:
         if not await asyncio.to_thread(self._can_search, ""):
             return []
         embedder = await asyncio.to_thread(self._state.embedder)
-        query, as_query = Passage(image=image), reads_image_queries(embedder)
+        query, as_query = Passage(image=image), self._reads_images(embedder)
         rows = await (embedder.aembed_queries([query]) if as_query else embedder.aembed_passages([query]))
         hits = await asyncio.to_thread(self._nearest, rows[0], request)
         return await asyncio.to_thread(self._selected, hits, selection, filter)
@@ -864,6 +865,18 @@ class PageIndex:
             named = store.missing() if hasattr(store, "missing") else store
             _log.warning("nothing is found: there is no index yet: %s; check its name and place, or add to it", named)
         return False
+
+    def _reads_images(self, embedder: AnyEmbedder) -> bool:
+        """Whether the model reads images as queries; that it does not is said once."""
+        reads = reads_image_queries(embedder)
+        if not reads and not self._said_images:
+            self._said_images = True
+            _log.warning(
+                "%s reads queries in words alone: the image is embedded as a page without text, and pages with text, "
+                "its own too, may be far from it",
+                embedder.name,
+            )
+        return reads
 
     def _nearest(self, vectors: PageVectors, request: Request, *, query: str = "") -> list[Hit]:
         """The pages that a request finds; of a limited number of each document so many that k are left of them.

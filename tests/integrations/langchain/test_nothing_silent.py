@@ -153,5 +153,15 @@ def test_what_is_no_document_retriever_or_option(documents):
     store.close()
 
 
+def test_what_a_retriever_does_not_take():
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        retriever = NemotronPageRetriever(index=index)
+        with pytest.raises(InputError, match="a search has no argument top_k; give .*k= to a retriever"):
+            retriever.invoke("a", top_k=3)
+    for wrong in (None, retriever, ["a"]):
+        with pytest.raises(ValueError, match="index must be the folder or url of an index, a PageIndex or a vector st"):
+            NemotronPageRetriever(index=wrong)
+
+
 def tool_of(retriever) -> None:
     create_page_retriever_tool(retriever, "search", "d")

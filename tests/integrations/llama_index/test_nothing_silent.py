@@ -92,8 +92,7 @@ async def test_an_index_of_llama_index_is_searched_by_an_image_and_with_filters(
         assert found[0].node.image_path == pages[2].image_path
     one = MetadataFilters(filters=[MetadataFilter(key="page_number", value=4)])
     assert texts(NemotronPageRetriever(theirs, filters=one).retrieve("red apples")) == ["blue whales"]
-    with pytest.raises(InputError, match="takes filters as MetadataFilters, got dict"):
-        NemotronPageRetriever(theirs, filters={"page_number": 4}).retrieve("x")
+    assert texts(NemotronPageRetriever(theirs, filters={"page_number": 4}).retrieve("x")) == ["blue whales"]
     with pytest.raises(InputError, match="filters belong to VectorIndexRetriever"):
         NemotronPageRetriever(theirs.as_retriever(), filters=one).retrieve("x")
     with pytest.raises(InputError, match="finds nothing by an image"):
@@ -152,3 +151,36 @@ async def test_a_late_interaction_model_is_a_postprocessor():
     ):
         assert texts(found) == ["red apples"]
         assert found[0].score == pytest.approx(2.0, abs=1e-4)  # one for each word
+
+
+async def test_bare_nodes_are_refused_by_what_ranks_and_shows():
+    node = TextNode(text="a")
+    for processor in (NemotronRerank(FakeReranker()), KeepPageText()):
+        with pytest.raises(InputError, match="node 0 must be a NodeWithScore, got TextNode; put it into one"):
+            processor.postprocess_nodes([node], query_str="q")
+        with pytest.raises(InputError, match="node 0 must be a NodeWithScore"):
+            await processor.apostprocess_nodes([node], query_bundle=QueryBundle("q"))
+
+
+def test_a_page_embedder_takes_the_name_of_a_model():
+    assert NemotronPageEmbedder(embed_model="starter-embed-vl").embed_model.model_name == "starter-embed-vl"
+    with pytest.raises(ValueError, match="no model named 'starter'"):
+        NemotronPageEmbedder(embed_model="starter")
+
+
+class WordsAlone(FakeEmbedder):
+    query_modalities = ("text",)
+
+
+async def test_a_model_that_reads_no_images_in_queries_says_so_once(pdf, tmp_path, caplog):
+    for model, times in ((WordsAlone(), 1), (FakeEmbedder(), 0)):
+        caplog.clear()
+        with PageIndex(embedder=model, dpi=40) as index:
+            add(index, pdf, ocr="never")
+            retriever = NemotronPageRetriever(index)
+            image = index.search("apples", k=1)[0].page.image.open()
+            image.save(tmp_path / "page.png")
+            query = QueryBundle("", image_path=str(tmp_path / "page.png"))
+            assert retriever.retrieve(query)
+            assert await retriever.aretrieve(query)
+        assert caplog.text.count("reads queries in words alone") == times

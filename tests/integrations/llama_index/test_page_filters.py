@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
 from qdrant_client import models
 
@@ -117,3 +118,33 @@ def test_filters_that_cannot_be_translated(collection, index, filters):
 def test_a_collection_does_not_choose(collection, option):
     with pytest.raises(InputError, match=f"{next(iter(option))} belong to an index of nemotron_rag"):
         NemotronPageRetriever(collection, **option)
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"page_number": 2}, [2]),
+        ({"page_number": [1, 4], "year": 2024}, [1, 4]),
+        ({"page_number": {"gte": 2, "$lt": 4}}, [2, 3]),
+        ({"or": [{"page_number": 1}, {"page_number": {"gt": 3}}]}, [1, 4]),
+        ({"$and": [{"year": 2024}, {"page_number": {"ne": 2}}]}, [1, 3, 4]),
+        ({"not": {"page_number": 2}}, [1, 3, 4]),
+        ({"nor": [{"page_number": 2}, {"page_number": 3}]}, [1, 4]),
+        ({}, ALL),
+    ],
+)
+@pytest.mark.parametrize("kind", ["simple", "qdrant"])
+def test_plain_filters_over_an_index_of_llama_index(pages, embedding, store, kind, filters, found):
+    if kind == "simple" and {"not", "nor"} & filters.keys():
+        pytest.skip("LlamaIndex's own store knows no not")
+    context = StorageContext.from_defaults(vector_store=store) if kind == "qdrant" else None
+    index = VectorStoreIndex(nodes=pages, embed_model=embedding, storage_context=context)
+    nodes = NemotronPageRetriever(index, filters=filters).retrieve("apples")
+    assert numbers(nodes) == found
+
+
+def test_filters_that_an_index_of_llama_index_cannot_have(pages, embedding):
+    index = VectorStoreIndex(nodes=pages, embed_model=embedding)
+    for filters, said in (({"year": {"prefix": "20"}}, "no operator 'prefix'"), (models.Filter(), "got Filter")):
+        with pytest.raises(InputError, match=said):
+            NemotronPageRetriever(index, filters=filters).retrieve("apples")
