@@ -12,6 +12,7 @@ from langchain_nemotron_rag.chains import citations_of, create_page_chain, creat
 from langchain_nemotron_rag.content import to_content_blocks, to_human_message
 from langchain_nemotron_rag.document_loaders import DocumentPageLoader, DocumentPageParser, PDFPageLoader, PDFPageParser
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
+from langchain_nemotron_rag.evaluating import page_asker
 from langchain_nemotron_rag.redundancy import PageRedundantFilter
 from langchain_nemotron_rag.reranking import NemotronRerank
 from langchain_nemotron_rag.self_query import NemotronTranslator
@@ -38,6 +39,7 @@ __all__ = [
     "create_page_retriever_tool",
     "create_tool_image_middleware",
     "move_tool_images",
+    "page_asker",
     "show_tool_images",
     "to_content_blocks",
     "to_human_message",

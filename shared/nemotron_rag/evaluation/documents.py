@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_rag.documents.files import one_line
-from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.evaluation.dataset import Dataset, JudgedQuery, file_page
 from nemotron_rag.evaluation.page_ids import PageIds
@@ -86,7 +85,7 @@ class JudgedFiles:
         for files in by_size.values():
             for file in sorted(files, key=lambda each: each.source) if len(files) > 1 else ():
                 with suppress(NemotronRagError, OSError):
-                    found[file.source] = first.setdefault(file.content_hash, file.source)
+                    found[file.source] = first.setdefault(file.document.content_hash, file.source)
         return found
 
 
@@ -98,9 +97,7 @@ def files_of(pages: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
     """
     named = [pages] if isinstance(pages, str | os.PathLike) else [*pages]
     if absent := [each for each in named if not Path(each).exists()]:
-        raise InputError(
-            f"there are no pages at {one_line(os.fspath(absent[0]))!r}; give PDFs, images or folders of PDFs"
-        )
+        raise InputError(f"there are no pages at {one_line(os.fspath(absent[0]))!r}; give documents or their folders")
     found = tuple(each for each in expand(named, password=None) if isinstance(each, SourceFile))
     if not found:
         raise InputError(f"no document is in {', '.join(one_line(os.fspath(each)) for each in named)}")
@@ -108,10 +105,7 @@ def files_of(pages: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
 
 
 def _rendered(file: SourceFile, number: int) -> Iterable[ImageSource]:
-    if file.is_image:
-        yield file.path
-        return
-    yield from (page.image for page in read_pdf(file.path, pages=[number]) if page.image is not None)
+    yield from (page.image for page in file.document.pages(pages=[number]) if page.image is not None)
 
 
 def _renamed(query: JudgedQuery, names: Mapping[str, str]) -> JudgedQuery:

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+from nemotron_rag.documents.files import shown_url
 from nemotron_rag.errors import InputError, UnknownModelError
 from nemotron_rag.index import Mode
 from nemotron_rag.models import catalog
@@ -21,6 +22,7 @@ from nemotron_rag.types import Kind, Modality, ModelSpec
 __all__ = ["Planned", "as_list", "check_k", "lazy_models", "model_settings", "plan"]
 
 _COMMON = ("device", "dtype", "max_input_tiles", "use_thumbnail", "max_image_tokens", "compile")
+_SECRET = ("endpoint",)  # may hold a key
 _SEEN: Mapping[Modality, str] = {"text": "text", "image": "image", "image_text": "image and text"}
 
 T = TypeVar("T")
@@ -88,7 +90,8 @@ def lazy_models(
 
 def model_settings(model: LazyModel[Any]) -> dict[str, Any]:
     """All that tells a model from another one, as plain JSON: of a folder also the sizes and dates of its files."""
-    settings: dict[str, Any] = {"name": model.name, "options": {k: str(v) for k, v in model.options.items()}}
+    options = {name: shown_url(str(value)) for name, value in model.options.items() if name not in _SECRET}
+    settings: dict[str, Any] = {"name": shown_url(model.name), "options": options}
     if model.is_given:
         settings["identity"] = dict(model.identity or {})
     folder = Path(model.name)

@@ -53,7 +53,7 @@ def evaluate(
     Args:
         dataset: a `Dataset`, a file of queries (see `read_query_file`), a folder in a published layout (see
             `read_published`), or rows of queries.
-        pages: PDFs, images, or folders of PDFs, if the data set does not bring its pages.
+        pages: documents, or folders of them, if the data set does not bring its pages.
         embedders: catalog ids, folders or loaded models; each makes an index of the pages.
         rerankers: likewise; they see what the embedder sees.
         modalities: what models see of a page: "text", "image" or "image_text".
