@@ -629,3 +629,47 @@ def test_a_missing_language_is_told_once_or_raises(caplog: pytest.LogCaptureFixt
     with pytest.raises(InputError, match="apt-get install tesseract-ocr"):
         read_pdf(scan(), ocr="always", ocr_language="qqq")
     assert not ocr_available("qqq")
+
+
+def test_a_document_has_a_budget_for_all_of_its_pages(failures: Reports) -> None:
+    data = document(6)
+    few = PdfBudget(document_pixels=2 * 100 * 100)
+    found = numbers(read_pdf(data, max_pixels=10_000, budget=few, workers=1, report=failures.append))
+    assert 2 <= len(found) < 6
+    assert found == list(range(1, len(found) + 1))
+    assert f"document_pixels allows; gave up the pages after {found[-1]}" in failures[0].reason
+    with pytest.raises(PdfError, match="document_seconds"):
+        list(read_pdf(data, budget=PdfBudget(document_seconds=1e-9), workers=1, on_error="raise"))
+    assert numbers(read_pdf(document(1), budget=PdfBudget(document_seconds=1e-9), report=failures.append)) == [1]
+
+
+@pytest.mark.slow
+@POSIX
+def test_an_interruption_ends_what_is_rendered_at_once() -> None:
+    import threading
+    import time
+    from contextvars import copy_context
+
+    from nemotron_rag.documents.pdf import interruptible
+
+    slow = stream_object("", "0 0 200 200 re f " * 3_000_000)  # seconds, whatever the machine
+    page = "<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R>>"
+    data = raw_pdf(["<</Type/Catalog/Pages 2 0 R>>", "<</Type/Pages/Kids[3 0 R]/Count 1>>", page, slow])
+    failed: list[BaseException] = []
+
+    def reading() -> None:
+        try:
+            list(read_pdf(data, max_pixels=40_000_000, pdf_engine="mupdf"))
+        except NemotronRagError as error:
+            failed.append(error)
+
+    with interruptible() as interruption:
+        thread = threading.Thread(target=copy_context().run, args=(reading,))
+        thread.start()
+        time.sleep(2)
+        assert thread.is_alive()
+        begun = time.monotonic()
+        interruption.come()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert time.monotonic() - begun < 5

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nemotron_rag.batch.embedding import EmbeddedPages, embed_pages
 from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.batch.writing import PageWriter
+from nemotron_rag.documents.pdf import Interruption, interruptible
 from nemotron_rag.index.plan import Finished, Known, Plan, Step
 from nemotron_rag.index.read_ahead import read_ahead
 from nemotron_rag.index.source_files import LeftOut
@@ -157,20 +158,21 @@ class Ingest:
                 written before stays, its `report` says what that is, and the same call made again goes on from there.
         """
         try:
-            with stoppable() as stop, self._timers["total"]:
+            with stoppable() as stop, interruptible() as interruption, self._timers["total"]:
                 self._index.finish_removals()
-                self._work(stop)
+                self._work(stop, interruption)
                 optimized = self._optimize()
         except BaseException as error:
             _tell_what_is_done(error, self._report())
             raise
         return self._report(optimized=optimized)
 
-    def _work(self, stop: threading.Event) -> None:
+    def _work(self, stop: threading.Event, interruption: Interruption) -> None:
         total = self._plan.total() if self._progress else None
         with (
             _progress_bar(shown=self._progress) as bar,
             closing(read_ahead(self._as_there_is_room(), depth=self._batch_size)) as steps,
+            _ending(interruption),
             closing(self._room),
             closing(self._through_stages(self._cut(steps), stop)) as settled,
         ):
@@ -338,6 +340,16 @@ def _tell_what_is_done(error: BaseException, report: AddReport) -> None:
     error.report = report  # type: ignore[attr-defined]  # also an error of others
     done = f"{report.added} pages added, {report.unchanged} unchanged, {report.removed} removed"
     error.add_note(f"before this error: {done}, {len(report.failures)} failures; what is stored stays")
+
+
+@contextmanager
+def _ending(interruption: Interruption) -> Iterator[None]:
+    """End what is being rendered when the block is left by an error, Ctrl-C among them."""
+    try:
+        yield
+    except BaseException:
+        interruption.come()
+        raise
 
 
 @contextmanager

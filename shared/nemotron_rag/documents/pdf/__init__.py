@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from nemotron_rag.documents.files import name_of
 from nemotron_rag.documents.kinds import Kind
+from nemotron_rag.documents.pdf._pool import Interruption, interruptible
 from nemotron_rag.documents.pdf._reader import (
     Job,
     PdfBudget,
@@ -38,6 +39,7 @@ from nemotron_rag.types import Failure, Page
 __all__ = [
     "DEFAULT_BUDGET",
     "PAGE_PIXELS",
+    "Interruption",
     "Ocr",
     "OnError",
     "Pages",
@@ -49,6 +51,7 @@ __all__ = [
     "content_hash",
     "count_pages",
     "find_pdfs",
+    "interruptible",
     "ocr_available",
     "parse_pages",
     "read_outline",

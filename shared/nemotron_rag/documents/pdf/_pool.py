@@ -17,16 +17,21 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import IO, Any, cast
 
 from nemotron_rag.errors import NemotronRagError
 from nemotron_rag.runtime.processes.frames import read_frame, write_frame
 
-__all__ = ["Seat", "WorkerDiedError"]
+__all__ = ["InterruptedReadingError", "Interruption", "Seat", "WorkerDiedError", "interruptible"]
 
 _TIME_LIMIT_EXIT = 1  # the exit status of faulthandler's watchdog
 _GRACE = 5.0  # seconds
 _CLOSE = {"op": "close", "seconds": 60.0}
+
+
+class InterruptedReadingError(NemotronRagError):
+    """The call that this was read for has ended."""
 
 
 class WorkerDiedError(Exception):
@@ -114,9 +119,13 @@ class _Process:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        self._process.kill()
+        self.end()
         self._process.wait()
         self.disown()
+
+    def end(self) -> None:
+        """Kill it; whoever waits for its reply then finds it dead."""
+        self._process.kill()
 
     def disown(self) -> None:
         """Close this side of the pipes; the worker then ends, unless another process holds them too."""
@@ -147,6 +156,50 @@ def _cannot_start(reason: str) -> NemotronRagError:
         f"could not start a render process ({sys.executable!r}): {reason}; "
         "check that 'import pymupdf' or 'import pypdfium2' works in it, or use workers=0"
     )
+
+
+class Interruption:
+    """Ends at once whatever is rendered for one call, from another thread than the one that waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[_Process] = set()
+        self.came = False
+
+    def watch(self, process: _Process) -> None:
+        """A process works for the call; it is ended at once if the call has been."""
+        with self._lock:
+            self._busy.add(process)
+            came = self.came
+        if came:
+            _POOL.kill(process)
+
+    def forget(self, process: _Process) -> None:
+        """The process does not work for the call any more."""
+        with self._lock:
+            self._busy.discard(process)
+
+    def come(self) -> None:
+        """End what is rendered, and what is asked for from now on."""
+        with self._lock:
+            self.came = True
+            busy = list(self._busy)
+        for process in busy:
+            process.end()
+
+
+_interruption: ContextVar[Interruption | None] = ContextVar("nemotron_rag_interruption", default=None)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """What is rendered in this context, or in a copy of it, ends when the interruption comes."""
+    interruption = Interruption()
+    token = _interruption.set(interruption)
+    try:
+        yield interruption
+    finally:
+        _interruption.reset(token)
 
 
 class _Pool:
@@ -209,6 +262,7 @@ class Seat:
 
     def __init__(self, opening: dict[str, Any], body: bytes, *, local: bool) -> None:
         self._opening, self._body, self._local = opening, body, local
+        self._interruption = _interruption.get()
         self._channel: _Process | _Local | None = self._take()  # at once, so that several workers start in parallel
         self._opened = False
         self._pending = 0  # replies not read yet
@@ -250,12 +304,24 @@ class Seat:
             channel.send(_CLOSE)
             with contextlib.suppress(WorkerDiedError, NemotronRagError):
                 channel.receive()
+                self._unwatch(channel)
                 _POOL.give(channel)
                 self._channel = None
         self._drop()
 
     def _take(self) -> _Process | _Local:
-        return _Local() if self._local else _POOL.take()
+        if self._local:
+            return _Local()
+        if self._interruption is not None and self._interruption.came:
+            raise InterruptedReadingError("reading was interrupted")
+        process = _POOL.take()
+        if self._interruption is not None:
+            self._interruption.watch(process)
+        return process
+
+    def _unwatch(self, process: _Process) -> None:
+        if self._interruption is not None:
+            self._interruption.forget(process)
 
     def _opened_channel(self) -> _Process | _Local:
         if self._channel is None:
@@ -268,6 +334,7 @@ class Seat:
 
     def _drop(self) -> None:
         if isinstance(self._channel, _Process):
+            self._unwatch(self._channel)
             _POOL.kill(self._channel)
         elif self._channel is not None:
             self._channel.close()

@@ -42,6 +42,9 @@ class PdfBudget:
         max_side: of one page's image, pixels.
         max_text: characters of one page's text; longer texts are cut.
         seconds: for opening a document, and again for each page, OCR included.
+        document_seconds: for all pages of a document together, as its processes measure them: side by side, they may
+            take less time by the clock. The pages after that are given up.
+        document_pixels: of all images of a document together.
         memory_bytes: address space of a worker process, where the system can limit it (not on Windows).
 
     Raises:
@@ -58,12 +61,14 @@ class PdfBudget:
     max_side: int = 16_384
     max_text: int = 100_000
     seconds: float = 60.0
+    document_seconds: float = 4 * 3600.0
+    document_pixels: int = 50_000_000_000
     memory_bytes: int = 2 * 2**30
 
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
-            kinds = (int, float) if limit.name == "seconds" else (int,)
+            kinds = (int, float) if limit.name.endswith("seconds") else (int,)
             if not isinstance(value, kinds) or not 0 < value < math.inf:
                 raise InputError(f"PdfBudget.{limit.name} must be a positive number, got {value!r}")
 
@@ -157,6 +162,7 @@ class _Rendering:
     def __init__(self, job: Job, content_hash: str, info: dict[str, Any], seats: list[Seat]) -> None:
         self._job, self._hash, self._info, self._seats = job, content_hash, info, seats
         self._deaths = 0
+        self._seconds, self._pixels = 0.0, 0
 
     def pages(self, numbers: list[int]) -> Iterator[Page]:
         remaining = iter(numbers)
@@ -166,15 +172,27 @@ class _Rendering:
         while waiting:
             number, seat = waiting.popleft()
             page = self._answer(seat, number)
-            if self._deaths >= _MAX_DEATHS:
-                what = f"{self._deaths} pages crashed the renderer or ran out of time"
-                self._job.fail(PdfError(f"{what}; gave up the pages after {number}"))
-                return
             following = next(remaining, None)
+            if too_much := self._too_much(more=following is not None or bool(waiting)):
+                if page is not None:
+                    yield page
+                self._job.fail(PdfError(f"{too_much}; gave up the pages after {number}"))
+                return
             if following is not None:
                 waiting.append(self._ask(seat, following))
             if page is not None:
                 yield page
+
+    def _too_much(self, *, more: bool) -> str:
+        """What the document has used up; empty if nothing, or if all of it is read."""
+        budget = self._job.budget
+        if self._deaths >= _MAX_DEATHS:
+            return f"{self._deaths} pages crashed the renderer or ran out of time"
+        if more and self._seconds >= budget.document_seconds:
+            return f"rendering took {self._seconds:.0f} s, all that PdfBudget.document_seconds allows"
+        if more and self._pixels >= budget.document_pixels:
+            return f"its images have {self._pixels} pixels, all that PdfBudget.document_pixels allows"
+        return ""
 
     def _ask(self, seat: Seat, number: int) -> tuple[int, Seat]:
         seat.ask({**self._job.render, "number": number})
@@ -185,11 +203,14 @@ class _Rendering:
             header, body = seat.answer()
         except WorkerDiedError as error:
             self._deaths += 1
+            self._seconds += self._job.budget.seconds  # more or less: it died without saying
             self._job.fail(PdfError(str(error)), number)
             return None
+        self._seconds += header.get("seconds", 0.0)
         if "error" in header:
             self._job.fail(PdfError(header["reason"]), number)
             return None
+        self._pixels += header["width"] * header["height"]
         if header["ocr_missing"]:
             _warn_of_missing_ocr(self._job.render["language"])
         return Page(

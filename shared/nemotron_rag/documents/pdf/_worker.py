@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -43,9 +44,10 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             # A C thread that needs no GIL: it ends the process even while MuPDF is busy or after the parent has died.
             seconds = min(request["seconds"], _LONGEST)
             faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+            begun = time.monotonic()
             header, reply_body = renderer.handle(request, body)
             faulthandler.cancel_dump_traceback_later()
-            write_frame(replies, header, reply_body)
+            write_frame(replies, {**header, "seconds": time.monotonic() - begun}, reply_body)
 
 
 def _main() -> None:
