@@ -111,6 +111,13 @@ async def test_ranking_answers_raw_logits_best_first():
     ]
 
 
+async def test_ranking_is_also_where_hosted_models_have_it():
+    body = {"query": {"text": "red apples"}, "passages": [{"text": "whales"}, {"text": "red apples"}]}
+    answer = await post("/v1/retrieval/fake-reranker/reranking", body)
+    assert [row["index"] for row in answer["rankings"]] == [1, 0]
+    assert "'nvidia/other'" in line_of(await post("/v1/retrieval/nvidia/other/reranking", body, status=404))
+
+
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
 async def test_rerank_answers_scores_and_logits(path):
     body = {"query": "red apples", "documents": DOCUMENTS, "top_n": 2, "return_documents": True}

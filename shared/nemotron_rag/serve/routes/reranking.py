@@ -35,13 +35,15 @@ def add_reranking(app: FastAPI, served: Served, settings: ServeSettings, metrics
         metrics.count("scored", len(passages))
         return logits, tokens.total
 
-    @app.post("/v1/ranking")
     async def ranking(request: RankingRequest) -> dict[str, Any]:
         query = to_passage(request.query.model_dump(), settings.images)
         logits, tokens = await score(request.model, query, list(request.passages), "passages")
         rows = [{"index": int(place), "logit": float(logits[place])} for place in _order(logits)]
         usage = {} if tokens is None else {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
         return {"rankings": rows, **usage}
+
+    async def hosted(model: str, request: RankingRequest) -> dict[str, Any]:
+        return await ranking(request.model_copy(update={"model": request.model or model}))
 
     async def rerank(request: RerankRequest) -> dict[str, Any]:
         documents = _documents(request.documents)
@@ -55,6 +57,8 @@ def add_reranking(app: FastAPI, served: Served, settings: ServeSettings, metrics
         name = served.reranker_for(request.model).name
         return {"id": str(uuid.uuid4()), "model": name, "results": rows, **_usage(tokens)}
 
+    app.post("/v1/ranking")(ranking)
+    app.post("/v1/retrieval/{model:path}/reranking")(hosted)  # where NVIDIA's hosted models are
     for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
         app.post(path)(rerank)
 
