@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node
 
 from nemotron_rag.documents.files import is_data_uri, one_line
+from nemotron_rag.documents.images import ImageFormat, read_image_bytes
+from nemotron_rag.documents.llm_images import MAX_BYTES, MAX_SIDE, check_limits, encode_for_llm, within_limits
+from nemotron_rag.errors import ImageError
 from nemotron_rag.types import ImageReference, ImageSource
 
-__all__ = ["NodeImage", "PageNode", "image_of", "named_files"]
+__all__ = ["ImageLimits", "NodeImage", "PageNode", "image_of", "named_files"]
 
 _log = logging.getLogger("nemotron_rag")
 
@@ -37,11 +40,29 @@ class NodeImage:
     own: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """How large the images are that an LLM gets; see `nemotron_rag.documents.llm_images.encode_for_llm`.
+
+    Args:
+        image_format: None for the stored file, or a JPEG where that is smaller.
+        max_side: the longer side, pixels; None for no limit.
+        max_bytes: of an image, before base64; None for no limit.
+    """
+
+    image_format: ImageFormat | None = None
+    max_side: int | None = MAX_SIDE
+    max_bytes: int | None = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        check_limits(self.image_format, self.max_side, self.max_bytes)
+
+
 class PageNode(ImageNode):
     """An `ImageNode` whose text reaches the LLM too; stored, it is an `ImageNode` like any other.
 
     LlamaIndex builds the message of an `ImageNode` from its metadata and image alone. A URL is passed on to the LLM,
-    not fetched; where a file is missing, the text remains.
+    not fetched; where a file is missing, the text remains. Images are made as small as `ImageLimits` says.
 
     Example:
         >>> node = PageNode(text="Revenue rose.", image="iVBORw0KGgo=")
@@ -52,6 +73,8 @@ class PageNode(ImageNode):
     _stored: tuple[ImageReference, tuple[str | None, ...]] | None = PrivateAttr(default=None)
     _was_shown: bool = PrivateAttr(default=False)
     _is_found: bool = PrivateAttr(default=False)
+    _is_over: bool = PrivateAttr(default=False)
+    _limits: ImageLimits = PrivateAttr(default_factory=lambda: ImageLimits())
 
     @property
     def hash(self) -> str:
@@ -90,8 +113,8 @@ class PageNode(ImageNode):
         """Metadata, text and image, those that it has; not an image that another node of the answer shows."""
         texts = (self.get_metadata_str(metadata_mode).strip(), self.text)
         blocks: list[BaseContentBlock] = [TextBlock(text=text) for text in texts if text]
-        image = None if self._was_shown else image_of(self, stored=False)
-        shown = None if image is None else _shown(image.source, self.image_mimetype)
+        image = None if self._was_shown or self._is_over else image_of(self, stored=False)
+        shown = None if image is None else _shown(image.source, self.image_mimetype, self._limits)
         return blocks if shown is None else [*blocks, shown]
 
     def _image_fields(self) -> tuple[str | None, ...]:
@@ -139,18 +162,22 @@ def _first(*candidates: Any) -> Any:
     return next((candidate for candidate in candidates if candidate is not None and candidate != ""), None)
 
 
-def _shown(source: ImageSource, mimetype: str | None) -> ImageBlock | None:
+def _shown(source: ImageSource, mimetype: str | None, limits: ImageLimits) -> ImageBlock | None:
     """The block for an image of an `ImageNode`; None if it is missing or no image, where LlamaIndex would raise."""
-    if isinstance(source, Path):
-        return ImageBlock(path=source, image_mimetype=mimetype) if source.is_file() else None
-    reference = str(source)
-    if is_data_uri(reference):
-        try:
-            return ImageBlock(image=base64.b64decode(reference.partition(",")[2]), image_mimetype=mimetype)
-        except ValueError as error:
-            _log.warning("an image is left out of a prompt: %s", one_line(str(error)))
-            return None
-    return ImageBlock(url=reference, image_mimetype=mimetype)
+    if isinstance(source, Path) and not source.is_file():
+        return None
+    if not isinstance(source, Path) and not is_data_uri(str(source)):
+        return ImageBlock(url=str(source), image_mimetype=mimetype)
+    try:
+        data = read_image_bytes(source)
+        if data is None or not within_limits(data, **asdict(limits)):
+            sent = encode_for_llm(source if data is None else data, **asdict(limits))
+            return ImageBlock(image=sent.data, image_mimetype=sent.mime_type)
+    except ImageError as error:
+        _log.warning("an image is left out of a prompt: %s", one_line(str(error)))
+        return None
+    given = {"path": source} if isinstance(source, Path) else {"image": data}
+    return ImageBlock(**given, image_mimetype=mimetype)
 
 
 def _unpacked(data: bytes) -> bytes | str:

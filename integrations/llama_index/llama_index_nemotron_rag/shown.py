@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node, NodeWithScore, TextNode
 
-from llama_index_nemotron_rag.nodes import PageNode, image_of
+from llama_index_nemotron_rag.nodes import ImageLimits, PageNode, image_of
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import ImageError
 
-__all__ = ["for_llm", "found_nodes", "shown_nodes", "split_node", "with_named_image", "without_image"]
+__all__ = ["for_llm", "found_nodes", "limited_nodes", "shown_nodes", "split_node", "with_named_image", "without_image"]
 
 _log = logging.getLogger("nemotron_rag")
 
@@ -45,6 +45,22 @@ def found_nodes(items: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         if isinstance(node, ImageNode) and not (isinstance(node, PageNode) and node._is_found):
             node = node.model_copy() if isinstance(node, PageNode) else _page_node(node)
             node._is_found = True
+        result.append(NodeWithScore(node=node, score=item.score))
+    return result
+
+
+def limited_nodes(
+    items: Sequence[NodeWithScore], limits: ImageLimits, *, max_images: int | None = None
+) -> list[NodeWithScore]:
+    """`shown_nodes` whose images are within limits, the first `max_images` of them; of the others the texts remain."""
+    result, images = [], 0
+    for item in shown_nodes(items):
+        node = item.node
+        if isinstance(node, ImageNode) and image_of(node, stored=False) is not None:
+            node = node.model_copy() if isinstance(node, PageNode) else _page_node(node)
+            node._limits = limits
+            images += not node._was_shown
+            node._is_over = max_images is not None and images > max_images
         result.append(NodeWithScore(node=node, score=item.score))
     return result
 

@@ -23,7 +23,7 @@ from nemotron_rag.documents.images import (
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageSource
 
-__all__ = ["MAX_BYTES", "MAX_SIDE", "EncodedImage", "as_it_is", "check_limits", "encode_for_llm"]
+__all__ = ["MAX_BYTES", "MAX_SIDE", "EncodedImage", "as_it_is", "check_limits", "encode_for_llm", "within_limits"]
 
 MAX_SIDE = 2048
 """Default for the longer side of an image, pixels: models scale larger ones down themselves (OpenAI's fit every image
@@ -116,6 +116,27 @@ def encode_for_llm(
     ):
         return kept
     return _encoded(scaled, image_format, max_bytes, kept, None if data is None else len(data))
+
+
+def within_limits(
+    data: bytes,
+    *,
+    image_format: ImageFormat | None = None,
+    max_side: int | None = MAX_SIDE,
+    max_bytes: int | None = MAX_BYTES,
+) -> bool:
+    """Whether an image file may go to a chat model as it is; arguments are those of `encode_for_llm`.
+
+    Example:
+        >>> within_limits(encode_for_llm(Image.new("RGB", (40, 10)), image_format="png").data, max_side=20)
+        False
+    """
+    kept = as_it_is(data, _SENT_AS_THEY_ARE)
+    if kept is None or image_format not in (None, kept.image_format):
+        return False
+    with Image.open(io.BytesIO(data), formats=list(_SENT_AS_THEY_ARE)) as image:
+        is_small = max_side is None or max(image.size) <= max_side
+    return is_small and (max_bytes is None or len(data) <= max_bytes)
 
 
 def check_limits(image_format: ImageFormat | None, max_side: int | None, max_bytes: int | None) -> None:
