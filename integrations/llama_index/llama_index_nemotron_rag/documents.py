@@ -44,7 +44,7 @@ __all__ = [
 INDEX_KEYS = {"file_path": "source", "source": "source", "page_number": "page_number", "total_pages": "page_count"}
 """Metadata keys of nodes, and the keys under which filters of an index find the same."""
 
-UNSTORED_KEYS = ("file_name", "page_label", "page_image_path", "page_image_sha256")
+UNSTORED_KEYS = ("page_image_path", "page_image_sha256")
 """Metadata keys of nodes that an index does not store."""
 
 _NAMESPACE = uuid.UUID("5b0f3c5e-8f0e-4a55-9d0c-6c1c2a1d4f7b")

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
+from llama_index_nemotron_rag.derived import Sources, expanded
 from llama_index_nemotron_rag.documents import INDEX_KEYS, UNSTORED_KEYS
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.filters import rename_keys
@@ -18,13 +19,17 @@ Filters: TypeAlias = "MetadataFilters | Filter"
 """LlamaIndex's filters; or ``{"year": {"gte": 2020}}``, as in `PageIndex.search`; or Qdrant's own filter."""
 
 
-def index_filter(filters: Filters | None) -> Filter | None:
+def index_filter(filters: Filters | None, sources: Sources = lambda filter: ()) -> Filter | None:
     """Filters in the words of nodes, in the words of an index.
+
+    Args:
+        filters: see `Filters`.
+        sources: the sources of an index that have pages which a filter of the index matches.
 
     Raises:
         InputError: a key or value that cannot be translated, or that an index does not store.
     """
-    return rename_keys(plain_filter(filters), _index_key)
+    return rename_keys(expanded(plain_filter(filters), sources), _index_key)
 
 
 def plain_filter(filters: Filters | None) -> Filter | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from nemotron_rag.index.models import Rerank
 from nemotron_rag.index.selection import Selection
 from nemotron_rag.ranking import DEFAULT_CANDIDATES
 from nemotron_rag.stores.page_images import StoredImage
-from nemotron_rag.types import Hit, Page, Passage
+from nemotron_rag.types import Filter, Hit, Page, Passage
 
 __all__ = ["Chosen", "IndexPages"]
 
@@ -77,7 +78,7 @@ class IndexPages:
             candidates: pages that a reranker reads; None if there is none.
             filters: see `NemotronPageRetriever`.
         """
-        index, filter = self.index.get(), index_filter(filters)
+        index, filter = self.index.get(), self.filter(filters)
         count = candidates or max(_CHOSEN_FROM * k, DEFAULT_CANDIDATES)
         least = self.chosen.min_score
         if query.image is not None:
@@ -100,22 +101,26 @@ class IndexPages:
             replace(hits[page_id], score=float("-inf") if item.score is None else item.score)
             for page_id, item in by_id.items()
         ]
-        chosen = self.index.get().select(ranked, k=k, filter=index_filter(filters), **self.chosen.options)
+        chosen = self.index.get().select(ranked, k=k, filter=self.filter(filters), **self.chosen.options)
         result = []
         for hit in chosen:
             result += [by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours)]
         return result
 
+    def filter(self, filters: Filters | None) -> Filter | None:
+        """Filters in the words of nodes, in those of the index, which may be asked for the names of its files."""
+        return index_filter(filters, lambda filter: self.index.get().sources(filter))
+
     def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """The k pages nearest to a text, or to an image; not reranked, and before `with_images`."""
-        index, filter = self.index.get(), index_filter(filters)
+        index, filter = self.index.get(), self.filter(filters)
         if query.image is not None:
             return self.nodes(index.search_image(query.image, k=k, filter=filter))
         return self.nodes(index.search(query.text, k=k, rerank=False, filter=filter, mode=self.mode))
 
     async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
         """`search` for event loops."""
-        index, filter = await self.index.aget(), index_filter(filters)
+        index, filter = await self.index.aget(), await asyncio.to_thread(self.filter, filters)
         if query.image is not None:
             return self.nodes(await index.asearch_image(query.image, k=k, filter=filter))
         return self.nodes(await index.asearch(query.text, k=k, rerank=False, filter=filter, mode=self.mode))

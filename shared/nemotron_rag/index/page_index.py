@@ -31,7 +31,7 @@ from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker, reads_image_queries
 from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
 from nemotron_rag.stores.collection_options import CollectionOptions
-from nemotron_rag.stores.filters import is_empty, page_found, parse_filter
+from nemotron_rag.stores.filters import is_empty, matching_files, page_found, parse_filter
 from nemotron_rag.stores.filters.nowhere import KeyCheck
 from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.stores.tenant import Tenant, TenantKey
@@ -769,14 +769,23 @@ class PageIndex:
         """`count` for event loops, which it does not block."""
         return await asyncio.to_thread(self.count, filter)
 
-    def sources(self) -> list[str]:
+    def sources(self, filter: Mapping[str, Any] | None = None) -> list[str]:
         """The documents in the index, sorted.
 
+        Args:
+            filter: a dict, as in `search`: only those with a page that it matches.
+
         Raises:
+            InputError: `filter` is no such dict.
             StoreError: the store cannot be reached.
         """
-        store = self._state.store
-        return store.sources() if self._state.exists() else []
+        store, conditions = self._state.store, parse_filter(fold_sources(filter))
+        if not self._state.exists():
+            return []
+        if filter is None:
+            return store.sources()
+        matching = (matching_files(conditions, stored) for stored in store.pages(fold_sources(filter)))
+        return sorted({file.source for files in matching for file in files if file.source})
 
     def check(self) -> CheckReport:
         """Read every page and every image, and say what is missing, broken, or not what was stored; nothing is changed.

@@ -11,6 +11,7 @@ from llama_index.retrievers.nemotron_rag import NemotronPageRetriever
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.testing import FakeEmbedder
+from nemotron_rag.types import Page
 from support.pages import add
 
 
@@ -53,6 +54,17 @@ FILTERS = [
     (some("not", *one("page_number", 1).filters, *one("page_number", 4).filters), [2, 3]),
     (some("and", one("year", 2024), some("or", one("page_number", 1), one("page_number", 3))), [1, 3]),
     (some("and"), ALL),
+    (one("page_label", "2"), [2]),
+    (one("page_label", "2", "!="), [1, 3, 4]),
+    (one("page_label", ["1", "4", "x"], "in"), [1, 4]),
+    (some("or", one("page_label", "1"), one("page_label", "3")), [1, 3]),
+    ({"$or": [{"page_label": "2"}, {"page_label": {"$in": ["4"]}}], "year": 2024}, [2, 4]),
+    (one("file_name", "nature.pdf"), ALL),
+    (one("file_name", "ture.pdf"), []),
+    (one("file_name", "ture", "contains"), ALL),
+    (one("file_name", "nature.pdf", "!="), []),
+    ({"file_name": ["other.pdf", "nature.pdf"], "page_label": {"ne": "2"}}, [1, 3, 4]),
+    ({"not": {"file_name": "other.pdf"}}, ALL),
 ]
 
 
@@ -89,12 +101,35 @@ def test_filters_name_an_indexes_fields_as_nodes_do(retriever, pdf):
     ]:
         retriever.filters = filters
         assert len(retriever.retrieve("apples")) == count
-    retriever.filters = one("file_name", "nature.pdf")
-    with pytest.raises(InputError, match="does not store file_name; filter on source, page_number"):
+    retriever.filters = one("page_image_path", "nature.png")
+    with pytest.raises(InputError, match="does not store page_image_path; filter on source, page_number"):
         retriever.retrieve("apples")
+    for wrong in ({"page_label": {"gt": "2"}}, {"file_name": {"text": "a"}}, {"file_name": None}, {"page_label": True}):
+        retriever.filters = wrong
+        with pytest.raises(InputError, match="filter on '(page_label|file_name)'"):
+            retriever.retrieve("apples")
     retriever.filters = {"source": "a.pdf", "file_path": "b.pdf"}
     with pytest.raises(InputError, match="mean the same: source, file_path"):
         retriever.retrieve("apples")
+
+
+def test_files_and_printed_labels_are_told_apart():
+    with PageIndex(embedder=FakeEmbedder(), images=None) as index:
+        places = {"a/1.pdf": "A-1", "b/1.pdf": "2", "b/11.pdf": None, "1.pdf/x.pdf": "iv"}
+        for n, (source, label) in enumerate(places.items()):
+            metadata = {} if label is None else {"label": label}
+            add(index, [Page(id=f"p{n}", source=source, number=2, text="apples", metadata=metadata)])
+        assert index.sources({"source": {"contains": "1.pdf"}}) == sorted(places)
+        assert index.sources({"label": "2"}) == ["b/1.pdf"]
+        for filters, expected in [
+            ({"file_name": "1.pdf"}, ["a/1.pdf", "b/1.pdf"]),
+            ({"file_name": {"prefix": "1"}}, ["a/1.pdf", "b/1.pdf", "b/11.pdf"]),
+            ({"file_name": {"not_contains": "1"}}, ["1.pdf/x.pdf"]),
+            ({"page_label": "2"}, ["b/1.pdf", "b/11.pdf"]),
+            ({"page_label": "iv"}, ["1.pdf/x.pdf"]),
+        ]:
+            found = NemotronPageRetriever(index, filters=filters).retrieve("apples")
+            assert sorted(node.metadata["file_path"] for node in found) == expected
 
 
 def test_a_collection_finds_pages_by_the_same_words(collection, pdf):
