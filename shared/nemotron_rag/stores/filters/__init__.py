@@ -7,7 +7,8 @@ All entries must hold, in one of the files that hold a page. A key is a field of
 dots step into nested objects. A value is
 
 * a str, number or bool to be equal to, or a list of allowed values. Where the page has a list, one equal element is
-  enough. Numbers are equal by size, 2024 and 2024.0; they never equal bools. A date is that day, a datetime that
+  enough. Numbers are equal by size, 2024 and 2024.0; they never equal bools. Whole ones from 2**53 on are compared
+  exactly with whole ones, and else, as by bounds, as floats, which have gaps there. A date is that day, a datetime that
   moment, of metadata that hold ISO strings;
 * None for "absent": no such key, None, or an empty list;
 * operators, all of which must hold:

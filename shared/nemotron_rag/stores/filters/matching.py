@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -122,7 +123,8 @@ def _of_one(test: Test) -> Callable[[Any], bool]:
     if isinstance(test, Equals):
         return lambda value: _is_equal(value, test.value)
     if isinstance(test, NumberRange):
-        return lambda value: _is_number(value) and _is_within(value, **test.bounds)
+        limits = {name: None if bound is None else _as_float(bound) for name, bound in test.bounds.items()}
+        return lambda value: _is_number(value) and _is_within(_as_float(value), **limits)
     if isinstance(test, Contains):
         return lambda value: isinstance(value, str) and test.text in value
     if isinstance(test, Prefix):
@@ -136,8 +138,17 @@ def _of_one(test: Test) -> Callable[[Any], bool]:
 
 
 def _is_equal(value: Any, expected: Any) -> bool:
-    alike = type(value) is type(expected) or (_is_number(value) and _is_number(expected) and not is_whole(expected))
-    return alike and bool(value == expected)
+    if _is_number(value) and _is_number(expected) and not is_whole(expected):
+        return _as_float(value) == _as_float(expected)
+    return type(value) is type(expected) and bool(value == expected)
+
+
+def _as_float(number: float) -> float:
+    """A number as Qdrant compares it, where it does not compare whole ones exactly."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
 
 
 def _is_within(value: Any, *, gt: Any, gte: Any, lt: Any, lte: Any) -> bool:
