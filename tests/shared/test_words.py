@@ -38,6 +38,14 @@ def test_a_word_of_a_sentence_finds_it(language):
         assert best(sentence) == sentence
 
 
+@pytest.mark.parametrize(
+    ("written", "also"), [("അവൻ", "അവന്\u200d"), ("അവൾ", "അവള്\u200d"), ("हिन्दी", "हिंदी"), ("ﾃﾞｰﾀ", "データ")]
+)
+def test_a_word_that_can_be_written_in_two_ways_is_one_word(written, also):
+    assert query_words(written) == query_words(also) != []
+    assert set(query_words(also)) <= passage_bag(written).counts.keys()
+
+
 def test_a_word_of_no_sentence_finds_none():
     for word in ("zebra", "斑馬", "얼룩말", "ม้าลาย".replace("า", "ฆ"), "зебра", "זברה"):
         assert best(word) == ""

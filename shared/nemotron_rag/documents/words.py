@@ -53,6 +53,7 @@ _PARTS = re.compile(f"([{_PAIRED}]+)|([{_TRIPLED}]+)|[^{_PAIRED}{_TRIPLED}]+")
 _FOLDED = {
     **{"ı": "i", "ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"},
     **{"ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ہ": "ه"},
+    **{"ൺ": "ണ്", "ൻ": "ന്", "ർ": "ര്", "ൽ": "ല്", "ൾ": "ള്", "ൿ": "ക്"},  # Malayalam: one character, or letter and virama
     **{"_": " ", "\u02bc": " "},  # the second is an apostrophe that counts as a letter
 }
 
