@@ -30,6 +30,7 @@ __all__ = [
     "Kind",
     "Modality",
     "ModelSpec",
+    "Notice",
     "Page",
     "PageFile",
     "PageVectors",
@@ -370,6 +371,11 @@ class Failure:
         """``file.pdf, page 3: reason``."""
         page = "" if self.number is None else f", page {self.number}"
         return f"{self.source}{page}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Failure):
+    """What the pages of a document do not show, though they could be read: one is a cover, and the rest elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,6 +251,10 @@ def _alive(pid: int) -> bool:
 
 
 CHILDREN = """
+pipe = socket.socket(socket.AF_UNIX)
+place = "/tmp/OSL_PIPE_0_test_" + str(os.getpid())  # as LibreOffice has one
+pipe.bind(place)
+pipe.listen()
 sleeper = [sys.executable, "-I", "-c", "import time; time.sleep(300)"]
 one = subprocess.Popen(sleeper)
 other = subprocess.Popen(sleeper, start_new_session=True)
@@ -269,6 +273,9 @@ def test_it_is_ended_with_all_its_children(tmp_path, stand_in, end):
     pids += [int(run.split()[1]) for run in runs(folder)]
     assert len(pids) == 3
     assert not [pid for pid in pids if _alive(pid)]
+    pipe = Path(f"/tmp/OSL_PIPE_0_test_{pids[2]}")
+    assert not pipe.exists() or end != "time.sleep(300)" or not _can_leave_the_network()
+    pipe.unlink(missing_ok=True)
 
 
 @linux
@@ -277,7 +284,9 @@ def test_it_ends_when_the_program_is_killed(tmp_path, stand_in):
     folder = stand_in(CHILDREN + "time.sleep(300)")
     path = docx(tmp_path / "a.docx", "x")
     code = f"from nemotron_rag.documents.reading import read_document\nlist(read_document({str(path)!r}))"
-    program = subprocess.Popen([sys.executable, "-c", code])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    program = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(scratch)})
     deadline = time.monotonic() + 60
     while not (folder / "children").exists() or not (folder / "children").read_text():
         assert time.monotonic() < deadline
@@ -285,7 +294,7 @@ def test_it_ends_when_the_program_is_killed(tmp_path, stand_in):
     program.kill()
     program.wait()
     pids = [int(pid) for pid in (folder / "children").read_text().split()] + [int(runs(folder)[0].split()[1])]
-    while any(map(_alive, pids)):
+    while any(map(_alive, pids)) or list(scratch.glob("*/profile")):  # its files go, too
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -33,6 +33,48 @@ def test_a_ligature_of_two_letters():
     assert page.text == "الاشتراك"
 
 
+@pytest.mark.parametrize("engine", ["mupdf", "pdfium"])
+def test_an_undecodable_layer_is_none_in_either_engine(engine):
+    pytest.importorskip("pypdfium2")
+    (page,) = read_pdf(DATA / "no-tounicode.pdf", ocr="never", pdf_engine=engine)
+    assert "\ufffd" not in page.text
+    assert page.metadata["text_source"] in ("undecodable", "none")
+
+
+def portfolio() -> bytes:
+    pdf = pymupdf.open()
+    pdf.new_page().insert_text((72, 72), "Open this portfolio in another program.")
+    pdf.embfile_add("contract.pdf", b"%PDF-1.4")
+    pdf.xref_set_key(pdf.pdf_catalog(), "Collection", "<</View/T>>")
+    return pdf.tobytes()
+
+
+def form() -> bytes:
+    pdf = pymupdf.open()
+    pdf.new_page().insert_text((72, 72), "Please wait...")
+    pdf.xref_set_key(pdf.pdf_catalog(), "NeedsRendering", "true")
+    return pdf.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [(portfolio, "is a portfolio, of which only the cover is read"), (form, "is an XFA form, of which only a cover")],
+)
+def test_covers_are_said_to_be_covers(made, says, tmp_path):
+    path = tmp_path / "cover.pdf"
+    path.write_bytes(made())
+    for on_error in ("skip", "raise"):  # it is no error
+        noticed = []
+        assert len(list(read_pdf(path, report=noticed.append, on_error=on_error))) == 1
+    with PageIndex(embedder=FakeEmbedder()) as index:
+        report = index.add(path, progress=False)
+        assert report.added == 1
+        assert says in report.failures[0].reason
+    from llama_index.readers.nemotron_rag import PDFPageReader
+
+    assert len(PDFPageReader(image_folder=tmp_path).load_data(path)) == 1
+
+
 def placed(visual: str) -> list[PlacedCharacter]:
     return [PlacedCharacter(character, 10.0 * n, 10.0 * n + 10) for n, character in enumerate(visual)]
 

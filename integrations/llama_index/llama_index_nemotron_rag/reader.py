@@ -26,7 +26,7 @@ from nemotron_rag.documents.images import ImageFormat, encode_image, load_image
 from nemotron_rag.documents.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, PdfOptions, find_pdfs, read_pdf
 from nemotron_rag.documents.reading import find_documents, read_document
 from nemotron_rag.errors import InputError, PdfError, StoreError
-from nemotron_rag.types import Failure, Page
+from nemotron_rag.types import Failure, Notice, Page
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -142,7 +142,7 @@ class PDFPageReader(Component, BasePydanticReader):
         lost: list[Failure] = []
 
         def report(failure: Failure) -> None:
-            if failure.number is None and on_error is None:
+            if failure.number is None and on_error is None and not isinstance(failure, Notice):
                 lost.append(failure)
             elif self.report is not None:
                 self.report(failure)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -105,13 +103,10 @@ def to_pdf(
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror or error}") from error
     limits = {"seconds": budget.seconds, "memory_bytes": budget.memory_bytes, "disk_bytes": budget.disk_bytes}
-    with tempfile.TemporaryDirectory(prefix="nemotron-rag-", ignore_cleanup_errors=True) as spare:
-        with convert(find_soffice(), source, kind, limits) as pdf:
-            try:
-                kept = keep(cache_folder(), key, pdf, max_bytes=budget.cache_bytes)
-            except OSError:  # no room, or no right: convert it again next time
-                kept = Path(shutil.move(pdf, Path(spare, "document.pdf")))
-        yield kept
+    with convert(find_soffice(), source, kind, limits) as pdf:
+        with suppress(OSError):  # no room, or no right: it is converted again next time
+            pdf = keep(cache_folder(), key, pdf, max_bytes=budget.cache_bytes)
+        yield pdf
 
 
 def is_converted(source: Path, content_hash: str) -> bool:

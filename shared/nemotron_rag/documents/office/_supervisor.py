@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,10 +74,18 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             cwd=request["folder"],
             **unix,
         )
+        reason = "parent"
         try:
             reason = _watch(process, request)
         finally:
+            pipes = _pipes() if isolated else []
             _end(process)
+            for pipe in pipes:
+                pipe.unlink(missing_ok=True)
+            if reason == "parent":  # nobody else is left to do it
+                shutil.rmtree(request["folder"], ignore_errors=True)
+    if reason == "parent":
+        return {}
     with said.open("rb") as file:
         text = file.read(_KEPT).decode("utf-8", "replace")
     return {"status": process.returncode, "reason": reason, "said": text, "isolated": isolated}
@@ -98,6 +107,18 @@ def _watch(process: subprocess.Popen[bytes], request: dict[str, Any]) -> str:
             if _size(Path(request["folder"])) > request["disk_bytes"]:
                 return "disk"
     return ""
+
+
+def _pipes() -> list[Path]:
+    """The sockets that LibreOffice has in the system's temporary folder, and leaves there when it is killed.
+
+    Only where the network is its own: its sockets are then the only ones that are listed.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+        found = [Path(line.split(maxsplit=7)[7]) for line in lines if len(line.split(maxsplit=7)) == 8]
+        return [path for path in found if path.name.startswith("OSL_PIPE_")]
+    return []
 
 
 def _size(folder: Path) -> int:

@@ -27,6 +27,7 @@ from nemotron_rag.documents.pdf._common import (
     saslprep,
     size_of_image,
 )
+from nemotron_rag.documents.pdf._quality import is_undecodable, legible
 from nemotron_rag.documents.word_boxes import PlacedWord, encode_word_boxes, word_boxes_of
 
 __all__ = ["Renderer"]
@@ -123,17 +124,21 @@ class Renderer:
         """Return the text, its encoded word boxes, its source, and whether OCR was asked but its data is missing."""
         width, height = (_FINE * side for side in page.get_size())
         mode, language, longest = request["ocr"], request["language"], request["max_text"]
+        found: tuple[str, bytes, str] = "", b"", "none"
         if mode != "always":
             glyphs = list(_glyphs(page, longest))
-            text = clean("".join(glyph.text for glyph in glyphs))
-            if text:
+            layer = "".join(glyph.text for glyph in glyphs)
+            text = clean(layer)
+            if layer.strip() and is_undecodable(layer):
+                found = legible(text), b"", "undecodable"
+            elif text:
                 return text, _boxes(_words(glyphs), width, height, longest), "layer", False
         if mode == "never":
-            return "", b"", "none", False
+            return *found, False
         if not set(language.split("+")) <= set(_tesseract.installed_languages()):
-            return "", b"", "none", True
+            return *found, True
         text, boxes = self._recognized(page, request)
-        return text, boxes, "ocr" if text else "none", False
+        return (text, boxes, "ocr", False) if text else (*found, False)
 
     def _recognized(self, page: Any, request: dict[str, Any]) -> tuple[str, bytes]:
         from PIL import Image  # noqa: PLC0415 - for scans alone
@@ -180,6 +185,8 @@ def _glyphs(page: Any, longest: int) -> Iterator[_Glyph]:
         for index in range(min(raw.FPDFText_CountChars(textpage), 2 * longest)):
             code = raw.FPDFText_GetUnicode(textpage, index)
             text = chr(code) if 0 < code < 0x110000 else ""
+            if raw.FPDFText_HasUnicodeMapError(textpage, index) == 1:  # pdfium gives the font's code for it
+                text = "\ufffd"
             if text.isspace() or not raw.FPDFText_GetLooseCharBox(textpage, index, box):
                 yield _Glyph(text, None)
                 continue

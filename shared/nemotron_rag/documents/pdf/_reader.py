@@ -20,7 +20,7 @@ from nemotron_rag.documents.pdf._pool import Seat, WorkerDiedError
 from nemotron_rag.documents.pdf._source import PdfSource, Ranges, Source, locate, resolve_pages
 from nemotron_rag.documents.word_boxes import decode_word_boxes
 from nemotron_rag.errors import InputError, PdfError, PdfPasswordError
-from nemotron_rag.types import Failure, Page, WordBoxes, page_id
+from nemotron_rag.types import Failure, Notice, Page, WordBoxes, page_id
 
 __all__ = ["Job", "PdfBudget", "installed_languages", "log_failure", "open_document", "stream_pages"]
 
@@ -97,6 +97,10 @@ class Job:
     kind: Kind = "pdf"
     pdf_engine: str = "auto"
 
+    def say(self, notice: str) -> None:
+        """Report what the pages do not show; it is no error, which would end a run."""
+        (self.report or log_failure)(Notice(self.name, notice))
+
     def fail(self, error: PdfError, number: int | None = None) -> None:
         """Report a failure, or raise it."""
         failure = Failure(self.name, str(error), number)
@@ -114,6 +118,8 @@ def stream_pages(job: Job, source: PdfSource, password: str | None) -> Iterator[
             seats = [_open_seat(stack, opening, document.data, local=job.workers == 0)]
             info = _ask_to_open(seats[0])
             numbers = _select(job, int(info["page_count"]))
+            for notice in info.get("notices", ()):
+                job.say(notice)
         except PdfError as error:
             job.fail(error)
             return

@@ -37,6 +37,7 @@ pymupdf: Any = _untyped  # only partly typed
 # wrong order; of those that the font itself expands, `_right_to_left` puts them right. `sort` stays off: it mixes
 # columns.
 _TEXT_FLAGS = pymupdf.TEXT_PRESERVE_LIGATURES | pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+_NAMES, _NAME = 10, 100  # files that are named, and characters of a name
 _SPACE = 0.1  # heights of a line; smaller gaps part no words
 _GAP = 1.5  # heights of a line; what is farther away is of another column
 
@@ -67,6 +68,8 @@ class Renderer:
             if refused:
                 return {"error": "password", "reason": refused}, b""
         reply = {"page_count": int(document.page_count), "metadata": clean_metadata(_info(document))}
+        if request.get("kind", "pdf") == "pdf":
+            reply["notices"] = _notices(document)
         if request.get("outline"):
             reply["outline"] = _outline(document)
         self._document = document
@@ -219,6 +222,23 @@ def _authenticate(document: Any, password: str | None) -> str:
     if document.authenticate(password) or document.authenticate(prepared):
         return ""
     return "the password is wrong"
+
+
+def _notices(document: Any) -> list[str]:
+    """What the pages of a PDF do not show: forms that only Adobe's programs draw, and files of which it is a cover."""
+    catalog = document.pdf_catalog()
+    notices = []
+    if document.xref_get_key(catalog, "NeedsRendering")[1] == "true":
+        notices.append(
+            "is an XFA form, of which only a cover page can be read; open it in Adobe's reader and print it as a PDF"
+        )
+    if document.xref_get_key(catalog, "Collection")[0] != "null":
+        names = [clean(str(name))[:_NAME] for name in document.embfile_names()]
+        shown = ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
+        notices.append(
+            f"is a portfolio, of which only the cover is read; save its {len(names)} files and add them: {shown}"
+        )
+    return notices
 
 
 def _outline(document: Any) -> list[list[Any]]:
