@@ -29,6 +29,9 @@ def mcp(
     images: options.Images = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    base_url: options.BaseUrl = None,
+    reranker_base_url: options.RerankerBaseUrl = None,
+    dialect: options.Dialect = None,
 ) -> int:
     """Offer an index to agents by the Model Context Protocol: search, read a page, list documents."""
     # ruff: noqa: PLC0415  # nothing of this is needed by the other commands
@@ -41,7 +44,8 @@ def mcp(
             raise
         raise MissingExtraError("mcp", "mcp") from error
     place = options.place(api_key, header, timeout, tenant)
-    models = {"reranker": reranker, "device": device, "dtype": dtype}
+    models = {"reranker": reranker, "device": device, "dtype": dtype, "base_url": base_url, "dialect": dialect}
+    models |= options.reranker_place(reranker_base_url)
     with _index.open_existing(location, collection, images, place, **models) as source:
         server = make_mcp_server(source, ToolSettings(max_image_tokens=max_image_tokens))
         if transport == "stdio":

@@ -14,6 +14,7 @@ from nemotron_rag.models.catalog import find
 
 if TYPE_CHECKING:
     from nemotron_rag.verification import Verified
+    from nemotron_rag.verification.endpoint import EndpointReport
 
 __all__ = ["verify"]
 
@@ -35,15 +36,38 @@ def verify(
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Allowed difference, as a fraction of an example's largest score.")
     ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server that has the model: verify what it answers.")
+    ] = None,
+    dialect: options.Dialect = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     max_tiles: options.MaxTiles = None,
     as_json: options.Json = False,
 ) -> int:
-    """Reproduce the scores printed on a model's card.
+    """Reproduce the scores printed on a model's card, or verify a server.
 
-    Exit code 1 if a score differs by more than allowed, or if none could be computed.
+    With --endpoint, the server's scores are compared with those of the weights here, or else of the card; if they
+    differ, the likely cause is named. Exit code 1 if a score differs by more than allowed, or none could be computed.
     """
+    if endpoint is not None:
+        if max_tiles is not None:
+            raise typer.BadParameter("--max-tiles is up to the server; leave it out with --endpoint")
+        return _verify_endpoint(
+            model,
+            as_json=as_json,
+            base_url=endpoint,
+            dialect=dialect,
+            weights=weights,
+            download=download,
+            images=images,
+            download_images=download_images,
+            device=device,
+            dtype=dtype,
+            tolerance=tolerance,
+        )
+    if dialect is not None:
+        raise typer.BadParameter("--dialect goes with --endpoint")
     from nemotron_rag import verification  # noqa: PLC0415  not needed by the other commands
 
     found = verification.verify(
@@ -65,6 +89,38 @@ def verify(
         output.say_lines(_lines(model, found))
     computed = [each for each in found if each.scores is not None]
     return 0 if computed and all(each.passed for each in computed) else 1
+
+
+def _verify_endpoint(model: str, *, as_json: bool, tolerance: float | None, **given: Any) -> int:
+    from nemotron_rag.verification import TOLERANCE  # noqa: PLC0415
+    from nemotron_rag.verification.endpoint import verify_endpoint  # noqa: PLC0415
+
+    report = verify_endpoint(model, tolerance=TOLERANCE if tolerance is None else tolerance, **given)
+    if as_json:
+        results = [_json(each) for each in report.results]
+        about = {"against": report.against, "passed": report.passed, "cause": report.cause}
+        output.show_json({**about, "results": results})
+    else:
+        if rows := [row for each in report.results for row in _rows(each)]:
+            columns = [report.against if name == "printed" else name for name in _COLUMNS]
+            output.show(output.plain_table(columns, rows))
+        output.say_lines(_server_lines(report))
+    return 0 if report.passed else 1
+
+
+def _server_lines(report: EndpointReport) -> Iterator[str]:
+    against = {"local": "the weights here", "card": "the model's card"}[report.against]
+    for each in report.results:
+        if each.scores is None:
+            yield f"{each.example.name}: not verified: {each.example.note or 'its images are missing'}"
+            continue
+        verdict = "as" if each.passed else "NOT as"
+        yield (
+            f"{each.example.name}: {verdict} {against}, largest difference {each.difference:.4f}, "
+            f"allowed {each.allowed:.4f}"
+        )
+    if report.cause:
+        yield f"likely cause: {report.cause}"
 
 
 def _rows(verified: Verified) -> Iterator[tuple[str, ...]]:

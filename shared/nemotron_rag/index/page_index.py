@@ -73,8 +73,8 @@ class PageIndex:
         location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
         store: any `PageStore` instead of `location`; it is closed with the index.
         client: an open `qdrant_client.QdrantClient` instead of `location`; it stays open when the index is closed.
-        embedder: a catalog id, a local folder, or a loaded `Embedder` or `MultiVectorEmbedder`; None for the one that
-            wrote the index.
+        embedder: a catalog id, a local folder, the url of a model server, or a loaded `Embedder` or
+            `MultiVectorEmbedder`; None for the one that wrote the index.
         reranker: for `search`; a catalog id, a local folder, or a loaded `Reranker`.
         collection: one location may hold several.
         api_key: of a Qdrant server that is given by its url; None for the environment variable ``QDRANT_API_KEY``. No

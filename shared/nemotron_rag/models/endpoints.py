@@ -81,7 +81,7 @@ def _known(spec: ModelSpec | None) -> Any:
     if spec is None:
         return known()
     prefixes = {"query_prefix": "query: ", "passage_prefix": "passage: "} if family_of(spec.family).has_prefixes else {}
-    aliases = tuple(name for name in (spec.repo, spec.id) if name is not None)
+    aliases = tuple(name for name in (spec.repo, spec.id, f"nvidia/{spec.id}") if name is not None)
     return known(name=spec.id, aliases=aliases, modalities=spec.modalities, **prefixes)
 
 

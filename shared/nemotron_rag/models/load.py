@@ -32,6 +32,7 @@ __all__ = [
     "LoadOptions",
     "ModelName",
     "check_model",
+    "checkpoint_folder",
     "load_embedder",
     "load_model",
     "load_multivector_embedder",
@@ -218,6 +219,16 @@ def load_row(
     found = _Found(spec.id, families.family_of(spec.family), spec)
     _check_options(found, options)
     return _build(place, found, options, pinned=folder is None)
+
+
+def checkpoint_folder(spec: ModelSpec, *, download: bool = True) -> Path:
+    """The folder with the weights of a catalog row, from the extra `starters` or the model hub.
+
+    Raises:
+        CheckpointError: they are not in the hub's cache and may not be downloaded, or the row is not on the hub.
+        MissingExtraError: an extra is not installed.
+    """
+    return _folder(spec.id, spec, None, download=download)
 
 
 def model_kind(name_or_folder: ModelName) -> Kind:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from nemotron_rag.documents.files import one_line, shown_url
-from nemotron_rag.errors import EndpointError, InputError
+from nemotron_rag.errors import ClosedError, EndpointError, InputError
 from nemotron_rag.remote.endpoint import Endpoint, key_variable
 from nemotron_rag.stores.patience import SHORT_PATIENCE, Waiting, seconds_of
 from nemotron_rag.stores.server import LOOPBACK, warn_if_open
@@ -156,6 +156,10 @@ class Transport:
             reason = self._secrets.hide(one_line(str(error), limit=_SHOWN)) or type(error).__name__
             hopeless = isinstance(error, _NEVER) or "CERTIFICATE_VERIFY_FAILED" in reason
             return _Failure(f"{shown_url(url)} cannot be reached: {reason}", 0 if hopeless else patience)
+        except RuntimeError as error:
+            if not self._client.is_closed:
+                raise
+            raise ClosedError("the model was closed while it was asked; load it again") from error
         if answer.status in (*_BUSY, *_BROKEN):
             said = f"{shown_url(url)} answered HTTP {answer.status}: {self._message(answer)}"
             left = patience if answer.status in _BUSY else min(patience, SHORT_PATIENCE)

@@ -21,7 +21,7 @@ from nemotron_rag.protocols import FloatArray
 from nemotron_rag.types import Kind, Passage
 from nemotron_rag.verification.cards import CARDS, IMAGE_HOSTS, Example
 
-__all__ = ["TOLERANCE", "Verified", "find_images", "verify"]
+__all__ = ["TOLERANCE", "Verified", "compute_scores", "find_images", "verify"]
 
 TOLERANCE = 0.02
 """Allowed difference, as a fraction of an example's largest score. The cards were computed in bfloat16, whose rounding
@@ -104,7 +104,7 @@ def verify(
     return [
         Verified(
             example,
-            _scores(loaded, spec.kind, example, found),
+            compute_scores(loaded, spec.kind, example, found),
             tolerance * float(abs(np.array(example.scores)).max()),
         )
         for example in examples
@@ -135,8 +135,15 @@ def find_images(
     return found
 
 
-def _scores(model: Any, kind: Kind, example: Example, images: Mapping[str, Image.Image]) -> FloatArray | None:
-    """Compute the scores of an example: (queries, passages) float32; None if an image is missing."""
+def compute_scores(model: Any, kind: Kind, example: Example, images: Mapping[str, Image.Image]) -> FloatArray | None:
+    """Compute the scores of an example: (queries, passages) float32; None if an image is missing.
+
+    Args:
+        model: loaded, or at a server.
+        kind: of the model.
+        example: its queries and passages.
+        images: by the names that the example has for them.
+    """
     if not {address for address in example.images if address} <= images.keys():
         return None
     passages = [Passage(text, images.get(where)) for text, where in zip(example.texts, example.images, strict=True)]

@@ -21,6 +21,7 @@ from support.contracts import (
     make_image,
     mixed_passages,
 )
+from support.forking import in_child, needs_fork
 from support.serving import fakes, serving
 
 pytestmark = pytest.mark.enable_socket
@@ -193,3 +194,12 @@ def test_copies_and_pickles_carry_settings_and_no_key(url):
         again = pickle.loads(data)
         assert (again.get() if given is lazy else again).score("a", [Passage("a")])[0] == pytest.approx(5)
     assert lazy.get()._endpoint.timeout == 7.0
+
+
+@needs_fork
+def test_a_forked_child_asks_for_itself(url):
+    embedder = load_embedder("fake-embedder", base_url=url)
+    expected = embedder.embed_queries(["red"])
+    np.testing.assert_allclose(in_child(lambda: embedder.embed_queries(["red"])), expected, atol=1e-6)
+    np.testing.assert_allclose(embedder.embed_queries(["red"]), expected, atol=1e-6)
+    embedder.close()

@@ -74,6 +74,7 @@ class _Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         hidden, bias, self.head_dim = config.hidden_size, config.attention_bias, head_dim(config)
+        self._is_causal = getattr(config, "is_causal", False) is True  # of no published checkpoint
         queries, keys = (
             (heads or 0) * self.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads)
         )
@@ -87,7 +88,7 @@ class _Attention(nn.Module):
             product(hidden).unflatten(-1, (-1, self.head_dim)) for product in (self.q_proj, self.k_proj, self.v_proj)
         )  # (tokens, heads, head_dim)
         query, key = _rotate(query, rotary), _rotate(key, rotary)
-        attended = attend(query, key, value, packing, scaling=self.head_dim**-0.5)
+        attended = attend(query, key, value, packing, scaling=self.head_dim**-0.5, causal=self._is_causal)
         return self.o_proj(attended.flatten(1))  # type: ignore[no-any-return]  # (tokens, hidden)
 
 
