@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 from qdrant_client import QdrantClient, models
@@ -14,6 +15,7 @@ from nemotron_rag.errors import StoreError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.qdrant import QdrantStore
 from nemotron_rag.stores.qdrant.edge.client import EdgeClient
+from nemotron_rag.stores.qdrant.layout import BASIS_ID
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore
 from nemotron_rag.types import Page, page_uuid
 
@@ -178,3 +180,37 @@ def test_what_cannot_be_opened_for_another_reason_is_left_alone(folder):
         store.salvage()
     store.close()
     assert not (folder / "edge/pages/damaged").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "damaged"])
+def test_a_projection_basis_is_computed_from_the_pages(tmp_path, place, lost):
+    location = tmp_path / "index" if place == "folder" else None
+    texts = [f"red apple{n} green pear{n} blue plum{n} grey fig{n}" for n in range(40)]
+    given = [Page(id=f"p{n}", number=n, text=text) for n, text in enumerate(texts)]
+    with PageIndex(location, embedder=FakeMultiVectorEmbedder(dimensions=16), images=None) as index:
+        index.add(given, progress=False)
+        store = index._state.store
+        before = [[hit.page.id for hit in index.search(text, k=1)] for text in texts[:5]]
+        basis = store._basis.read()
+        store._collection.delete_points([BASIS_ID])
+        if not lost:
+            store._collection.insert(models.PointStruct(id=BASIS_ID, vector={}, payload={"shape": [1]}))
+        store._basis._known = None
+        with pytest.raises(StoreError, match="projection basis"):
+            index.search("red")
+        assert [fault.reason for fault in index.check().faults] == [
+            f"point {BASIS_ID} of the projection basis is {'not there' if lost else 'damaged'}"
+        ]
+        index.repair()
+        assert index.check().faults == ()
+        assert np.allclose(store._basis.read(), basis, atol=0.01)
+        assert [[hit.page.id for hit in index.search(text, k=1)] for text in texts[:5]] == before
+
+
+def test_a_projection_basis_that_the_pages_do_not_tell_is_said():
+    with PageIndex(embedder=FakeMultiVectorEmbedder(dimensions=64), images=None) as index:
+        index.add([Page(id="p1", text="two words")], progress=False)
+        index._state.store._collection.delete_points([BASIS_ID])
+        with pytest.raises(StoreError, match="do not tell its projection basis; index them anew"):
+            index.repair()

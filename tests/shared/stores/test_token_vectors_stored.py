@@ -217,7 +217,7 @@ def test_pages_without_basis_and_damaged_ones_are_refused(server):
     server.local.delete("pages", [BASIS_ID])
     older = QdrantStore(client=server.client())
     for use in (lambda: older.query(make_query(1), k=3), lambda: older.put([page_of(2)], [rows_of(2)])):
-        with pytest.raises(StoreError, match="was written by an earlier version; index its pages anew, elsewhere"):
+        with pytest.raises(StoreError, match="has no projection basis; nemotron-rag repair .* index these anew"):
             use()
 
 

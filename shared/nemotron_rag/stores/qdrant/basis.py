@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import models
 
 from nemotron_rag.errors import StoreError
 from nemotron_rag.late_interaction.projection import fit_basis
 from nemotron_rag.stores.qdrant.collection import Collection
 from nemotron_rag.stores.qdrant.layout import BASIS_ID
+from nemotron_rag.stores.qdrant.vectors import PROJECTED, TOKENS
 from nemotron_rag.types import FloatArray, PageVectors
 
 __all__ = ["ProjectionBasis"]
 
 _KEY = "nemotron_rag_directions"
+_READ = 8  # pages at once, with their vectors
+_ENOUGH = 4  # rows for each unknown of a column
+_ROUNDED = 0.02  # that numbers of stored vectors are rounded by, at most
 
 
 class ProjectionBasis:
@@ -44,7 +49,8 @@ class ProjectionBasis:
             self._known = self._stored()  # another process may have written it, and pages, just now
             if self._known is None:
                 raise StoreError(
-                    f"{self._collection} was written by an earlier version; index its pages anew, elsewhere"
+                    f"{self._collection} has no projection basis; nemotron-rag repair computes it, unless an earlier "
+                    "version wrote the pages: index these anew, elsewhere"
                 )
         return self._known
 
@@ -60,13 +66,64 @@ class ProjectionBasis:
         known = self.read()
         if known is not None:
             return known
-        basis = fit_basis(pages).astype("<f2")
-        payload = {_KEY: base64.b64encode(basis.tobytes()).decode(), "shape": list(basis.shape)}
-        self._collection.insert(models.PointStruct(id=BASIS_ID, vector={}, payload=payload))
+        self._write(fit_basis(pages))
         stored = self.read()
         if stored is None:
             raise StoreError(f"{self._collection} lost its projection basis just now; add the pages again")
         return stored
+
+    def fault(self) -> str:
+        """What is wrong with it, in a few words; empty if nothing is.
+
+        Raises:
+            StoreError: the server could not be reached.
+        """
+        points = self._collection.call("retrieve", ids=[BASIS_ID])
+        if not points:
+            return "of the projection basis is not there" if self._has_points() else ""
+        try:
+            self._decoded(points[0].payload or {})
+        except StoreError:
+            return "of the projection basis is damaged"
+        return ""
+
+    def rebuild(self) -> None:
+        """Compute it from the token vectors of pages and their projections, and write it over what is there.
+
+        Raises:
+            StoreError: the pages do not tell it, or it could not be written.
+        """
+        tokens, projected = self._pairs()
+        basis, _, rank, _ = np.linalg.lstsq(tokens, projected, rcond=1e-3)
+        if rank < tokens.shape[1] or np.abs(tokens @ basis - projected).max() > _ROUNDED:
+            raise StoreError(f"the pages of {self._collection} do not tell its projection basis; index them anew")
+        self._collection.delete_points([BASIS_ID])
+        self._write(basis)
+        self._known = None
+
+    def _pairs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Token vectors and their projections, some more rows than it takes."""
+        tokens, projected = list[Any](), list[Any]()
+        rows, columns, offset = 0, 1, None
+        while rows < _ENOUGH * columns:
+            found, offset = self._collection.call(
+                "scroll", limit=_READ, with_payload=False, with_vectors=[TOKENS, PROJECTED], offset=offset
+            )
+            for vectors in (each.vector for each in found if isinstance(each.vector, dict)):
+                if TOKENS in vectors and PROJECTED in vectors:
+                    tokens.append(np.asarray(vectors[TOKENS], np.float64))
+                    projected.append(np.asarray(vectors[PROJECTED], np.float64))
+                    rows, columns = rows + len(tokens[-1]), tokens[-1].shape[1]
+            if offset is None:
+                break
+        if not tokens:
+            raise StoreError(f"{self._collection} has no page that tells its projection basis; index its pages anew")
+        return np.concatenate(tokens), np.concatenate(projected)
+
+    def _write(self, basis: NDArray[np.floating[Any]]) -> None:
+        numbers = basis.astype("<f2")
+        payload = {_KEY: base64.b64encode(numbers.tobytes()).decode(), "shape": list(numbers.shape)}
+        self._collection.insert(models.PointStruct(id=BASIS_ID, vector={}, payload=payload))
 
     def _stored(self) -> FloatArray | None:
         points = self._collection.call("retrieve", ids=[BASIS_ID])

@@ -98,6 +98,12 @@ class Collection:
         """A filter as `call` narrows it, for those who call the client themselves."""
         return filter if self._scope is None else self._scope.filter(filter)
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its pages have token vectors."""
+        shape = self._shape()
+        return shape is not None and shape[1]
+
     def count_all(self) -> int:
         """How many points there are, of all tenants, those of the collection itself among them."""
         return int(self.qdrant.call("count", collection_name=self.name).count)

@@ -364,16 +364,22 @@ class QdrantStore:
         Raises:
             StoreError: the store cannot be reached.
         """
-        return damaged_points(self._collection)
+        found = damaged_points(self._collection)
+        if self._collection.has_tokens and (fault := self._basis.fault()):
+            found[BASIS_ID] = fault
+        return found
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Delete what `damaged` found, so that the next `add` writes it anew.
+        """Delete what `damaged` found, so that the next `add` writes it anew; a projection basis is computed anew.
 
         Raises:
-            StoreError: a write was not acknowledged.
+            StoreError: a write was not acknowledged, or the pages do not tell the projection basis.
         """
-        for start in range(0, len(keys), MAX_POINTS):
-            self._collection.delete_points(keys[start : start + MAX_POINTS])
+        points = [key for key in keys if key != BASIS_ID]
+        for start in range(0, len(points), MAX_POINTS):
+            self._collection.delete_points(points[start : start + MAX_POINTS])
+        if len(points) < len(keys):
+            self._basis.rebuild()
 
     def optimize(self) -> bool:
         """Bring all writes to the disk, and merge and index what Qdrant Edge has written; servers do so by themselves.
