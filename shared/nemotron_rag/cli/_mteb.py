@@ -54,6 +54,6 @@ def run_mteb(
     if as_json:
         output.show_json(found)
     else:
-        rows = [[each["task"], each["model"], f"{each['score']:.4f}", each["path"]] for each in found]
+        rows = [[str(each["task"]), str(each["model"]), f"{each['score']:.4f}", str(each["path"])] for each in found]
         output.show(output.plain_table(["task", "model", "score", "result file"], rows))
     return 0

@@ -22,7 +22,7 @@ MODALITIES = ["text", "image", "image_text"]
 def images():
     made = []
     for text in TEXTS:
-        image = Image.new("RGB", (320, 180), "white")
+        image = Image.new("RGB", (240, 240), "white")  # one tile
         ImageDraw.Draw(image).text((10, 60), text[:40], fill="black")
         made.append(image)
     return made

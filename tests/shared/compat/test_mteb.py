@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemotron_rag import Page, PageIndex, Passage, load_embedder, load_reranker
+from nemotron_rag import Page, PageIndex, Passage, cli, load_embedder, load_reranker
 from nemotron_rag.compat import mteb as ours
 from nemotron_rag.compat.mteb import MtebEncoder, MtebReranker, run_task
 from nemotron_rag.documents.pdf import read_pdf
@@ -116,17 +116,20 @@ def written(path):
 
 
 @pytest.mark.parametrize("modality", ["image_text", "image"])
-def test_numbers_are_those_of_an_index(task, pages, queries, tmp_path, modality):
-    encoder = MtebEncoder("starter-embed-vl", device="cpu", modality=modality, max_input_tiles=1)
-    ((score),) = run_task(task, encoder, to=tmp_path)
+def test_numbers_are_those_of_an_index(task, pages, queries, tmp_path, modality, monkeypatch, capsys):
+    """The command runs a task, which mteb knows by its name, and writes mteb's result file."""
+    monkeypatch.setattr(mteb, "get_task", {"PagesInMemory": task}.__getitem__)
+    line = ["mteb", "PagesInMemory", "--embedder", "starter-embed-vl", "--device", "cpu", "--max-tiles", "1", "--json"]
+    assert cli.main([*line, "--modality", modality, "--to", str(tmp_path)]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
     with PageIndex(embedder="starter-embed-vl", device="cpu", max_input_tiles=1) as index:
         index.add([page if modality == "image_text" else Page("", page.image, id=page.id) for page in pages])
         wanted = found_by(index, queries, mode="dense")
-    assert written(score.path) == pytest.approx(wanted, abs=1e-5)
-    assert score.main_score == pytest.approx(wanted["ndcg@5"], abs=1e-5)
-    assert score.model == "nemotron-rag/starter-embed-vl"
+    assert written(Path(found["path"])) == pytest.approx(wanted, abs=1e-5)
+    assert found["score"] == pytest.approx(wanted["ndcg@5"], abs=1e-5)
+    assert (found["task"], found["model"]) == ("PagesInMemory", "nemotron-rag/starter-embed-vl")
     assert wanted["ndcg@5"] > 0
-    assert (tmp_path / "results") in score.path.parents
+    assert (tmp_path / "results") in Path(found["path"]).parents
 
 
 def test_reranking_and_late_interaction(task, pages, queries, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -200,6 +202,17 @@ class TestInputs:
         adopt(reranker).score(text, [Passage(text)])
         assert embedder.given == [{"text": text}] * 2
         assert reranker.given == [({"text": text}, {"text": text})]
+
+    def test_nor_to_a_reader_of_words_that_makes_chat_messages(self):
+        """Its package looks at each half of a pair of texts for the address of an image, whatever the model reads."""
+        reranker = Predicts()
+        formatter = SimpleNamespace(message_format="structured")
+        reranker.modalities = ["text", "message"]
+        reranker.children = lambda: [SimpleNamespace(input_formatter=formatter)]
+        adopt(reranker).score("a", [Passage("http://10.0.0.1/secret.png")])
+        formatter.message_format = "flat"  # whose texts stay as they are
+        adopt(reranker).score("a", [Passage("b")])
+        assert reranker.given == [({"text": "a"}, {"text": "http://10.0.0.1/secret.png"}), ("a", "b")]
 
     def test_an_unreadable_image_is_named(self):
         with pytest.raises(ImageError, match="passage 1: ") as caught:

@@ -57,10 +57,10 @@ class Reading:
     def __init__(self, model: Any, *, name: str, modalities: Sequence[Modality] | None = None) -> None:
         self._name = name
         supports = getattr(model, "supports", None)
-        self._wrapped = callable(supports)  # as {"text": ...}, which later versions read
         if modalities is None:
             modalities = [ours for ours, theirs in _THEIRS if callable(supports) and supports(theirs)] or ["text"]
         self.modalities: tuple[Modality, ...] = tuple(modalities)
+        self._dicts = callable(supports) and (self.images or _writes_messages(model))
 
     @property
     def images(self) -> bool:
@@ -117,13 +117,19 @@ class Reading:
 
     def _input(self, passage: Passage) -> Any:
         """One input; a model that reads an image or a text, but not both together, gets the image."""
-        if not self.images:
-            return passage.text
-        if passage.image is None:
-            return {"text": passage.text} if self._wrapped else passage.text
+        if passage.image is None or not self.images:
+            return {"text": passage.text} if self._dicts else passage.text
         if passage.text and "image_text" in self.modalities:
             return {"image": passage.image, "text": passage.text}
-        return {"image": passage.image} if self._wrapped else passage.image
+        return {"image": passage.image} if self._dicts else passage.image
+
+
+def _writes_messages(model: Any) -> bool:
+    """Whether it makes chat messages with parts of its inputs, and so looks at what a plain text might be."""
+    children = getattr(model, "children", None)
+    formatters = [getattr(module, "input_formatter", None) for module in children()] if callable(children) else []
+    structured = any(getattr(each, "message_format", None) == "structured" for each in formatters)
+    return structured and "message" in getattr(model, "modalities", ())
 
 
 def _decoded(passages: Sequence[Passage], what: str) -> Iterator[Passage]:
