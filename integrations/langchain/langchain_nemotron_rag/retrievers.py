@@ -6,33 +6,28 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, cast, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
-from PIL import Image
 from pydantic import ConfigDict, Field, PlainValidator, SecretStr
 
 from langchain_nemotron_rag._documents import (
     IMAGE_KEY,
-    FoundMetadata,
-    document_of_page,
     image_source,
-    readable,
     text_of,
 )
+from langchain_nemotron_rag._found import FoundDocuments, Search, cannot, page_id_of
 from langchain_nemotron_rag._settings import Component, Unchecked
-from langchain_nemotron_rag._stored import page_filter, with_images
+from langchain_nemotron_rag._stored import page_filter
 from langchain_nemotron_rag.reranking import NemotronRerank
 from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
-from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, Page, PageIndex, Passage, Reranker
-from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, PageIndex, Passage, Reranker
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import Mode
@@ -46,7 +41,7 @@ from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.stores.page_images import ImageForm
 from nemotron_rag.stores.qdrant import QdrantStore
 from nemotron_rag.stores.server import Connection
-from nemotron_rag.types import Filter, ImageReference
+from nemotron_rag.types import Filter
 
 __all__ = ["NemotronPageRetriever", "SearchType"]
 
@@ -56,10 +51,8 @@ SearchType: TypeAlias = Literal["similarity", "mmr", "similarity_score_threshold
 _K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
 _CHOICES = ("min_score", "per_document", "diversity", "neighbours")
-_NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 _MMR_POOL, _MMR_FACTOR = 20, 4  # documents to choose from: at least so many, and so many times those chosen
 _LAMBDA = 0.5  # LangChain's default of `lambda_mult`
-_SCORES = ("relevance_score", "retrieval_score")
 _SEARCH_OPTIONS = inspect.signature(PageIndex.search).parameters.keys() - {"self", "query", "filter"}
 _log = logging.getLogger("nemotron_rag")
 
@@ -238,7 +231,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         """
         if isinstance(self.index, VectorStore):
             raise InputError("heatmaps need an index with token vectors; index with PageIndex and a ColEmbed model")
-        index, id = self._open(), _page_id(document)
+        index, id = self._open(), page_id_of(document)
         image = index.page_images([id]).get(id)
         if image is None:
             raise InputError(f"document {id!r} is no page of the index with an image; give one that was found here")
@@ -263,17 +256,17 @@ class NemotronPageRetriever(Component, BaseRetriever):
         Raises:
             StoreError: the index could not be opened or reached.
         """
-        ids = [_page_id(document) for document in documents]
+        ids = [page_id_of(document) for document in documents]
         images: Mapping[str, Any]
         if isinstance(self.index, VectorStore):
             stored = self.index.get_by_ids([document.id or id for document, id in zip(documents, ids, strict=True)])
             images = {
-                _page_id(each): each.metadata[self.image_key] for each in stored if self.image_key in each.metadata
+                page_id_of(each): each.metadata[self.image_key] for each in stored if self.image_key in each.metadata
             }
         else:
             images = self._open().page_images(ids)
         return [
-            self._with_image(document, images[id]) if id in images else document
+            self._found.with_image(document, images[id]) if id in images else document
             for document, id in zip(documents, ids, strict=True)
         ]
 
@@ -312,7 +305,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     ) -> list[Document]:
         return await self._arun(await run_in_executor(None, self._by_text, query, **options), run_manager.get_child())
 
-    def _run(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
+    def _run(self, search: Search, callbacks: Callbacks = None) -> list[Document]:
         try:
             found = getattr(search.place, search.method)(search.query, **search.options)
         except NotImplementedError:
@@ -320,10 +313,10 @@ class NemotronPageRetriever(Component, BaseRetriever):
         documents: Sequence[Document] = self._documents(found, search.compressor)
         if search.compressor is not None and documents:
             documents = search.compressor.compress_documents(documents, search.asked, callbacks)
-        documents = self._selected(search, found, search.above(documents))
-        return self._shown(documents, self._form, search.returned, include_scores=self.include_scores)
+        documents = self._found.selected(search, found, search.above(documents))
+        return self._found.shown(documents, self._form, search.returned, include_scores=self.include_scores)
 
-    async def _arun(self, search: _Search, callbacks: Callbacks = None) -> list[Document]:
+    async def _arun(self, search: Search, callbacks: Callbacks = None) -> list[Document]:
         try:
             found = await getattr(search.place, f"a{search.method}")(search.query, **search.options)
         except NotImplementedError:
@@ -331,9 +324,11 @@ class NemotronPageRetriever(Component, BaseRetriever):
         documents: Sequence[Document] = await run_in_executor(None, self._documents, found, search.compressor)
         if search.compressor is not None and documents:
             documents = await search.compressor.acompress_documents(documents, search.asked, callbacks)
-        documents = await run_in_executor(None, self._selected, search, found, search.above(documents))
+        documents = await run_in_executor(None, self._found.selected, search, found, search.above(documents))
         scores = self.include_scores
-        return await run_in_executor(None, self._shown, documents, self._form, search.returned, include_scores=scores)
+        return await run_in_executor(
+            None, self._found.shown, documents, self._form, search.returned, include_scores=scores
+        )
 
     def _by_text(
         self,
@@ -346,7 +341,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         search_type: SearchType | None = None,
         score_threshold: float | None = None,
         **search_kwargs: Any,
-    ) -> _Search:
+    ) -> Search:
         if not isinstance(query, str):
             raise InputError(f"query must be a str, got {type(query).__name__}; for an image use retrieve_by_image")
         returned, candidates = self._plan(k, fetch_k, top_n)
@@ -374,7 +369,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             options["candidates"] = candidates
         if compressor is None:
             options["score_threshold"] = threshold
-        return _Search(self._open(), "search", query, options, compressor, returned, None, threshold)
+        return Search(self._open(), "search", query, options, compressor, returned, None, threshold)
 
     def _store_options(
         self, kind: SearchType, more: dict[str, Any], compressor: BaseDocumentCompressor | None, fetched: int
@@ -406,44 +401,20 @@ class NemotronPageRetriever(Component, BaseRetriever):
         candidates: int | None,
         chosen: dict[str, Any],
         threshold: float | None,
-    ) -> _Search:
+    ) -> Search:
         """A search of an index of which not just the first are returned: the index chooses, whoever ranks."""
         shown = returned * (1 + 2 * chosen.get("neighbours", 0))
         if isinstance(self.reranker, bool | None):
             options |= {"k": returned, "score_threshold": threshold, **chosen}
             options |= {"rerank": False} if self.reranker is False else {"candidates": candidates}
-            return _Search(self._open(), "search", query, options, None, shown)
+            return Search(self._open(), "search", query, options, None, shown)
         fetched = candidates or max(returned, DEFAULT_CANDIDATES)
         options |= {"k": returned, "candidates": fetched, "per_document": chosen.get("per_document")}
         options["min_score"] = chosen.pop("min_score", None)
         after = {"k": returned, "filter": options["filter"], **chosen}
-        return _Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after, threshold)
+        return Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after, threshold)
 
-    def _selected(self, search: _Search, found: Any, documents: Sequence[Document]) -> Sequence[Document]:
-        """Those of ranked documents that the index chooses, with the neighbours of their pages."""
-        if search.select is None:
-            return documents
-        hits = {hit.page.id: hit for hit in cast("Sequence[Hit]", found)}
-        by_id = {document.metadata["page_id"]: document for document in documents}
-        if isinstance(search.compressor, NemotronRerank):
-            key = getattr(search.compressor, "score_key", _SCORES[0])
-            scores = [document.metadata.get(key, -math.inf) for document in by_id.values()]
-        else:  # it tells an order alone
-            scores = [-float(place) for place in range(len(by_id))]
-        ranked = [replace(hits[page_id], score=score) for page_id, score in zip(by_id, scores, strict=True)]
-        chosen = cast("PageIndex", search.place).select(ranked, **search.select)
-        return [
-            document
-            for hit in chosen
-            for document in (by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours))
-        ]
-
-    def _neighbour(self, page: Page, hit: Hit) -> Document:
-        document = document_of_page(page)
-        image = {} if page.image is None else {self.image_key: page.image}
-        return document.model_copy(update={"metadata": {**document.metadata, _NEIGHBOUR: hit.page.id, **image}})
-
-    def _by_image(self, image: Any, k: int | None, filter: Filter | None, rerank: bool) -> _Search:
+    def _by_image(self, image: Any, k: int | None, filter: Filter | None, rerank: bool) -> Search:
         check_count("k", k)
         count, chosen = k or self.k or _K, self.filter if filter is None else filter
         compressor = self._image_compressor(count) if rerank else None
@@ -453,7 +424,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             return self._of_store(method, image, fetched, chosen, self.search_kwargs or {}, compressor, count)
         options = {"k": fetched, "filter": page_filter(chosen), **self._chosen}
         shown = count * (1 + 2 * self.neighbours)
-        return _Search(self._open(), "search_image", image_source(image), options, compressor, shown)
+        return Search(self._open(), "search_image", image_source(image), options, compressor, shown)
 
     def _image_compressor(self, count: int) -> NemotronRerank:
         """What ranks by an image: the retriever's reranker, or that of its index."""
@@ -469,14 +440,14 @@ class NemotronPageRetriever(Component, BaseRetriever):
 
     def _of_store(
         self, method: str, query: Any, k: int, filter: Filter | None, more: Mapping[str, Any], *ranking: Any
-    ) -> _Search:
+    ) -> Search:
         store = cast("VectorStore", self.index)
         if isinstance(store, NemotronPageVectorStore):  # its own images need no leave to be opened
             store = store.giving("reference")
         if not (hasattr(store, method) and hasattr(store, f"a{method}")):
-            raise _cannot(store, method)
+            raise cannot(store, method)
         options = {"k": k, **more} if filter is None else {"k": k, "filter": filter, **more}
-        return _Search(store, method, query, options, *ranking)
+        return Search(store, method, query, options, *ranking)
 
     def _documents(
         self, found: Sequence[Hit] | Sequence[tuple[Document, float]], compressor: BaseDocumentCompressor | None
@@ -484,31 +455,16 @@ class NemotronPageRetriever(Component, BaseRetriever):
         """What was found as documents, which a compressor can read."""
         if isinstance(self.index, VectorStore):
             pairs = [each if isinstance(each, tuple) else (each, math.nan) for each in cast("Sequence[Any]", found)]
-            documents = self._of_scored(pairs)
+            documents = self._found.of_scored(pairs, self.index)
         else:
-            documents = self._of_hits(cast("Sequence[Hit]", found))
+            documents = self._found.of_hits(cast("Sequence[Hit]", found))
         if compressor is None or isinstance(compressor, NemotronRerank):  # which alone reads references
             return documents
-        return self._shown(documents, "data_uri", len(documents), include_scores=True)
+        return self._found.shown(documents, "data_uri", len(documents), include_scores=True)
 
-    def _of_scored(self, found: Sequence[tuple[Document, float]]) -> list[Document]:
-        """What a vector store found; distances become similarities, of which the largest is the best."""
-        if not found:
-            return []
-        scores = [float(score) for _, score in found]
-        if all(map(math.isfinite, scores)):
-            scores = _similarities(cast("VectorStore", self.index), scores)
-        return [_with_scores(document, score, score) for (document, _), score in zip(found, scores, strict=True)]
-
-    def _of_hits(self, hits: Sequence[Hit]) -> list[Document]:
-        """Hits as documents; their images are references."""
-        documents = []
-        for hit in hits:
-            document = _with_scores(document_of_page(hit.page), hit.score, hit.retrieval_score)
-            if hit.page.image is not None:
-                document.metadata[self.image_key] = hit.page.image
-            documents += [document, *(self._neighbour(page, hit) for page in hit.neighbours)]
-        return documents
+    @property
+    def _found(self) -> FoundDocuments:
+        return FoundDocuments(self.image_key, self.image_format)
 
     @property
     def _form(self) -> ImageForm:
@@ -517,29 +473,6 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if isinstance(self.index, NemotronPageVectorStore) and "image_form" not in self.model_fields_set:
             return self.index.image_form
         return self.image_form
-
-    def _shown(
-        self, documents: Sequence[Document], form: ImageForm, returned: int, *, include_scores: bool
-    ) -> list[Document]:
-        """New documents with images in a form; images that a vector store gave as text stay as they are."""
-        pairs: list[tuple[Document, ImageReference | None]] = []
-        for document in list(documents)[:returned]:
-            image = document.metadata.get(self.image_key)
-            if isinstance(image, Image.Image):
-                image = ImageAccess().reference(image)
-            changed = form == "none" or isinstance(image, ImageReference)
-            metadata = {key: value for key, value in document.metadata.items() if not changed or key != self.image_key}
-            scores = getattr(document.metadata, "scores", _SCORES)
-            found = FoundMetadata(metadata, scores)
-            if not include_scores:
-                found = FoundMetadata({key: value for key, value in metadata.items() if key not in scores}, scores)
-            pairs.append((document.model_copy(update={"metadata": found}), image if changed else None))
-        return with_images(pairs, form=form, image_key=self.image_key, image_format=self.image_format, write_type=True)
-
-    def _with_image(self, document: Document, image: Any) -> Document:
-        metadata = {**document.metadata, self.image_key: image}
-        found = FoundMetadata(metadata, getattr(document.metadata, "scores", _SCORES))
-        return document.model_copy(update={"metadata": found})
 
     def _checked_type(self, search_type: SearchType, threshold: float | None) -> SearchType:
         if search_type not in get_args(SearchType):
@@ -682,77 +615,6 @@ class NemotronPageRetriever(Component, BaseRetriever):
         self._connection.__reduce__()  # refuses headers
         state = super().__getstate__()
         return {**state, "__dict__": {**state["__dict__"], "api_key": None}}
-
-
-class _Search(NamedTuple):
-    """What to call where, what ranks the results, and how many are returned."""
-
-    place: PageIndex | VectorStore
-    method: str
-    query: Any
-    options: dict[str, Any]
-    compressor: BaseDocumentCompressor | None
-    returned: int
-    select: dict[str, Any] | None = None
-    threshold: float | None = None
-
-    def above(self, documents: Sequence[Document]) -> Sequence[Document]:
-        """Those that reach the threshold with what they are ordered by."""
-        if self.threshold is None:
-            return documents
-        key = self.compressor.score_key if isinstance(self.compressor, NemotronRerank) else _SCORES[0]
-        return [each for each in documents if each.metadata.get(key, -math.inf) >= self.threshold]
-
-    @property
-    def asked(self) -> Any:
-        """The query as a reranker reads it."""
-        if "image" not in self.method:
-            return self.query
-        return Passage(image=readable(self.query, ImageAccess().of_caller))
-
-    def scoreless(self) -> VectorStore:
-        """The vector store, whose search for texts has no scores.
-
-        Raises:
-            InputError: it is no search for texts.
-        """
-        if self.method != "similarity_search_with_score" or not isinstance(self.place, VectorStore):
-            raise _cannot(self.place, self.method)
-        return self.place
-
-
-def _cannot(store: object, method: str) -> InputError:
-    return InputError(f"{type(store).__name__} has no {method}; use NemotronPageVectorStore or an index")
-
-
-def _page_id(document: Document) -> str:
-    return str(document.metadata.get("page_id", document.id))
-
-
-def _with_scores(document: Document, score: float, retrieval_score: float) -> Document:
-    """A copy with scores in its metadata; minus infinity stands for none."""
-    scores = dict(zip(_SCORES, (score, retrieval_score), strict=True))
-    metadata = {key: value for key, value in document.metadata.items() if key not in scores}
-    known = {key: value for key, value in scores.items() if math.isfinite(value)}
-    return document.model_copy(update={"metadata": FoundMetadata({**metadata, **known}, scores)})
-
-
-def _similarities(store: VectorStore, scores: Sequence[float]) -> list[float]:
-    """The scores of what a store found, best first, so that the largest is the best: of distances the relevance."""
-    relevance = _relevance_of(store)
-    if scores[0] > scores[-1]:
-        return list(scores)
-    if scores[0] == scores[-1] and not (relevance is not None and relevance(1.0) < relevance(0.0)):
-        return list(scores)
-    turned = [] if relevance is None else [relevance(score) for score in scores]
-    return turned if turned and turned == sorted(turned, reverse=True) else [1 - score for score in scores]
-
-
-def _relevance_of(store: VectorStore) -> Callable[[float], float] | None:
-    try:
-        return store._select_relevance_score_fn()
-    except (NotImplementedError, ValueError):  # it has none, or none for its measure
-        return None
 
 
 def _name_of(model: Any) -> Any:

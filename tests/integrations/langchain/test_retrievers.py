@@ -171,7 +171,7 @@ class TestHowMany:
         for call in (retriever.invoke, lambda *a, **o: asyncio.run(retriever.ainvoke(*a, **o))):
             with pytest.raises(InputError, match="k must be a positive integer, got 0"):
                 call("apples", k=0)
-            with pytest.raises(TypeError, match="top_k"):
+            with pytest.raises(InputError, match="no argument top_k; give top_n= to a reranker"):
                 call("apples", top_k=3)
             with pytest.raises(InputError, match="fetch_k must be at least the 4 documents returned, got 2"):
                 call("apples", fetch_k=2)
