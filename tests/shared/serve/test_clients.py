@@ -18,6 +18,10 @@ import openai
 import pytest
 from langchain_core.documents import Document
 from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings, NVIDIARerank
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.embeddings.nvidia import NVIDIAEmbedding
+from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+from llama_index.postprocessor.nvidia_rerank import NVIDIARerank as LlamaIndexRerank
 from PIL import Image
 
 from nemotron_rag import Passage, load_embedder, load_reranker
@@ -87,6 +91,55 @@ def test_nvidia_of_langchain(url, models):
     np.testing.assert_allclose(embeddings.embed_documents([TEXTS[0], uri]), rows, atol=1e-6)
     del reranker, embeddings
     gc.collect()  # here, where the warnings of their sockets are expected, and not in some later test
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that client leaves sockets open
+def test_nvidia_of_llama_index(url, models):
+    options = {"base_url": f"{url}/v1", "api_key": KEY}
+    passages = NVIDIAEmbedding(model="starter-embed-vl", **options)
+    rows = models[0].embed_passages([Passage(text) for text in TEXTS])
+    np.testing.assert_allclose(passages.get_text_embedding_batch(TEXTS), rows, atol=1e-6)
+    queries = NVIDIAEmbedding(model="starter-embed-vl-query", **options)  # it calls queries passages
+    np.testing.assert_allclose(queries.get_query_embedding("red"), models[0].embed_queries(["red"])[0], atol=1e-6)
+    reranker = LlamaIndexRerank(model="starter-rerank-vl", top_n=3, **options)
+    found = reranker.postprocess_nodes([NodeWithScore(node=TextNode(text=text)) for text in TEXTS], query_str="red")
+    logits = models[1].score("red", [Passage(text) for text in TEXTS])
+    assert [node.text for node in found] == [TEXTS[i] for i in np.argsort(-logits, kind="stable")]
+    np.testing.assert_allclose([node.score for node in found], sorted(logits, reverse=True), atol=1e-6)
+    del passages, queries, reranker
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that client leaves sockets open
+def test_openai_like_of_llama_index(url, models):
+    options = {"api_base": f"{url}/v1", "api_key": KEY}
+    passages = OpenAILikeEmbedding(model_name="starter-embed-vl-passage", **options)
+    rows = models[0].embed_passages([Passage(text) for text in TEXTS])
+    np.testing.assert_allclose(passages.get_text_embedding_batch(TEXTS), rows, atol=1e-6)
+    queries = OpenAILikeEmbedding(model_name="starter-embed-vl-query", **options)
+    np.testing.assert_allclose(queries.get_query_embedding("red"), models[0].embed_queries(["red"])[0], atol=1e-6)
+    del passages, queries
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore")  # it has many of its own
+@pytest.mark.parametrize(
+    ("provider", "path", "is_logit"),
+    [
+        ("cohere", "", False),
+        ("jina_ai", "/v1/rerank", False),
+        ("hosted_vllm", "", False),
+        ("nvidia_nim/ranking", "", True),
+    ],
+)
+def test_litellm(url, models, monkeypatch, provider, path, is_logit):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    litellm = pytest.importorskip("litellm", reason="no litellm: it is large, and only tried where it is installed")
+    asked = {"query": "red apples", "documents": TEXTS, "top_n": 3, "api_base": f"{url}{path}", "api_key": KEY}
+    found = litellm.rerank(model=f"{provider}/starter-rerank-vl", **asked)
+    logits = np.sort(models[1].score("red apples", [Passage(text) for text in TEXTS]))[::-1]
+    expected = logits if is_logit else 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose([row["relevance_score"] for row in found.results], expected, atol=1e-6)
 
 
 def test_many_clients_at_once_get_what_one_would(url, models):

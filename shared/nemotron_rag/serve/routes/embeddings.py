@@ -31,7 +31,7 @@ def add_embeddings(app: FastAPI, served: Served, settings: ServeSettings, metric
         passages = to_passages(inputs, settings.images, _modalities(request, len(inputs)))
         model = await lazy.aget()
         _check_dimensions(request.dimensions, model.dimensions)
-        is_query = _is_query(request.input_type or role, name)
+        is_query = _is_query(role or request.input_type, name)  # some clients send one input_type for all
         embed: Callable[[Any], Any] = model.aembed_queries if is_query else model.aembed_passages
         with counting_tokens() as tokens:
             rows = await embed([as_query(one) for one in passages] if is_query else passages)
