@@ -22,6 +22,7 @@ from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 from nemotron_rag.cli._evaluate import evaluate
+from nemotron_rag.cli._make_queries import make_queries
 from nemotron_rag.cli._mcp import mcp
 from nemotron_rag.cli._mteb import run_mteb
 from nemotron_rag.cli._remote import vllm_template
@@ -268,6 +269,7 @@ def models(as_json: options.Json = False) -> int:
 
 app.command()(evaluate)
 app.command("mteb")(run_mteb)
+app.command("make-queries")(make_queries)
 app.command()(serve)
 app.command()(mcp)
 app.command()(verify)
