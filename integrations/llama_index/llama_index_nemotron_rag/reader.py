@@ -23,7 +23,16 @@ from llama_index_nemotron_rag.settings import Component
 from nemotron_rag.documents.ahead import map_ahead
 from nemotron_rag.documents.files import write_by_content
 from nemotron_rag.documents.images import ImageFormat, encode_image, load_image
-from nemotron_rag.documents.pdf import DEFAULT_BUDGET, Ocr, OnError, PdfBudget, PdfOptions, find_pdfs, read_pdf
+from nemotron_rag.documents.pdf import (
+    DEFAULT_BUDGET,
+    Ocr,
+    OnError,
+    PdfBudget,
+    PdfEngine,
+    PdfOptions,
+    find_pdfs,
+    read_pdf,
+)
 from nemotron_rag.documents.reading import find_documents, read_document
 from nemotron_rag.errors import InputError, PdfError, StoreError
 from nemotron_rag.types import Failure, Notice, Page
@@ -71,7 +80,7 @@ class PDFPageReader(Component, BasePydanticReader):
         ocr: "auto" reads pages without text layer with Tesseract where it is installed; "always" all; "never" none.
         on_error: "skip" reports what cannot be read and goes on; "raise" raises it. None skips pages, and documents
             among several; a single document that cannot be read raises, as SimpleDirectoryReader expects.
-        max_pixels, ocr_language, workers, budget, report: as in `nemotron_rag.documents.pdf.read_pdf`.
+        max_pixels, ocr_language, workers, budget, report, pdf_engine: as in `nemotron_rag.documents.pdf.read_pdf`.
 
     Example:
         >>> import pymupdf, tempfile
@@ -102,6 +111,7 @@ class PDFPageReader(Component, BasePydanticReader):
     budget: PdfBudget = DEFAULT_BUDGET
     on_error: OnError | None = None
     report: Callable[[Failure], None] | None = Field(default=None, exclude=True)
+    pdf_engine: PdfEngine = "auto"
 
     def lazy_load_data(
         self,
