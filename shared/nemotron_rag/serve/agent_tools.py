@@ -13,7 +13,7 @@ from pydantic import Field
 
 from nemotron_rag.documents.images import load_image
 from nemotron_rag.documents.llm_images import encode_for_llm
-from nemotron_rag.documents.text import excerpt
+from nemotron_rag.documents.text import excerpt, printable
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.types import Hit
@@ -117,7 +117,7 @@ def _add_list(server: MCPServer[Any], index: PageIndex) -> None:
         except NemotronRagError as error:
             return _failed(error)
         more = len(names) - _SHOWN_DOCUMENTS
-        lines = [f"{len(names)} documents, {pages} pages", *names[:_SHOWN_DOCUMENTS]]
+        lines = [f"{len(names)} documents, {pages} pages", *map(printable, names[:_SHOWN_DOCUMENTS])]
         return _said("\n".join([*lines, *([f"and {more} more"] if more > 0 else [])]))
 
 
@@ -153,12 +153,12 @@ def _image(hit: Hit, side: int, left: int) -> tuple[ImageContent | TextContent |
         return TextContent(text=f"(its image cannot be read: {error})"), 0
     cost = -(-width * height // _PIXELS_A_TOKEN)
     if cost > left:
-        return TextContent(text="(its image is left out to keep the answer small; read_page shows it)"), 0
+        return TextContent(text="(its image is left out to keep the answer small)"), 0
     return ImageContent(data=str(encoded.base64), mime_type=encoded.mime_type), cost
 
 
 def _name(hit: Hit) -> str:
-    return f"{hit.page.source}, page {hit.page.number}"
+    return f"{printable(hit.page.source)}, page {hit.page.number}"
 
 
 def _said(text: str) -> CallToolResult:
