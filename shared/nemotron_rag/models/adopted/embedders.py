@@ -201,4 +201,5 @@ def _normalised(row: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     if not np.isfinite(row).all():
         raise NonFiniteError(f"the model's output for {what} is not finite; load it with another dtype")
     norms = np.maximum(np.linalg.norm(row, axis=-1, keepdims=True), 1e-12)
-    return (row / norms).astype(np.float32, copy=False)
+    unit: NDArray[np.float32] = (row / norms).astype(np.float32, copy=False)
+    return unit
