@@ -23,6 +23,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.index.regions import crop, find_regions
 from nemotron_rag.late_interaction.heatmap import Heatmap
+from nemotron_rag.report import Answer, page_link, render_report
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
 from nemotron_rag.types import Page, WordBoxes
 from support.pages import add
@@ -299,3 +300,39 @@ def test_scans_have_the_boxes_of_tesseract(tmp_path):
         (hit,) = index.search("x")
         for line, box in zip(lines, boxes, strict=True):
             assert overlap(index.regions(hit.page, line)[0].box, box) >= 0.5, line
+
+
+def test_reports_frame_regions_and_link_to_the_page(tmp_path):
+    data, _ = made()
+    with opened(tmp_path / "made #1.pdf", data) as index:
+        hits = index.search("x")
+        plain, framed = (
+            render_report([Answer(SENTENCES[0], hits, regions=regions)]) for regions in (None, index.regions)
+        )
+        assert plain != framed
+        assert f'href="{(tmp_path / "made #1.pdf").as_uri()}#page=1"' in framed
+        assert "%231.pdf#page=1" in framed
+
+        def failing(page, query):
+            raise InputError("no")
+
+        assert render_report([Answer(SENTENCES[0], hits, regions=failing)]) == plain
+
+
+@pytest.mark.parametrize(
+    ("source", "link"),
+    [
+        ("https://example.org/a.pdf?x=1&y=<b>#old", "https://example.org/a.pdf?x=1&y=%3Cb%3E#page=3"),
+        ("HTTP://example.org/a.PDF", "http://example.org/a.PDF#page=3"),
+        ("https://user:key@example.org/a.pdf", None),
+        ("https://example.org/a.html", None),
+        ("javascript:alert(1)//a.pdf", None),
+        ("s3://bucket/a.pdf", None),
+        ("data:application/pdf;base64,AA==", None),
+        ("missing.pdf", None),
+        ("", None),
+        ("\0.pdf", None),
+    ],
+)
+def test_links_are_to_pdfs_on_the_web_or_here_alone(source, link):
+    assert page_link(Page(id="1", source=source, number=3)) == link

@@ -11,21 +11,24 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.vectorstores import VectorStore
 from PIL import Image
 
-from langchain_nemotron_rag._documents import FoundMetadata, document_of_page, readable
+from langchain_nemotron_rag._documents import FoundMetadata, document_of_page, readable, text_of
 from langchain_nemotron_rag._stored import with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
 from nemotron_rag import Hit, Page, PageIndex, Passage
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
+from nemotron_rag.index.region_search import found_regions
+from nemotron_rag.report import region_json
 from nemotron_rag.stores.page_images import ImageForm
 from nemotron_rag.types import ImageReference
 
-__all__ = ["SCORES", "FoundDocuments", "Search", "cannot", "page_id_of"]
+__all__ = ["SCORES", "FoundDocuments", "Search", "cannot", "page_id_of", "with_regions"]
 
 SCORES = ("relevance_score", "retrieval_score")
 """Metadata keys of what documents are ordered by, and of the score of their vectors."""
 
+_REGIONS = "regions"  # metadata key: where on the page a query is answered
 _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 
 
@@ -147,6 +150,25 @@ class FoundDocuments:
             for hit in chosen
             for document in (by_id[hit.page.id], *(self.neighbour(page, hit) for page in hit.neighbours))
         ]
+
+
+def with_regions(index: PageIndex, documents: Sequence[Document], query: str, *, k: int) -> list[Document]:
+    """Copies with at most k regions each that answer a query; see `PageIndex.regions`."""
+    pages = [
+        Page(
+            text_of(document),
+            id=page_id_of(document),
+            source=document.metadata.get("source", ""),
+            number=document.metadata.get("page_number", 1),
+        )
+        for document in documents
+    ]
+    result = []
+    for document, regions in zip(documents, found_regions(index, pages, query, k=k), strict=True):
+        of_query = (*getattr(document.metadata, "scores", SCORES), _REGIONS)
+        metadata = {**document.metadata, _REGIONS: [*map(region_json, regions)]}
+        result.append(document.model_copy(update={"metadata": FoundMetadata(metadata, of_query)}))
+    return result
 
 
 def page_id_of(document: Document) -> str:

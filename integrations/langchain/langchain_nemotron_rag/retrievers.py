@@ -22,7 +22,7 @@ from langchain_nemotron_rag._documents import (
     image_source,
     text_of,
 )
-from langchain_nemotron_rag._found import FoundDocuments, Search, cannot, page_id_of
+from langchain_nemotron_rag._found import FoundDocuments, Search, cannot, page_id_of, with_regions
 from langchain_nemotron_rag._settings import Component, Unchecked
 from langchain_nemotron_rag._stored import page_filter
 from langchain_nemotron_rag.reranking import NemotronRerank
@@ -112,6 +112,9 @@ class NemotronPageRetriever(Component, BaseRetriever):
         neighbours: of an index: so many pages before and after each page found come behind it, without a score and with
             its id as ``neighbour_of`` in their metadata. They are not counted by `k`. All four are those of
             `PageIndex.search`.
+        regions: of an index: so many places on each page where it answers the query, at most, as ``regions`` in the
+            metadata: a list of ``box`` (left, top, right, bottom in fractions of the image), ``score``, ``text`` and
+            ``evidence``; see `PageIndex.regions`. With a late-interaction model each page is embedded again for that.
         collection: of an index by location.
         api_key: of a Qdrant server, for an index by url; None for the environment variable ``QDRANT_API_KEY``. Neither
             it nor `headers` is in a repr, a dump, a trace or a pickle.
@@ -169,6 +172,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
     per_document: int | None = Field(default=None, ge=1)
     diversity: float | None = Field(default=None, ge=0, le=1)
     neighbours: int = Field(default=0, ge=0)
+    regions: int = Field(default=0, ge=0)
     collection: str = _COLLECTION
     api_key: Annotated[SecretStr | None, PlainValidator(_hidden)] = Field(default=None, repr=False, exclude=True)
     headers: Unchecked[dict[str, str] | None] = Field(default=None, repr=False, exclude=True)
@@ -314,7 +318,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if search.compressor is not None and documents:
             documents = search.compressor.compress_documents(documents, search.asked, callbacks)
         documents = self._found.selected(search, found, search.above(documents))
-        return self._found.shown(documents, self._form, search.returned, include_scores=self.include_scores)
+        documents = self._found.shown(documents, self._form, search.returned, include_scores=self.include_scores)
+        return self._located(documents, search.query)
 
     async def _arun(self, search: Search, callbacks: Callbacks = None) -> list[Document]:
         try:
@@ -326,9 +331,10 @@ class NemotronPageRetriever(Component, BaseRetriever):
             documents = await search.compressor.acompress_documents(documents, search.asked, callbacks)
         documents = await run_in_executor(None, self._found.selected, search, found, search.above(documents))
         scores = self.include_scores
-        return await run_in_executor(
+        shown = await run_in_executor(
             None, self._found.shown, documents, self._form, search.returned, include_scores=scores
         )
+        return await run_in_executor(None, self._located, shown, search.query)
 
     def _by_text(
         self,
@@ -473,6 +479,14 @@ class NemotronPageRetriever(Component, BaseRetriever):
         if isinstance(self.index, NemotronPageVectorStore) and "image_form" not in self.model_fields_set:
             return self.index.image_form
         return self.image_form
+
+    def _located(self, documents: Sequence[Document], query: Any) -> list[Document]:
+        """Documents with the regions that answer a query in words, if these are asked for."""
+        if not self.regions or not isinstance(query, str):
+            return list(documents)
+        if isinstance(self.index, VectorStore):
+            raise InputError("regions are those of an index made by PageIndex; leave them out, or search such an index")
+        return with_regions(self._open(), documents, query, k=self.regions)
 
     def _checked_type(self, search_type: SearchType, threshold: float | None) -> SearchType:
         if search_type not in get_args(SearchType):

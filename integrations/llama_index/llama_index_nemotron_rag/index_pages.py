@@ -20,13 +20,16 @@ from nemotron_rag.errors import ImageError
 from nemotron_rag.index import Mode
 from nemotron_rag.index.lazy import LazyIndex
 from nemotron_rag.index.models import Rerank
+from nemotron_rag.index.region_search import found_regions
 from nemotron_rag.index.selection import Selection
 from nemotron_rag.ranking import DEFAULT_CANDIDATES
+from nemotron_rag.report import region_json
 from nemotron_rag.stores.page_images import StoredImage
-from nemotron_rag.types import Filter, Hit, Page, Passage
+from nemotron_rag.types import Filter, Hit, Page, Passage, Region
 
 __all__ = ["Chosen", "IndexPages"]
 
+_REGIONS = "regions"
 _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 _CHOSEN_FROM = 4  # pages for each that is returned, where no reranker says how many
 _LOST = "page %s comes without its image: %s"
@@ -136,6 +139,23 @@ class IndexPages:
         """The nodes with images that others can open, or as texts where these are lost; nothing is decoded."""
         return [NodeWithScore(node=self._with_image(item.node), score=item.score) for item in nodes]
 
+    def located(self, nodes: Sequence[NodeWithScore], query: str, *, k: int) -> list[NodeWithScore]:
+        """The nodes with at most k regions each that answer a query in their metadata; see `PageIndex.regions`."""
+        pages = [
+            Page(
+                item.node.get_content(MetadataMode.NONE),
+                id=item.node.node_id,
+                source=str(item.node.metadata.get("file_path", "")),
+                number=item.node.metadata.get("page_number", 1),
+            )
+            for item in nodes
+        ]
+        found = found_regions(self.index.get(), pages, query, k=k)
+        return [
+            NodeWithScore(node=_with_regions(item.node, regions), score=item.score)
+            for item, regions in zip(nodes, found, strict=True)
+        ]
+
     def __repr__(self) -> str:
         return repr(self.index)
 
@@ -185,3 +205,13 @@ def _text_node(node: PageNode) -> TextNode:
     fields: dict[str, Any] = {name: getattr(node, name) for name in TextNode.model_fields}
     metadata = {key: value for key, value in node.metadata.items() if key != "page_image_path"}
     return TextNode(**{**fields, "metadata": metadata})
+
+
+def _with_regions(node: BaseNode, regions: Sequence[Region]) -> BaseNode:
+    """A copy that has them in its metadata, where neither an LLM nor an embedder sees them."""
+    hidden = {
+        name: [*dict.fromkeys([*getattr(node, name), _REGIONS])]
+        for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+    }
+    metadata = {**node.metadata, _REGIONS: [*map(region_json, regions)]}
+    return node.model_copy(update={"metadata": metadata, **hidden})

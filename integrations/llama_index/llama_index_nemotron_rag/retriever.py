@@ -66,6 +66,10 @@ class NemotronPageRetriever(BaseRetriever):
         neighbours: of an index: so many pages before and after each page found come behind it, without a score and with
             its id as ``neighbour_of`` in their metadata. They are not counted by `top_n`. All four are those of
             `PageIndex.search`.
+        regions: of an index: so many places on each page where it answers the query, at most, as ``regions`` in the
+            nodes' metadata, which no LLM and no embedder sees: a list of ``box`` (left, top, right, bottom in fractions
+            of the image), ``score``, ``text`` and ``evidence``; see `PageIndex.regions`. With a late-interaction model
+            each page is embedded again for that.
         inline_images: images of an index always as base64, for an LLM that runs elsewhere; events then hold them too.
         callback_manager: for callbacks.
         **index_options: for an index by location: ``embedder``, ``collection``, ``images``, ``api_key``, ``headers``,
@@ -100,6 +104,7 @@ class NemotronPageRetriever(BaseRetriever):
         per_document: int | None = None,
         diversity: float | None = None,
         neighbours: int = 0,
+        regions: int = 0,
         inline_images: bool = False,
         callback_manager: CallbackManager | None = None,
         **index_options: Unpack[IndexOptions],
@@ -109,11 +114,13 @@ class NemotronPageRetriever(BaseRetriever):
         if isinstance(index, PageIndex | str | os.PathLike):
             index_filter(filters)  # what cannot be translated is refused now
         super().__init__(callback_manager=callback_manager)
-        self.similarity_top_k, self.top_n, self.filters = similarity_top_k, top_n, filters
+        self.similarity_top_k, self.top_n, self.filters, self.regions = similarity_top_k, top_n, filters, regions
         self._reranker = reranker if isinstance(reranker, NemotronRerank) else None
         self._check_counts()
         chosen = Chosen(min_score, per_document, diversity, neighbours)
         self._source = _source(index, reranker, mode, inline_images, chosen, index_options)
+        if regions and not isinstance(self._source, IndexPages):
+            raise InputError("regions are those of an index of nemotron_rag; leave them out, or give such an index")
         self._made: NemotronRerank | None = None  # here, so it is closed here
         if not isinstance(self._source, IndexPages) and not isinstance(reranker, NemotronRerank | bool | None):
             self._made = NemotronRerank(reranker, top_n=None, callback_manager=self.callback_manager)
@@ -182,7 +189,7 @@ class NemotronPageRetriever(BaseRetriever):
         reranker = self._reranker_for(query_bundle)
         if reranker is not None:
             nodes = reranker.postprocess_nodes(nodes, query_bundle=query_bundle)
-        return self._with_images(nodes[: self.top_n])
+        return self._with_images(nodes[: self.top_n], query_bundle)
 
     def _choose(self, query: QueryBundle, queries: Sequence[Passage], source: IndexPages) -> list[NodeWithScore]:
         """The nodes of an index of which not just the first are wanted."""
@@ -196,7 +203,7 @@ class NemotronPageRetriever(BaseRetriever):
         if reranker is not None:
             nodes = reranker.postprocess_nodes(nodes, query_bundle=query)
         hits = {hit.page.id: hit for several in found for hit in several}
-        return self._with_images(source.select(nodes, hits, k=k, filters=self.filters))
+        return self._with_images(source.select(nodes, hits, k=k, filters=self.filters), query)
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -208,7 +215,7 @@ class NemotronPageRetriever(BaseRetriever):
         reranker = self._reranker_for(query_bundle)
         if reranker is not None:
             nodes = await reranker.apostprocess_nodes(nodes, query_bundle=query_bundle)
-        return await asyncio.to_thread(self._with_images, nodes[: self.top_n])
+        return await asyncio.to_thread(self._with_images, nodes[: self.top_n], query_bundle)
 
     def _reranker_for(self, query: QueryBundle) -> NemotronRerank | None:
         """The reranker, cutting at the retriever's `top_n` if it has none of its own; None if nothing is reranked."""
@@ -218,13 +225,17 @@ class NemotronPageRetriever(BaseRetriever):
         limits = [n for n in (_own_top_n(reranker), self.top_n) if n is not None]
         return reranker.model_copy(update={"top_n": min(limits) if limits else None})
 
-    def _with_images(self, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        shown = self._source.with_images(nodes) if isinstance(self._source, IndexPages) else nodes
-        return found_nodes(shown)
+    def _with_images(self, nodes: list[NodeWithScore], query: QueryBundle) -> list[NodeWithScore]:
+        if not isinstance(self._source, IndexPages):
+            return found_nodes(nodes)
+        shown = found_nodes(self._source.with_images(nodes))
+        return self._source.located(shown, query.query_str, k=self.regions) if self.regions else shown
 
     def _check_counts(self) -> None:
         check_count("similarity_top_k", self.similarity_top_k)
         check_count("top_n", self.top_n)
+        if type(self.regions) is not int or self.regions < 0:
+            raise InputError(f"regions must be 0 or a positive integer, got {self.regions!r}")
         own = None if self._reranker is None else _own_top_n(self._reranker)
         for name, limit in (("similarity_top_k", self.similarity_top_k), ("the reranker's own top_n", own)):
             if self.top_n is not None and limit is not None and self.top_n > limit:

@@ -30,10 +30,10 @@ from nemotron_rag.cli._serve import serve
 from nemotron_rag.cli._verify import verify
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.models.catalog import CATALOG
-from nemotron_rag.types import Hit, Passage
+from nemotron_rag.types import Hit, Page, Passage, Region
 
 if TYPE_CHECKING:
-    from nemotron_rag.report import HeatmapOf
+    from nemotron_rag.report import HeatmapOf, RegionsOf
 
 __all__ = ["app", "main"]
 
@@ -179,11 +179,14 @@ def search(
     dialect: options.Dialect = None,
     as_json: options.Json = False,
     html: options.Html = None,
+    regions: options.Regions = False,
 ) -> int:
     """Find the pages that answer a query, or look like an image."""
     options.check_html(html)
     if query is None and image is None:
         raise typer.BadParameter("give a QUERY, an --image, or both")
+    if regions and query is None:
+        raise typer.BadParameter("--regions needs a QUERY in words")
     conditions = options.parse_filter(where or [])
     from nemotron_rag.cli import _index
 
@@ -210,6 +213,7 @@ def search(
             as_json=as_json,
             html=html,
             heatmap=source.heatmap if source.is_multivector and query else None,
+            regions=_kept(source.regions) if regions else None,
         )
 
 
@@ -457,23 +461,46 @@ def _answer(
     as_json: bool,
     html: Path | None,
     heatmap: HeatmapOf | None = None,
+    regions: RegionsOf | None = None,
 ) -> int:
     """Show the hits in the requested form; having no hits is not an error."""
     if html is not None:
         from nemotron_rag.report import Answer, write_report
 
-        write_report(html, [Answer(query, hits, f"{len(hits)} pages in {seconds:.1f} s", heatmap)])
+        write_report(html, [Answer(query, hits, f"{len(hits)} pages in {seconds:.1f} s", heatmap, regions)])
     if as_json:
-        from nemotron_rag.report import hit_json
-
-        output.show_json({"query": query, "seconds": seconds, "hits": [hit_json(hit) for hit in hits]})
+        shown = [_hit_json(hit, query, regions) for hit in hits]
+        output.show_json({"query": query, "seconds": seconds, "hits": shown})
         return 0
     if hits:
         output.show(output.hits_table(hits, query))
+    if regions is not None:
+        for hit in hits:
+            output.say_lines(output.region_lines(hit, regions(hit.page, query)))
     output.say(f"{output.count(len(hits), 'page')} in {seconds:.1f} s, including model loading")
     if html is not None:
         output.say(f"images: {html}")
     return 0
+
+
+def _hit_json(hit: Hit, query: str, regions: RegionsOf | None) -> dict[str, Any]:
+    """A hit with its regions, if these are asked for."""
+    from nemotron_rag.report import hit_json, region_json
+
+    found = {} if regions is None else {"regions": [*map(region_json, regions(hit.page, query))]}
+    return hit_json(hit) | found
+
+
+def _kept(regions: RegionsOf) -> RegionsOf:
+    """Regions that are found once for each page and query, for report and terminal."""
+    found: dict[tuple[str, str], Sequence[Region]] = {}
+
+    def kept(page: Page, query: str) -> Sequence[Region]:
+        if (page.id, query) not in found:
+            found[page.id, query] = regions(page, query)
+        return found[page.id, query]
+
+    return kept
 
 
 def _report_error(error: Exception) -> int:

@@ -60,6 +60,7 @@ __all__ = [
     "Query",
     "QueryImage",
     "QueryWords",
+    "Regions",
     "Replicas",
     "RerankerBaseUrl",
     "Revision",
@@ -216,6 +217,9 @@ Diversity = Annotated[
     float | None, typer.Option(min=0, max=1, help="Return pages unlike each other: from 0, by score alone, to 1.")
 ]
 Neighbours = Annotated[int, typer.Option(min=0, help="So many pages before and after each page found come with it.")]
+Regions = Annotated[
+    bool, typer.Option("--regions", help="Show where on each page the query is answered, and frame it with --html.")
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(

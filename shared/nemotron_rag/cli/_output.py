@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nemotron_rag.documents.text import excerpt, printable, split_marked
-from nemotron_rag.types import AddReport, CheckReport, Failure, Hit
+from nemotron_rag.types import AddReport, CheckReport, Failure, Hit, Region
 
 __all__ = [
     "added_json",
@@ -28,6 +28,7 @@ __all__ = [
     "info_lines",
     "is_wide",
     "plain_table",
+    "region_lines",
     "say",
     "say_lines",
     "show",
@@ -99,6 +100,15 @@ def hits_table(hits: Sequence[Hit], query: str) -> Table:
         cells += [_marked(hit.page.text, query)] if with_text else []
         table.add_row(*cells)
     return table
+
+
+def region_lines(hit: Hit, regions: Sequence[Region]) -> list[str]:
+    """Return where on a page a query is answered: a line for the page, and one for each region."""
+    lines = [f"{hit.rank}. {hit.page.source} page {hit.page.number}: {count(len(regions), 'region')}"]
+    for region in regions:
+        box = " ".join(f"{side:.3f}" for side in region.box)
+        lines.append(f"  {region.score:.2f}  [{box}]  {' '.join(region.text.split())}")
+    return lines
 
 
 def _numbers(hit: Hit) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from nemotron_rag.documents.pdf import PdfOptions
 from nemotron_rag.documents.reading import Document
@@ -16,11 +19,46 @@ from nemotron_rag.late_interaction.heatmap import compute_heatmap
 from nemotron_rag.protocols import LocatingEmbedder
 from nemotron_rag.types import ImageReference, Page, Passage, Region, WordBoxes, page_id
 
-__all__ = ["regions_of", "word_boxes_of_page"]
+__all__ = ["FindsRegions", "found_regions", "regions_of", "word_boxes_of_page"]
 
 _MORE = 4  # times as many regions are found for a reranker to choose from
 _PIXELS = 10_000  # of a page that is read again for its words alone
 _log = logging.getLogger("nemotron_rag")
+
+
+class FindsRegions(Protocol):
+    """What `found_regions` needs of a `PageIndex`."""
+
+    def page_images(self, ids: Sequence[str]) -> dict[str, ImageReference]:
+        """See `PageIndex.page_images`."""
+
+    def regions(self, page: Passage, query: str, *, k: int = 3) -> list[Region]:
+        """See `PageIndex.regions`."""
+
+
+def found_regions(index: FindsRegions, pages: Sequence[Page], query: str, *, k: int) -> list[list[Region]]:
+    """The regions of pages that were found, for those who show them in the results of a framework.
+
+    Args:
+        index: an open `PageIndex`.
+        pages: with id, source and number; images are those of the index.
+        query: in words; empty for none, which gives no regions.
+        k: of each page, at most.
+
+    Returns:
+        As many lists as there are pages; an empty one, with a warning, where a page could not be looked at.
+    """
+    if not pages or not query.strip():
+        return [[] for _ in pages]
+    images = index.page_images([page.id for page in pages])
+    found: list[list[Region]] = []
+    for page in pages:
+        try:
+            found.append(index.regions(replace(page, image=images.get(page.id)), query, k=k))
+        except NemotronRagError as error:
+            _log.warning("a result comes without its regions: page %s of %s: %s", page.number, page.source, error)
+            found.append([])
+    return found
 
 
 def regions_of(state: IndexState, page: Passage, query: str, *, k: int, by: RegionsBy, rerank: Rerank) -> list[Region]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,17 +24,24 @@ from nemotron_rag.documents.images import load_image, on_white, to_data_uri
 from nemotron_rag.documents.text import excerpt, printable, split_marked
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError
 from nemotron_rag.late_interaction.heatmap import Heatmap
-from nemotron_rag.types import Hit, ImageSource, Page, Passage
+from nemotron_rag.late_interaction.overlay import frame
+from nemotron_rag.report.as_json import page_link
+from nemotron_rag.types import Hit, ImageSource, Page, Passage, Region
 
-__all__ = ["Answer", "HeatmapOf", "render_report", "write_report"]
+__all__ = ["Answer", "HeatmapOf", "RegionsOf", "render_report", "write_report"]
 
 _LONGEST_SIDE = 1200  # pixels; body text of an A4 page stays readable, and 50 images stay below 10 MB
 _WEBP_QUALITY = 72
+_log = logging.getLogger("nemotron_rag")
 _POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
 
 
 HeatmapOf: TypeAlias = Callable[[Passage, str], Heatmap]
 """Computes the heatmap of a page and a query."""
+
+
+RegionsOf: TypeAlias = Callable[[Page, str], Sequence[Region]]
+"""Finds the regions of a page that answer a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,14 @@ class Answer:
         hits: best first.
         note: one line below the query, such as the time it took; empty for none.
         heatmap: computes heatmaps: `PageIndex.heatmap` of an open index with token vectors; None for none.
+        regions: finds what is framed on the pages: `PageIndex.regions` of an open index; None for none.
     """
 
     query: str
     hits: Sequence[Hit]
     note: str = ""
     heatmap: HeatmapOf | None = None
+    regions: RegionsOf | None = None
 
 
 def write_report(path: str | Path, answers: Sequence[Answer], *, title: str = "Search results", note: str = "") -> Path:
@@ -108,7 +118,13 @@ def _template() -> Template:
     loader = PackageLoader("nemotron_rag", "report")
     environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["line"] = lambda text: printable(" ".join(text.split()))
-    environment.globals |= {"file_name": _file_name, "images": _images, "pieces": _pieces, "scores": _scores}
+    environment.globals |= {
+        "file_name": _file_name,
+        "images": _images,
+        "link": page_link,
+        "pieces": _pieces,
+        "scores": _scores,
+    }
     return environment.get_template("page.html")
 
 
@@ -133,7 +149,7 @@ def _images(hit: Hit, answer: Answer) -> Iterator[tuple[str, str, EmbeddedImage 
     if hit.page.image is None:
         yield "p", "", "no image"
         return
-    yield "p", "", embed_image(hit.page.image)
+    yield "p", "", embed_image(hit.page.image, _regions(hit, answer))
     if answer.heatmap is None:
         return
     try:
@@ -144,13 +160,25 @@ def _images(hit: Hit, answer: Answer) -> Iterator[tuple[str, str, EmbeddedImage 
     yield "w", ": where the words of the query match", embed_image(heatmap)
 
 
-def embed_image(image: ImageSource) -> EmbeddedImage | str:
+def _regions(hit: Hit, answer: Answer) -> Sequence[Region]:
+    """What is framed on a page; nothing where that cannot be found, which must not cost the page."""
+    if answer.regions is None:
+        return ()
+    try:
+        return answer.regions(hit.page, answer.query)
+    except NemotronRagError as error:
+        _log.warning("a page is shown without its regions: %s", error)
+        return ()
+
+
+def embed_image(image: ImageSource, regions: Sequence[Region] = ()) -> EmbeddedImage | str:
     """Shrink and encode an image; returns the reason if it cannot be read."""
     try:
         small = on_white(load_image(image))  # a new image: the next line changes it
     except ImageError as error:
         return str(error)
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    small = frame(small, [region.box for region in regions])
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=4)
     return EmbeddedImage(to_data_uri(buffer.getvalue(), "webp"), *small.size)
