@@ -140,7 +140,8 @@ def added_lines(report: AddReport) -> list[str]:
 def added_json(report: AddReport) -> dict[str, Any]:
     """Return the stable keys.
 
-    They are added, unchanged, removed, optimized, failures (source, page_number, reason), left_out, seconds.
+    They are added, unchanged, removed, optimized, failures (source, page_number, reason), seconds; and left_out, if
+    there are files that are no documents.
     """
     return {
         "added": report.added,
@@ -148,7 +149,7 @@ def added_json(report: AddReport) -> dict[str, Any]:
         "removed": report.removed,
         "optimized": report.optimized,
         "failures": [failure_json(failure) for failure in report.failures],
-        "left_out": list(report.left_out),
+        **({"left_out": list(report.left_out)} if report.left_out else {}),
         "seconds": dict(report.seconds),
     }
 
