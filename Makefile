@@ -46,7 +46,7 @@ quality: $(DEMO)  ## Evaluate the starters on 43 judged queries; fetches two PDF
 	@cd $(QUALITY)/documents && for each in crs-tornadoes.pdf=$(TORNADOES) gute-frage-de.pdf=$(SURVEY); do \
 	  test -f $${each%%=*} || curl -fsSL -o $${each%%=*} $${each#*=} || exit 1; done && sha256sum --quiet -c SHA256SUMS
 	$(BIN)/nemotron-rag evaluate $(QUALITY)/queries.csv --pages cookbook/pdfs --pages $(QUALITY)/documents \
-	  --embedder starter-embed-vl --mode dense --mode hybrid
+	  --embedder starter-embed-vl --modality text --mode dense --mode hybrid
 
 notebooks: $(ALL)  ## Run the notebooks in cookbook/ and store what they show
 	$(BIN)/python tests/support/notebooks.py
