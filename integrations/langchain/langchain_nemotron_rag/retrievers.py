@@ -225,6 +225,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         Example:
             >>> from nemotron_rag import Page, PageIndex
             >>> from nemotron_rag.testing import FakeMultiVectorEmbedder
+            >>> from PIL import Image
             >>> index = PageIndex(embedder=FakeMultiVectorEmbedder())
             >>> page = Page("red apples", Image.new("RGB", (40, 60), "white"), id="p1", source="a.pdf")
             >>> report = index.add([page], progress=False)

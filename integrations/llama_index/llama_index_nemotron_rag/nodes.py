@@ -65,7 +65,7 @@ class PageNode(ImageNode):
     not fetched; where a file is missing, the text remains. Images are made as small as `ImageLimits` says.
 
     Example:
-        >>> node = PageNode(text="Revenue rose.", image="iVBORw0KGgo=")
+        >>> node = PageNode(text="Revenue rose.", image="R0lGODdhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs=")
         >>> [type(block).__name__ for block in node.get_content_blocks()]
         ['TextBlock', 'ImageBlock']
     """

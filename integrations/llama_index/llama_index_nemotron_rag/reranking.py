@@ -164,7 +164,8 @@ class KeepPageText(Component, BaseNodePostprocessor):
 
     Example:
         >>> from llama_index.core.schema import ImageNode, NodeWithScore
-        >>> nodes = [NodeWithScore(node=ImageNode(text="Revenue rose.", image="iVBORw0KGgo="))]
+        >>> image = "R0lGODdhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
+        >>> nodes = [NodeWithScore(node=ImageNode(text="Revenue rose.", image=image))]
         >>> page, = KeepPageText().postprocess_nodes(nodes)
         >>> [type(block).__name__ for block in page.node.get_content_blocks()]
         ['TextBlock', 'ImageBlock']
