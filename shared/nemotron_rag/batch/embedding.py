@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -12,11 +12,36 @@ from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.protocols import AnyEmbedder, LocatingEmbedder
-from nemotron_rag.types import Failure, FloatArray, Page, PageVectors
+from nemotron_rag.types import Failure, FloatArray, Kind, Page, PageVectors
 
-__all__ = ["Embed", "EmbeddedPages", "embed_pages", "page_vectors"]
+__all__ = ["Embed", "EmbeddedPages", "EmbedderFacts", "embed_pages", "page_vectors"]
 
 Embed: TypeAlias = Callable[[Sequence[Page]], Sequence[PageVectors]]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderFacts:
+    """What a new index must know of its embedder, which may be in another process.
+
+    Args:
+        kind: one vector a page, or many.
+        name: of the model.
+        identity: all that decides its outputs.
+        dimensions: length of the vectors.
+        locates: whether it knows where on the page its vectors are.
+    """
+
+    kind: Kind
+    name: str
+    identity: Mapping[str, str | int | bool | None]
+    dimensions: int
+    locates: bool
+
+    @classmethod
+    def of(cls, embedder: AnyEmbedder) -> EmbedderFacts:
+        """Those of a loaded one."""
+        locates = isinstance(embedder, LocatingEmbedder)
+        return cls(embedder.kind, embedder.name, dict(embedder.identity), embedder.dimensions, locates)
 
 
 @dataclass

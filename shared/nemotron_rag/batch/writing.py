@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.errors import InputError, RefusedError
 from nemotron_rag.protocols import PageStore
 from nemotron_rag.stores.page_images import PageImages, StoredImage
-from nemotron_rag.types import Failure, PageVectors, StoredPage, page_uuid
+from nemotron_rag.types import PageVectors, StoredPage, page_uuid
 
-__all__ = ["PageWriter"]
+__all__ = ["PageWriter", "Refused"]
+
+Refused: TypeAlias = tuple[NewPage, Exception]
 
 
 class PageWriter:
@@ -34,7 +36,7 @@ class PageWriter:
         vectors: Sequence[PageVectors],
         *,
         map: Callable[[Callable[[NewPage], Any], Sequence[NewPage]], Iterable[Any]] = map,
-    ) -> list[Failure]:
+    ) -> list[Refused]:
         """Write a batch; it is acknowledged when this returns.
 
         Args:
@@ -43,7 +45,7 @@ class PageWriter:
             map: of a thread pool, for the images.
 
         Returns:
-            The pages that the store refuses.
+            The pages that the store refuses, with what it says.
 
         Raises:
             StoreError: the store cannot be reached, or refuses every page.
@@ -62,20 +64,20 @@ class PageWriter:
 
     def _one_by_one(
         self, pages: Sequence[NewPage], stored: Sequence[StoredPage], vectors: Sequence[PageVectors], last: Exception
-    ) -> list[Failure]:
-        failures: list[Failure] = []
+    ) -> list[Refused]:
+        refused: list[Refused] = []
         for new, page, rows in zip(pages, stored, vectors, strict=True):
             try:
                 self._store.put([page], [rows])
                 self.added += 1
             except (RefusedError, InputError) as error:
                 last = error
-                failures.append(new.failure(error))
+                refused.append((new, error))
                 if self._images is not None and not new.replaces:
                     self._images.delete(page_uuid(new.page.id))
         if not self.added:
             raise last  # not one page got through: the index is at fault, or the request, not the pages
-        return failures
+        return refused
 
     def _write_images(self, pages: Sequence[NewPage], map: Callable[..., Iterable[Any]]) -> Iterable[Any]:
         if self._images is None or not any(new.page.image is not None or new.replaces for new in pages):

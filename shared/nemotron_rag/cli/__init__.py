@@ -92,6 +92,8 @@ def index(
     on_error: options.ErrorMode = "skip",
     base_url: options.BaseUrl = None,
     dialect: options.Dialect = None,
+    engine: options.Engine = None,
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> int:
     """Add documents to an index: PDFs, images, office files, web pages, texts.
@@ -100,9 +102,12 @@ def index(
     --prune, files that have vanished from the folders named leave the index.
     """
     options.check_pages(pages)
+    from nemotron_rag.batch.workers import Workers
     from nemotron_rag.cli import _index
     from nemotron_rag.index import PageIndex
 
+    if address is not None and engine is None:
+        raise InputError("--address is of a Ray cluster; give --engine ray")
     place = options.place(api_key, header, timeout, tenant, patience=patience)
     if embedder is None and _index.record(to, collection, **place) is None:
         embedder = options.DEFAULT_EMBEDDER
@@ -138,7 +143,14 @@ def index(
     with target:
         bring = target.sync if prune else target.add
         report = bring(
-            sources, pages=pages, password=password, ocr=ocr, on_error=on_error, progress=sys.stderr.isatty()
+            sources,
+            pages=pages,
+            password=password,
+            ocr=ocr,
+            on_error=on_error,
+            progress=sys.stderr.isatty(),
+            engine=engine,
+            workers=None if engine is None else Workers(address=address),
         )
     if as_json:
         output.show_json(output.added_json(report))

@@ -120,6 +120,14 @@ Tenant = Annotated[
     str | None,
     typer.Option(metavar="KEY=VALUE", help="Whose pages these are, such as customer=acme, in an index of several."),
 ]
+Engine = Annotated[
+    Literal["ray"] | None,
+    typer.Option(help="Render and embed in many processes, on one machine or many (extra `ray`)."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="auto|ray://HOST:PORT", help="Ray cluster; without it one is started on this machine."),
+]
 Shards = Annotated[int | None, typer.Option(min=1, help="Parts of a new collection in a cluster.")]
 Replicas = Annotated[int | None, typer.Option(min=1, help="Nodes that have each part of a new collection.")]
 VectorsOnDisk = Annotated[bool, typer.Option("--vectors-on-disk", help="Of a new collection: not in memory.")]

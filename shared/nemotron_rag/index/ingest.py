@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import copy_context
@@ -18,6 +18,7 @@ from nemotron_rag.batch.embedding import EmbeddedPages, embed_pages
 from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.batch.writing import PageWriter
 from nemotron_rag.documents.pdf import Interruption, interruptible
+from nemotron_rag.index.documents import Documents
 from nemotron_rag.index.plan import Finished, Known, Plan, Step
 from nemotron_rag.index.read_ahead import read_ahead
 from nemotron_rag.index.source_files import LeftOut
@@ -26,7 +27,7 @@ from nemotron_rag.runtime.timing import Timer, timed
 from nemotron_rag.stores.patience import stoppable
 from nemotron_rag.types import AddReport, Failure
 
-__all__ = ["BATCH", "BATCH_PIXELS", "Ingest"]
+__all__ = ["BATCH", "BATCH_PIXELS", "Ingest", "progress_bar", "tell_what_is_done"]
 
 BATCH = 16
 BATCH_PIXELS = 2**26
@@ -144,7 +145,7 @@ class Ingest:
         self._timers = {stage: Timer() for stage in ("render", "preprocess", "embed", "store", "optimize", "total")}
         self._raises = plan.on_error == "raise"
         self._writer = PageWriter(index.store, index.images, raises=self._raises)
-        self._unchanged = self._removed = 0
+        self._documents = Documents(index)
         self._failures: list[Failure] = []
         self._left_out: list[str] = []
         self._broken = False
@@ -163,14 +164,14 @@ class Ingest:
                 self._work(stop, interruption)
                 optimized = self._optimize()
         except BaseException as error:
-            _tell_what_is_done(error, self._report())
+            tell_what_is_done(error, self._report())
             raise
         return self._report(optimized=optimized)
 
     def _work(self, stop: threading.Event, interruption: Interruption) -> None:
         total = self._plan.total() if self._progress else None
         with (
-            _progress_bar(shown=self._progress) as bar,
+            progress_bar(shown=self._progress) as bar,
             closing(read_ahead(self._as_there_is_room(), depth=self._batch_size)) as steps,
             _ending(interruption),
             closing(self._room),
@@ -183,8 +184,8 @@ class Ingest:
     def _report(self, *, optimized: bool = False) -> AddReport:
         return AddReport(
             added=self._writer.added,
-            unchanged=self._unchanged,
-            removed=self._removed,
+            unchanged=self._documents.unchanged,
+            removed=self._documents.removed,
             failures=tuple(self._failures),
             left_out=tuple(self._left_out),
             optimized=optimized,
@@ -192,7 +193,7 @@ class Ingest:
         )
 
     def _optimize(self) -> bool:
-        if not self._writer.added and not self._removed:
+        if not self._writer.added and not self._documents.removed:
             return False
         with self._timers["optimize"]:
             return self._index.store.optimize()
@@ -276,39 +277,20 @@ class Ingest:
         self._broken = True  # until all of it is acknowledged: old pages must not go while new ones are missing
         embedded = embedding.result()
         with self._timers["store"]:
-            refused = self._writer.write(embedded.pages, embedded.vectors, map=pool.map)
-            refused += [missing for known in batch.known for missing in self._attach(known)]
-            if batch.finished:
-                self._remove_stale({done.source: done.ids for done in batch.finished})
+            refused = [
+                page.failure(error)
+                for page, error in self._writer.write(embedded.pages, embedded.vectors, map=pool.map)
+            ]
+            refused += self._documents.attach(batch.known)
+            self._documents.finish(batch.finished)
         self._broken = False
         self._failures += batch.failures + embedded.failures + refused
         self._left_out += batch.left_out
         unread = sum(failure.number is not None for failure in batch.failures)
         return len(batch.fresh) + sum(len(known.ids) for known in batch.known) + unread
 
-    def _attach(self, known: Known) -> list[Failure]:
-        """Note one more file of stored pages; returns a failure if some of them are not there, or no longer."""
-        attached = self._index.store.attach(known.ids, source=known.source, metadata=known.metadata)
-        self._unchanged += attached
-        missing = len(known.ids) - attached
-        if not missing:
-            return []
-        reason = f"{missing} of its pages are not stored: they failed, or were removed meanwhile; add it again"
-        return [Failure(known.source, reason)]
 
-    def _remove_stale(self, documents: Mapping[str, frozenset[str]]) -> None:
-        """Delete what older versions of these documents left; a version without one stored page replaces nothing."""
-        if not self._index.store.exists():
-            return
-        stored = list(self._index.store.pages({"source": list(documents)}))
-        for source, ids in documents.items():
-            mine = [page.page.id for page in stored if source in page.sources]
-            stale = [page_id for page_id in mine if page_id not in ids]
-            if stale and len(stale) < len(mine):
-                self._removed += self._index.remove(stale, {"source": source})
-
-
-def _progress_bar(*, shown: bool) -> Progress:
+def progress_bar(*, shown: bool) -> Progress:
     """Pages done, of how many, and how long it will take; on stderr, in notebooks too."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
@@ -335,7 +317,7 @@ def _pixels(step: object) -> int:
     return image.width * image.height if isinstance(image, Image.Image) else 0
 
 
-def _tell_what_is_done(error: BaseException, report: AddReport) -> None:
+def tell_what_is_done(error: BaseException, report: AddReport) -> None:
     """Give an error that ends a run the report of what is stored, for programs and for people."""
     error.report = report  # type: ignore[attr-defined]  # also an error of others
     done = f"{report.added} pages added, {report.unchanged} unchanged, {report.removed} removed"

@@ -126,6 +126,11 @@ class IndexModels:
             record.check_embedder(self._where, embedder)
         return embedder
 
+    def to_load(self, record: IndexRecord | None) -> tuple[str | AnyEmbedder, LoadOptions]:
+        """The embedder as another process is told to load it: a name and options, or the model that was given."""
+        lazy = self._lazy_embedder(record)
+        return (lazy.get(), {}) if lazy.is_given else (lazy.name, lazy.options)
+
     def reranker(self, rerank: Rerank) -> LazyModel[Reranker] | None:
         """The reranker that a search asks for, not loaded yet; None for none.
 

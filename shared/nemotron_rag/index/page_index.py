@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, get_args
 
 from nemotron_rag._tracing import traced_retrieval
+from nemotron_rag.batch.place import IndexPlace
+from nemotron_rag.batch.workers import Workers
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages, PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.ingest import Ingest
@@ -22,6 +24,7 @@ from nemotron_rag.index.regions import RegionsBy
 from nemotron_rag.index.request import Mode, Request
 from nemotron_rag.index.selection import Selection, numbers_around
 from nemotron_rag.index.source_files import Sources, clean_source, fold_sources
+from nemotron_rag.index.spread import SpreadIngest
 from nemotron_rag.index.state import Images, IndexState, images_of
 from nemotron_rag.index.vanished import check_places, places_of, vanished
 from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
@@ -60,6 +63,9 @@ __all__ = ["PageIndex"]
 _DEEPER = 4  # times as many pages are asked for where too few documents were found
 _SAMPLED = 200  # pages whose metadata keys are named where a filter has a wrong one
 _log = logging.getLogger("nemotron_rag")
+
+AddEngine: TypeAlias = Literal["ray"]
+"""What runs `PageIndex.add` on many processes."""
 
 
 class PageIndex:
@@ -151,6 +157,7 @@ class PageIndex:
             settings={"collection": collection, "tenant": Tenant.of(tenant), "collection_options": collection_options},
         )
         self._tenant: Tenant | None = getattr(opened, "tenant", None)
+        self._where = None if location is None else (os.fspath(location), collection, connection)
         try:
             models = IndexModels(str(opened), embedder, reranker, options=options, reranker_options=reranker_options)
             stored_images = images_of(images, opened)
@@ -210,6 +217,8 @@ class PageIndex:
         metadata: Mapping[str, Any] | None = None,
         on_error: OnError = "skip",
         progress: bool = True,
+        engine: AddEngine | None = None,
+        workers: Workers | None = None,
     ) -> AddReport:
         """Read, embed and store pages, as a stream: memory does not grow with their number.
 
@@ -229,6 +238,9 @@ class PageIndex:
                 belong to the pages in these files: an equal file keeps its own.
             on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
             progress: show a bar on stderr.
+            engine: "ray" for many processes, on one machine or many (extra `ray`): they render and embed, and with a
+                server write too; see docs/scale.md. The index is the same. None for the threads of this process.
+            workers: how many processes, and where; None for what fits.
 
         Raises:
             InputError: an argument cannot be used; with "raise": something cannot be read.
@@ -248,7 +260,11 @@ class PageIndex:
             on_error=on_error,
             pdf_options={"ocr": ocr, **state.render_settings()},
         )
-        return Ingest(plan, state, progress=progress).run()
+        if engine is None and workers is None:
+            return Ingest(plan, state, progress=progress).run()
+        if engine not in get_args(AddEngine):
+            raise InputError(f"engine must be 'ray', got {engine!r}; workers= are of an engine")
+        return SpreadIngest(plan, state, self._place(), workers=workers or Workers(), progress=progress).run()
 
     async def aadd(
         self,
@@ -260,6 +276,8 @@ class PageIndex:
         metadata: Mapping[str, Any] | None = None,
         on_error: OnError = "skip",
         progress: bool = True,
+        engine: AddEngine | None = None,
+        workers: Workers | None = None,
     ) -> AddReport:
         """`add` for event loops, which it does not block."""
         return await asyncio.to_thread(
@@ -271,6 +289,8 @@ class PageIndex:
             metadata=metadata,
             on_error=on_error,
             progress=progress,
+            engine=engine,
+            workers=workers,
         )
 
     def sync(
@@ -283,6 +303,8 @@ class PageIndex:
         metadata: Mapping[str, Any] | None = None,
         on_error: OnError = "skip",
         progress: bool = True,
+        engine: AddEngine | None = None,
+        workers: Workers | None = None,
     ) -> AddReport:
         """`add`, and what has vanished from these files and folders leaves the index.
 
@@ -298,6 +320,8 @@ class PageIndex:
             metadata: of the pages in these files.
             on_error: "skip" or "raise".
             progress: show a bar on stderr.
+            engine: "ray" or None.
+            workers: of the engine.
 
         Returns:
             The report of `add`, in which `removed` counts the pages of vanished documents too.
@@ -311,7 +335,15 @@ class PageIndex:
         if self._state.exists():
             check_places(self._state.store, places)
         report = self.add(
-            places, pages=pages, password=password, ocr=ocr, metadata=metadata, on_error=on_error, progress=progress
+            places,
+            pages=pages,
+            password=password,
+            ocr=ocr,
+            metadata=metadata,
+            on_error=on_error,
+            progress=progress,
+            engine=engine,
+            workers=workers,
         )
         gone = vanished(self._state.store, places) if self._state.exists() else []
         removed = self._state.remove_matching({"source": gone})[0] if gone else 0
@@ -327,6 +359,8 @@ class PageIndex:
         metadata: Mapping[str, Any] | None = None,
         on_error: OnError = "skip",
         progress: bool = True,
+        engine: AddEngine | None = None,
+        workers: Workers | None = None,
     ) -> AddReport:
         """`sync` for event loops, which it does not block."""
         return await asyncio.to_thread(
@@ -338,6 +372,8 @@ class PageIndex:
             metadata=metadata,
             on_error=on_error,
             progress=progress,
+            engine=engine,
+            workers=workers,
         )
 
     @traced_retrieval
@@ -834,6 +870,21 @@ class PageIndex:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.close)
+
+    def _place(self) -> IndexPlace | None:
+        """Where other processes find this index; None if they cannot."""
+        if self._where is None:
+            return None
+        location, collection, connection = self._where
+        images = self._state.images
+        return IndexPlace(
+            location,
+            collection,
+            connection,
+            self._tenant,
+            None if images is None else images.root,
+            "png" if images is None else images.image_format,
+        )
 
     def _request(
         self,

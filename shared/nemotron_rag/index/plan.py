@@ -31,7 +31,7 @@ from nemotron_rag.index.source_files import (
 from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import Failure, Page, StoredPage
 
-__all__ = ["Finished", "Known", "OnError", "Plan", "Step"]
+__all__ = ["Finished", "Known", "Missing", "OnError", "Part", "Plan", "Step"]
 
 _ACCEPTED = (str, os.PathLike, Page, Iterable)
 
@@ -53,6 +53,14 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """Pages of a document that are to be read."""
+
+    document: SourceFile
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """All pages of a document were handed out: pages of its source with other ids are of an older version."""
 
@@ -61,6 +69,7 @@ class Finished:
 
 
 Step: TypeAlias = NewPage | Known | Finished | Failure | LeftOut
+Part: TypeAlias = NewPage | Known | Missing | Finished | Failure | LeftOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +139,28 @@ class Plan:
         Raises:
             NemotronRagError: something cannot be read and `on_error` is ``raise``.
         """
-        seen: dict[str, str] = {}  # page id -> content hash: pages on their way to the store in this run
+        seen: dict[str, str] = {}
+        unread = ""
+        for part in self.parts(seen):
+            if isinstance(part, Missing):
+                try:
+                    yield from self._read(part, seen)
+                except InputError as error:
+                    yield self._failure(part.document, error)
+                    unread = part.document.source
+            elif not isinstance(part, Finished) or part.source != unread:
+                yield part
+
+    def parts(self, seen: dict[str, str]) -> Generator[Part, None, None]:
+        """What is to be done, in order, with documents that nobody has read yet.
+
+        Args:
+            seen: content hash by page id, of pages on their way to the store in this run; whoever reads what is missing
+                notes it there before the next part is asked for.
+
+        Raises:
+            NemotronRagError: something cannot be read and `on_error` is ``raise``.
+        """
         items = self._expanded() if self._items is None else self._items
         for some in _together(items):
             known = self._known(some)
@@ -143,9 +173,13 @@ class Plan:
                         raise item.error
                     yield from self._page(item, seen, known) if isinstance(item, Page) else self._document(item, seen)
                 except InputError as error:
-                    if self.on_error == "raise":
-                        raise
-                    yield _failure(item, error)
+                    yield self._failure(item, error)
+
+    def _failure(self, item: SourceFile | Page | Unusable, error: InputError) -> Failure:
+        """Of a source that cannot be read, unless that is to be raised."""
+        if self.on_error == "raise":
+            raise error
+        return _failure(item, error)
 
     def _known(self, items: Sequence[_Item]) -> Mapping[str, StoredPage]:
         """What is stored of the pages among some sources, in one request."""
@@ -163,7 +197,9 @@ class Plan:
         count = document.document.page_count
         return [1] if count == 1 and document.document.kind == "image" else resolve_pages(self._ranges, count)
 
-    def _page(self, page: Page, seen: dict[str, str], known: Mapping[str, StoredPage]) -> Generator[Step, None, None]:
+    def _page(
+        self, page: Page, seen: dict[str, str], known: Mapping[str, StoredPage]
+    ) -> Generator[NewPage | Known, None, None]:
         page, content = self._checked(page)
         if seen.get(page.id, content) != content:
             raise InputError(f"page id {page.id!r} was given twice, with different content; give each page its own id")
@@ -194,7 +230,7 @@ class Plan:
         except Exception as error:  # of an image that is an object of the caller's, for one
             raise InputError(f"page cannot be read: {type(error).__name__} {one_line(str(error))}") from error
 
-    def _document(self, document: SourceFile, seen: dict[str, str]) -> Generator[Step, None, None]:
+    def _document(self, document: SourceFile, seen: dict[str, str]) -> Generator[Part, None, None]:
         everything = document.ids(range(1, document.document.page_count + 1))
         chosen = document.ids(self._numbers(document))
         stored = {page_id for page_id in chosen if page_id in seen} | set(self.lookup(list(chosen)))
@@ -202,13 +238,14 @@ class Plan:
             yield Known([page_id for page_id in chosen if page_id in stored], document.source, self.metadata)
         missing = [number for page_id, number in chosen.items() if page_id not in stored]
         if missing:
-            yield from self._read(document, missing, seen)
+            yield Missing(document, missing)
         yield Finished(document.source, frozenset(everything))
 
-    def _read(self, document: SourceFile, numbers: list[int], seen: dict[str, str]) -> Generator[Step, None, None]:
+    def _read(self, missing: Missing, seen: dict[str, str]) -> Generator[NewPage | Failure, None, None]:
         failures: list[Failure] = []
+        document = missing.document
         pages = document.document.pages(
-            pages=numbers, on_error=self.on_error, report=failures.append, **self.pdf_options
+            pages=missing.numbers, on_error=self.on_error, report=failures.append, **self.pdf_options
         )
         for page in pages:
             seen[page.id] = document.document.content_hash

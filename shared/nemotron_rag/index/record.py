@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotron_rag.batch.embedding import EmbedderFacts
 from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.documents.words import ANALYSES, CURRENT_ANALYSIS
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
@@ -53,7 +54,7 @@ class IndexRecord:
     @classmethod
     def of(
         cls,
-        embedder: AnyEmbedder,
+        embedder: AnyEmbedder | EmbedderFacts,
         *,
         dpi: float | None,
         max_pixels: int,

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from nemotron_rag._forking import Lock
-from nemotron_rag.batch.embedding import page_vectors
+from nemotron_rag.batch.embedding import EmbedderFacts, page_vectors
 from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS, PdfEngine
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.record import IndexRecord
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
-from nemotron_rag.protocols import AnyEmbedder, LocatingEmbedder, PageStore
+from nemotron_rag.protocols import AnyEmbedder, PageStore
 from nemotron_rag.stores.page_images import PageImages, StoredImage
 from nemotron_rag.types import Filter, Page, PageVectors, StoredPage, page_uuid
 
@@ -109,16 +109,25 @@ class IndexState:
         images = self.images
         return found if images is None else {id: page for id, page in found.items() if not images.is_lost(page)}
 
-    def prepare(self) -> None:
-        """Make the index in the store if it is not there."""
-        embedder = self.embedder()
+    @property
+    def record(self) -> IndexRecord | None:
+        """What wrote the index; None before anything has."""
+        return self._record if self.exists() else None
+
+    def prepare(self, facts: EmbedderFacts | None = None) -> None:
+        """Make the index in the store if it is not there.
+
+        Args:
+            facts: of the embedder, if another process has it; None to load it here.
+        """
+        facts = facts or EmbedderFacts.of(self.embedder())
         with self._preparing:
             if not self.exists():
-                tokens = self._new_tokens(embedder)
+                tokens = self._new_tokens(facts)
                 engine = getattr(self.store, "engine", None)
-                record = IndexRecord.of(embedder, tokens=tokens, engine=engine, **self.render_settings())
+                record = IndexRecord.of(facts, tokens=tokens, engine=engine, **self.render_settings())
                 self.store.create(
-                    dimensions=embedder.dimensions,
+                    dimensions=facts.dimensions,
                     record=record.to_json(),
                     token_storage=None if tokens is None else tokens.storage,
                 )
@@ -195,12 +204,12 @@ class IndexState:
         self.models.check(record)
         return record
 
-    def _new_tokens(self, embedder: AnyEmbedder) -> TokenVectors | None:
+    def _new_tokens(self, embedder: EmbedderFacts) -> TokenVectors | None:
         """How a new index stores token vectors; None for one vector a page."""
         if embedder.kind != "multivector_embedder":
             return None
         tokens = (self._given_tokens or TokenVectors()).resolved(embedder.dimensions)
-        if tokens.pooling == "grid" and not isinstance(embedder, LocatingEmbedder):
+        if tokens.pooling == "grid" and not embedder.locates:
             raise InputError(f"{embedder.name} cannot locate its vectors on the page; choose pooling='hierarchical'")
         return tokens
 
