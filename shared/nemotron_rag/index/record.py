@@ -14,6 +14,7 @@ from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.catalog import CATALOG
 from nemotron_rag.models.load import LoadOptions
+from nemotron_rag.models.public_identity import public_identity
 from nemotron_rag.protocols import AnyEmbedder
 from nemotron_rag.types import ModelSpec
 
@@ -201,6 +202,7 @@ class IndexRecord:
         """
         mine, theirs = _of_pages(self.identity), _of_pages(embedder.identity)
         if _OWN_DIALECT in (mine.get(_DIALECT), theirs.get(_DIALECT)):  # our server computes what the model here does
+            mine, theirs = public_identity(mine), public_identity(theirs)  # it names none
             for key in (_DIALECT, "model"):
                 if not (key in mine and key in theirs):
                     mine.pop(key, None), theirs.pop(key, None)

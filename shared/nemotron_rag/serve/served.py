@@ -12,6 +12,7 @@ from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError, UnknownModelError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.models.lazy import LazyModel
+from nemotron_rag.models.public_identity import public_identity
 from nemotron_rag.protocols import AnyEmbedder, Reranker
 
 __all__ = ["API_KEY_VARIABLE", "ROLES", "Chosen", "Offered", "ServeSettings", "Served", "public_name"]
@@ -128,7 +129,7 @@ class Served:
             "created": self._since,
             "owned_by": "nemotron-rag",
             "kind": model.kind,
-            "identity": dict(loaded.identity),
+            "identity": public_identity(loaded.identity),
             "query_modalities": list(getattr(loaded, "query_modalities", ("text",))),
         }
 

@@ -148,6 +148,23 @@ def test_an_index_of_one_server_is_searched_through_another(url):
         assert other not in str(store.read_record())
 
 
+def test_an_index_belongs_to_the_model_of_a_folder_whose_path_the_server_keeps(tmp_path):
+    folder, other = str(tmp_path / "v1" / "onnx"), str(tmp_path / "v2" / "onnx")
+    store = FakePageStore()
+    with PageIndex(store=store, embedder=FakeEmbedder(name=folder), images=None) as index:
+        index.add([Page(id="a", text="red apples")], progress=False)
+    with serving(Served(embedder={"tuned": LazyModel(FakeEmbedder(name=folder), "embedder")})) as there:
+        assert str(tmp_path) not in str(load_embedder(there).identity)
+        with PageIndex(store=_reopened(store), embedder="tuned", base_url=there, images=None) as index:
+            assert index.search("apples", k=1)[0].page.id == "a"
+    with (
+        serving(Served(embedder={"tuned": LazyModel(FakeEmbedder(name=other), "embedder")})) as there,
+        PageIndex(store=_reopened(store), embedder="tuned", base_url=there, images=None) as index,
+        pytest.raises(IndexMismatchError, match="model='onnx-.*model='onnx-"),
+    ):
+        index.search("apples")
+
+
 def test_another_model_at_the_server_is_refused(url):
     store = FakePageStore()
     with PageIndex(store=store, embedder=FakeEmbedder(dimensions=64, name="other"), images=None) as index:

@@ -285,6 +285,22 @@ async def test_models_are_listed():
     assert [(row["id"], row["kind"]) for row in rows] == [("fake-embedder", "embedder"), ("fake-reranker", "reranker")]
 
 
+async def test_no_path_is_told_of_a_model(tmp_path):
+    (tmp_path / "tuned").mkdir()
+    names = [str(tmp_path / "tuned"), "/models/v1/onnx (sentence-transformers)", "/models/v2/onnx", "C:\\models\\mine"]
+    names += ["~/models/mine", "file:///srv/models/mine", "nvidia/embed", "Instruct: and/or\nQuery: ", "/no_think", ""]
+    models = {f"m{n}": LazyModel(FakeEmbedder(name=name), "embedder") for n, name in enumerate(names)}
+    async with client(Served(embedder=models)) as http:
+        rows = (await http.get("/v1/models")).json()["data"]
+    told = [row["identity"]["model"] for row in rows]
+    assert not [name for name in told[:6] if "/" in name or "\\" in name]
+    assert told[0].startswith("tuned-")
+    assert told[1].startswith("onnx-")
+    assert told[1].endswith(" (sentence-transformers)")
+    assert len(set(told)) == len(names)
+    assert told[6:] == names[6:]
+
+
 async def test_several_models_are_told_apart_by_their_names(tmp_path):
     embedders = {"small": FakeEmbedder(dimensions=4), "tokens": FakeMultiVectorEmbedder()}
     (tmp_path / "tuned").mkdir()
