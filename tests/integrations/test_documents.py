@@ -11,6 +11,8 @@ from PIL import Image
 from langchain_nemotron_rag import DocumentPageLoader, PDFPageLoader
 from llama_index.readers.nemotron_rag import DocumentPageReader, PDFPageReader
 from nemotron_rag.documents.kinds import suffixes
+from nemotron_rag.errors import InputError
+from support.pages import make_pdf
 
 
 @pytest.fixture
@@ -52,6 +54,28 @@ def test_llama_index(folder, tmp_path, caplog):
     assert "e.py" in caplog.text
     whole = SimpleDirectoryReader(folder, required_exts=suffixes(), file_extractor=dict.fromkeys(suffixes(), reader))
     assert len(whole.load_data()) == 5
+
+
+@pytest.mark.parametrize("engine", ["auto", "mupdf", "pdfium"])
+def test_the_engine_is_the_users(folder, tmp_path, engine, caplog):
+    pytest.importorskip("pypdfium2")
+    pdf, wanted = make_pdf(tmp_path / "f.pdf", "Fog"), [engine if engine == "pdfium" else None]
+    options = {"pdf_engine": engine, "ocr": "never", "workers": 0}
+    for loader in (PDFPageLoader, DocumentPageLoader):
+        assert [page.metadata.get("pdf_engine") for page in loader(pdf, **options).lazy_load()] == wanted
+    for reader in (PDFPageReader, DocumentPageReader):
+        pages = reader(image_folder=tmp_path / "images", **options).load_data(pdf)
+        assert [page.metadata.get("pdf_engine") for page in pages] == wanted
+    texts = [page.page_content for page in DocumentPageLoader(folder / "a.md", **options).lazy_load()]
+    assert texts == ([] if engine == "pdfium" else ["Storms"])
+    assert ("pdf_engine='auto'" in caplog.text) == (engine == "pdfium")  # said, with what to do
+
+
+def test_unknown_engines_are_refused_when_it_is_built(tmp_path):
+    with pytest.raises(InputError, match="pdf_engine must be one of .*, got 'poppler'"):
+        PDFPageLoader(make_pdf(tmp_path / "f.pdf", "Fog"), pdf_engine="poppler")
+    with pytest.raises(ValueError, match="'pdfium'"):
+        PDFPageReader(pdf_engine="poppler")
 
 
 def test_the_loaders_of_pdfs_take_pdfs_alone(folder, caplog):

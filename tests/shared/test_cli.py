@@ -15,6 +15,7 @@ from qdrant_client import QdrantClient
 from nemotron_rag import cli
 from nemotron_rag.cli import _models
 from nemotron_rag.errors import CheckpointError
+from nemotron_rag.index import PageIndex
 from nemotron_rag.models.catalog import CATALOG, find
 from support.models import use_models
 
@@ -95,6 +96,14 @@ def test_index_skips_what_it_cannot_read_and_says_so(tmp_path, pdfs, run):
     assert "5 pages added" in out
     assert "skipped 1:" in out
     assert "bad [red].pdf" in out
+
+
+def test_index_renders_with_the_engine_that_was_asked_for(tmp_path, pdfs, run):
+    pytest.importorskip("pypdfium2")
+    location = tmp_path / "index"
+    assert run("index", pdfs, "--to", location, "--pdf-engine", "pdfium")[0] == 0
+    with PageIndex(location) as index:
+        assert {hit.page.metadata.get("pdf_engine") for hit in index.search("x", k=9)} == {"pdfium"}
 
 
 def test_index_of_nothing_readable_is_exit_code_1(tmp_path, run):
@@ -386,6 +395,7 @@ def test_delete_of_a_copy_leaves_the_pages_of_the_other(tmp_path, pdfs, run):
         (["index", "a.pdf"], "--to"),
         (["index", "a.pdf", "--to", "i", "--pages", "3-x"], "--pages: .*3-x"),
         (["index", "a.pdf", "--to", "i", "--ocr", "maybe"], "maybe"),
+        (["index", "a.pdf", "--to", "i", "--pdf-engine", "poppler"], "poppler"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(run, arguments, message, tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ def test_an_open_index_stays_open(place):
             InputError,
             "embeder is no option of an index by location; give one of: .*images",
         ),
+        ({"pdf_engine": "poppler"}, InputError, "pdf_engine must be one of .*'pdfium', got 'poppler'"),
         ({"embedder": "no-such-model"}, UnknownModelError, "no model named 'no-such-model'"),
         ({"embedder": FakeReranker()}, InputError, "FakeReranker"),
         ({"rerank": FakeEmbedder()}, InputError, "FakeEmbedder"),

@@ -121,6 +121,8 @@ def test_it_works_without_pymupdf(monkeypatch):
 def test_names_are_checked():
     with pytest.raises(InputError, match="'pdfium'"):
         read_pdf(made(), pdf_engine="poppler")
+    with pytest.raises(InputError, match="'pdfium'"):
+        PageIndex(embedder=FakeEmbedder(), pdf_engine="poppler")
 
 
 def test_an_index_notes_its_engine_and_may_go_on_with_another(tmp_path):

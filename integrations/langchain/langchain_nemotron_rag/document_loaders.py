@@ -51,11 +51,11 @@ class PDFPageParser(BaseBlobParser):
         workers: most processes to render with; None chooses, 0 renders in this one, without protection from it.
         on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
         report: called with each `Failure` that is skipped; by default a warning of the logger ``nemotron_rag``.
-        max_pixels, budget: see `nemotron_rag.documents.pdf.read_pdf`.
+        max_pixels, budget, pdf_engine: see `nemotron_rag.documents.pdf.read_pdf`.
 
     Raises:
         InputError: an argument cannot be used.
-        MissingExtraError: PyMuPDF is not installed.
+        MissingExtraError: what renders PDFs is not installed.
 
     Example:
         >>> import pymupdf

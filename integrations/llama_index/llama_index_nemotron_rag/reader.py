@@ -229,7 +229,7 @@ class DocumentPageReader(PDFPageReader):
 
     Args:
         image_folder, inline_images, image_format, pages, password, dpi, max_pixels, ocr, ocr_language, workers, budget,
-            on_error, report: see `PDFPageReader`.
+            on_error, report, pdf_engine: see `PDFPageReader`.
 
     Example:
         >>> import tempfile

@@ -68,6 +68,7 @@ def index(
     password: options.Password = None,
     ocr: options.OcrMode = "auto",
     dpi: options.Dpi = None,
+    pdf_engine: options.PdfRenderer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     revision: options.Revision = None,
@@ -118,6 +119,7 @@ def index(
         **place,
         images=_index.images_argument(images),
         dpi=dpi,
+        pdf_engine=pdf_engine,
         token_vectors=options.token_vectors(token_pooling, max_rows, token_storage),
         collection_options=options.collection_options(
             shards=shards,

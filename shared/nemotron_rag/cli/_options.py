@@ -53,6 +53,7 @@ __all__ = [
     "Pages",
     "Password",
     "PayloadOnDisk",
+    "PdfRenderer",
     "PerDocument",
     "Place",
     "Prefetch",
@@ -191,6 +192,13 @@ OcrMode = Annotated[
 ]
 Dpi = Annotated[
     int | None, typer.Option(min=1, help="Resolution of the images; by default 6 tiles of 512 x 512 pixels.")
+]
+PdfRenderer = Annotated[
+    Literal["auto", "mupdf", "pdfium"] | None,
+    typer.Option(
+        help="What renders PDFs; auto: MuPDF where it is installed, and pdfium where it fails or is not. By default "
+        "auto, or as the index was made."
+    ),
 ]
 Images = Annotated[
     str | None,

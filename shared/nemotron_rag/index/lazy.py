@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
 from nemotron_rag._forking import Lock
+from nemotron_rag.documents.pdf import PdfEngine, check_pdf_engine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.models import IndexModels, Rerank
 from nemotron_rag.index.page_index import PageIndex
@@ -33,6 +34,7 @@ class IndexOptions(LoadOptions, ConnectionOptions, total=False):
     images: Images
     dpi: float | None
     max_pixels: int | None
+    pdf_engine: PdfEngine | None
     token_vectors: TokenVectors | None
     reranker_options: LoadOptions | None
 
@@ -113,6 +115,8 @@ def _check(location: str | os.PathLike[str], rerank: Rerank, options: IndexOptio
     Connection(**connection_options(options)).to(os.fspath(location))
     Tenant.of(options.get("tenant"))
     CollectionOptions.of(options.get("collection_options"))
+    if (engine := options.get("pdf_engine")) is not None:
+        check_pdf_engine(engine)
     models = IndexModels(
         os.fspath(location),
         options.get("embedder"),

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from nemotron_rag._forking import Lock
 from nemotron_rag.batch.embedding import EmbedderFacts, page_vectors
-from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS, PdfEngine
+from nemotron_rag.documents.pdf import DEFAULT_BUDGET, PAGE_PIXELS, PdfEngine, check_pdf_engine
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.record import IndexRecord
@@ -38,7 +38,8 @@ class IndexState:
     Raises:
         IndexMismatchError: the index was written with another model or other settings.
         StoreError: the store holds something else, or cannot be reached.
-        InputError: the index is new and there is no embedder, or `tokens` is given for one vector a page.
+        InputError: the index is new and there is no embedder, `tokens` is given for one vector a page, or there is no
+            such `pdf_engine`.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class IndexState:
         tokens: TokenVectors | None,
         pdf_engine: PdfEngine | None = None,
     ) -> None:
+        if pdf_engine is not None:
+            check_pdf_engine(pdf_engine)
         self._store, self.images, self.models = store, images, models
         self._given = {"dpi": dpi, "max_pixels": max_pixels}
         self._pdf_engine = pdf_engine

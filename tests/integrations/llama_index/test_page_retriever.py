@@ -125,7 +125,7 @@ def test_options_of_an_index_by_location_are_passed_on(tmp_path, pdf):
     options = {"collection": "shelf", "images": tmp_path / "elsewhere"}
     with PageIndex(tmp_path / "i", embedder=FakeEmbedder(), dpi=72, **options) as index:
         add(index, pdf, ocr="never")
-    with NemotronPageRetriever(tmp_path / "i", embedder=FakeEmbedder(), **options) as retriever:
+    with NemotronPageRetriever(tmp_path / "i", embedder=FakeEmbedder(), pdf_engine="mupdf", **options) as retriever:
         node = retriever.retrieve("apples")[0].node
         assert Path(node.image_path).is_relative_to(tmp_path / "elsewhere")
     with (

@@ -48,6 +48,7 @@ __all__ = [
     "PdfOptions",
     "PdfSource",
     "Ranges",
+    "check_pdf_engine",
     "content_hash",
     "count_pages",
     "find_pdfs",
@@ -217,9 +218,18 @@ def ocr_available(language: str = "eng") -> bool:
     return set(language.split("+")) <= installed_languages(DEFAULT_BUDGET)
 
 
+def check_pdf_engine(pdf_engine: str) -> None:
+    """Raise unless it is a `PdfEngine`; whether it is installed is not asked.
+
+    Raises:
+        InputError: it is not.
+    """
+    _check_choice("pdf_engine", pdf_engine, get_args(PdfEngine))
+
+
 def _require(pdf_engine: PdfEngine, kind: Kind = "pdf") -> None:
     """Raise unless the engine is installed that must render a document of this kind."""
-    _check_choice("pdf_engine", pdf_engine, get_args(PdfEngine))
+    check_pdf_engine(pdf_engine)
     has_pdfium = importlib.util.find_spec("pypdfium2") is not None
     if pdf_engine == "pdfium" and not has_pdfium:
         raise MissingExtraError("pypdfium2", "pdfium")

@@ -65,7 +65,8 @@ class Renderer:
     def _open(self, request: dict[str, Any], body: bytes) -> Reply:
         self._close(request, b"")
         if request.get("kind", "pdf") != "pdf":
-            return {"error": "pdf", "reason": "is no PDF, and pdfium reads no other format; install PyMuPDF"}, b""
+            reason = "is no PDF, and pdfium reads no other format; take pdf_engine='auto' and PyMuPDF"
+            return {"error": "pdf", "reason": reason}, b""
         source = request["path"] if request["path"] is not None else body
         try:
             document = _opened(source, request["password"])
