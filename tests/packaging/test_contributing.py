@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"In `([^`]+)`[^\n]*:\n\n```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
 MODELS = ROOT / "shared" / "nemotron_rag" / "models"
-SHARED = {"arguments", "cached", "catalog", "endpoints", "families", "lazy", "load"}
+SHARED = {"arguments", "cached", "catalog", "endpoints", "families", "lazy", "load", "public_identity"}
 FAMILY_FILES = {path.stem for path in MODELS.glob("*.py") if not path.name.startswith("_")} - SHARED
 
 
