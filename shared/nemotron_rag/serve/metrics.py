@@ -13,7 +13,7 @@ __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
 _PATHS = frozenset(
     {"/", "/metrics", "/rerank", "/v1/embeddings", "/v1/heatmap", "/v1/index", "/v1/models", "/v1/ranking"}
-    | {"/v1/rerank", "/v1/search", "/v2/rerank"}
+    | {"/v1/regions", "/v1/rerank", "/v1/search", "/v2/rerank"}
 )
 _FOLDERS = ("/v1/images/",)
 _OTHER = "other"  # a client must not be able to make new rows

@@ -7,11 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nemotron_rag.index import Mode
+from nemotron_rag.index.regions import RegionsBy
 from nemotron_rag.serve.inputs import Input, Modality
 
-__all__ = ["EmbeddingsRequest", "HeatmapRequest", "RankingRequest", "RerankRequest", "SearchRequest"]
+__all__ = ["EmbeddingsRequest", "HeatmapRequest", "RankingRequest", "RegionsRequest", "RerankRequest", "SearchRequest"]
 
-_MOST_RETURNED, _MOST_NEIGHBOURS = 1000, 10
+_MOST_RETURNED, _MOST_NEIGHBOURS, _MOST_REGIONS = 1000, 10, 50
 
 
 class _Request(BaseModel):
@@ -82,5 +83,13 @@ class HeatmapRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: str = Field(max_length=64, description="The last part of the path of a hit's image.")
+    image: str = Field(max_length=64, description="The path of a hit's image, or its last part.")
     query: str = Field(min_length=1, max_length=10_000)
+
+
+class RegionsRequest(HeatmapRequest):
+    """Where on a page a query is answered; the other fields are the arguments of `PageIndex.regions`."""
+
+    k: int = Field(default=3, ge=1, le=_MOST_REGIONS)
+    by: RegionsBy = "auto"
+    rerank: bool = False

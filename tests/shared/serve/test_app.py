@@ -20,6 +20,7 @@ from nemotron_rag.serve.app import make_app
 from nemotron_rag.serve.inputs import to_passage
 from nemotron_rag.serve.served import Served, ServeSettings
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore, FakeReranker
+from nemotron_rag.types import WordBoxes
 from support.serving import fakes
 
 RED = Image.new("RGB", (8, 6), "red")
@@ -273,6 +274,7 @@ async def test_hits_come_with_the_words_that_match(tmp_path):
         "documents": ["fruit.pdf"],
         "reranker": None,
         "heatmaps": False,
+        "regions": True,
     }
     assert refused.status_code == 422
     assert "heatmaps need a ColEmbed model" in line_of(refused.json())
@@ -414,6 +416,63 @@ async def test_an_index_is_searched_and_its_images_are_shown(tmp_path):
             bad = await http.post("/v1/search", json={"query": "red", "filter": {"colour": {"$near": 1}}})
             assert bad.status_code == 422
             assert (await http.post("/v1/embeddings", json={"input": "a"})).status_code == 404
+
+
+BOXES = np.array([[0.1, 0.1, 0.2, 0.15], [0.21, 0.1, 0.4, 0.15], [0.1, 0.6, 0.3, 0.7]], np.float32)
+PLACED = Page(
+    id="a",
+    text="red apples\nwhales",
+    image=Image.new("RGB", (60, 80), "white"),
+    word_boxes=WordBoxes(("red", "apples", "whales"), BOXES, np.array([0, 0, 1], np.int32)),
+)
+
+
+@pytest.mark.parametrize("embedder", [FakeEmbedder, FakeMultiVectorEmbedder])
+async def test_regions_are_those_of_the_index_with_every_model(tmp_path, embedder):
+    with PageIndex(store=FakePageStore(), embedder=embedder(), reranker=FakeReranker(), images=tmp_path) as index:
+        index.add([PLACED], progress=False)
+        async with client(Served(index=index)) as http:
+            assert (await http.get("/v1/index")).json()["regions"] is True
+            (hit,) = (await http.post("/v1/search", json={"query": "whales"})).json()["hits"]
+            page = index.search("whales")[0].page
+            for options in ({}, {"k": 1}, {"by": "words"}, {"rerank": True}):
+                body = {"image": hit["image"], "query": "whales", **options}
+                answer = (await http.post("/v1/regions", json=body)).json()
+                direct = index.regions(page, "whales", **options)
+                assert answer["query"] == "whales"
+                assert direct
+                for given, region in zip(answer["regions"], direct, strict=True):
+                    assert given["box"] == pytest.approx(region.box, abs=1e-4)
+                    assert given["score"] == pytest.approx(region.score, abs=1e-4)
+                    assert (given["text"], given["evidence"]) == (region.text, region.evidence)
+            assert answer["regions"][0]["box"] == pytest.approx([0.1, 0.6, 0.3, 0.7], abs=1e-3)
+            short = {"image": hit["image"].rpartition("/")[2], "query": "whales", "by": "words"}
+            assert (await http.post("/v1/regions", json=short)).json()["regions"][0]["text"] == "whales"
+            none = {**short, "query": "submarine"}
+            assert (await http.post("/v1/regions", json=none)).json()["regions"] == []
+
+
+async def test_regions_refuse_what_cannot_be_used_and_name_no_file(tmp_path):
+    with PageIndex(store=FakePageStore(), embedder=FakeMultiVectorEmbedder(), images=tmp_path) as index:
+        index.add([PLACED], progress=False)
+        async with client(Served(index=index)) as http:
+            (hit,) = (await http.post("/v1/search", json={"query": "whales"})).json()["hits"]
+            body = {"image": hit["image"], "query": "whales"}
+            for wrong in ({"k": 0}, {"k": 51}, {"by": "magic"}, {"query": ""}, {"query": "a" * 10_001}, {"page": 1}):
+                refused = await http.post("/v1/regions", json={**body, **wrong})
+                assert refused.status_code == 422, wrong
+                assert next(iter(wrong)) in line_of(refused.json())
+            unknown = await http.post("/v1/regions", json={**body, "image": "/v1/images/../../etc/passwd"})
+            assert unknown.status_code == 404
+            assert "search again" in line_of(unknown.json())
+            index.search("whales")[0].page.image.path.write_bytes(b"broken")
+            for path in ("/v1/regions", "/v1/heatmap"):
+                broken = await http.post(path, json=body)
+                assert broken.status_code == 404
+                assert "cannot be read" in line_of(broken.json())
+                assert str(tmp_path) not in broken.text
+        async with client(Served(index=index), ServeSettings(api_key="k" * 9)) as http:
+            assert (await http.post("/v1/regions", json=body)).status_code == 401
 
 
 def test_nothing_to_serve_and_impossible_settings_are_refused():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from nemotron_rag import Page, PageIndex
 from nemotron_rag.serve.served import Served, ServeSettings
-from nemotron_rag.testing import FakeMultiVectorEmbedder, FakePageStore, FakeReranker
+from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakePageStore, FakeReranker
+from nemotron_rag.types import WordBoxes
 from support.serving import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -33,7 +35,18 @@ def sheet(text: str) -> Image.Image:
 
 
 PAGES = [
-    Page(id=f"a{n}", source="fruit/apples.pdf", number=n, text=f"red apples, part {n}", image=sheet(f"apples {n}"))
+    Page(
+        id=f"a{n}",
+        source="fruit/apples.pdf",
+        number=n,
+        text=f"red apples, part {n}\nwhales",
+        image=sheet(f"apples {n}"),
+        word_boxes=WordBoxes(
+            ("red", "apples", "<b>whales</b>"),
+            np.array([[0.1, 0.1, 0.2, 0.15], [0.21, 0.1, 0.4, 0.15], [0.5, 0.6, 0.8, 0.7]], np.float32),
+            np.array([0, 0, 1], np.int32),
+        ),
+    )
     for n in (1, 2, 3)
 ]
 PAGES += [
@@ -136,7 +149,7 @@ def test_the_keyboard_reaches_everything(page):
     def focused() -> str:
         return page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.id")
 
-    assert focused() == "query"
+    page.wait_for_function("document.activeElement.id === 'query'")  # once the server has said what it has
     search(page, "red apples", found=5)
     names = [button.get_attribute("aria-label") for button in page.locator(".hit .open").all()]
     page.keyboard.press("ArrowDown")
@@ -164,12 +177,89 @@ def test_where_a_page_matches_is_painted_and_taken_back(page):
     where = card.get_by_role("button", name="Where it matches")
     where.click()
     card.locator("img[alt$=': where it matches']").wait_for()
-    assert where.get_attribute("aria-pressed") == "true"
+    page.wait_for_function("document.querySelector('.where').getAttribute('aria-pressed') === 'true'")
+    assert card.locator(".regions li").first.inner_text() == "red apples"
+    assert_framed(card, [(0.1, 0.1, 0.4, 0.15)])
     where.click()
     card.locator("img[alt$=': where it matches']").wait_for(state="detached")
     assert where.get_attribute("aria-pressed") == "false"
     without_image = page.locator(".hit", has_text="sea.pdf")
     assert without_image.get_by_role("button", name="Where it matches").count() == 0
+
+
+def assert_framed(part, boxes) -> None:
+    """Frames lie around these boxes of the image, whatever its size."""
+    image = part.locator(".sheet img").bounding_box()
+    for frame, box in zip(part.locator(".box").all()[: len(boxes)], boxes, strict=True):
+        shown = frame.bounding_box()
+        left, top, right, bottom = shown["x"], shown["y"], shown["x"] + shown["width"], shown["y"] + shown["height"]
+        for side, share, start, length in zip(
+            (left, top, right, bottom),
+            box,
+            (image["x"], image["y"]) * 2,
+            (image["width"], image["height"]) * 2,
+            strict=True,
+        ):
+            assert side == pytest.approx(start + share * length, abs=6)  # pixels: frame and space
+
+
+@pytest.fixture(scope="module")
+def plain_url(tmp_path_factory):
+    """A server whose model has no token vectors."""
+    images = tmp_path_factory.mktemp("plain")
+    with PageIndex(store=FakePageStore(), embedder=FakeEmbedder(), images=images) as found:
+        found.add(PAGES, progress=False)
+        with serving(Served(index=found)) as url:
+            yield url
+
+
+@pytest.mark.parametrize("width", [1000, 320])
+def test_regions_are_framed_and_listed_without_token_vectors_too(browser, plain_url, width):
+    with browser.new_context(viewport={"width": width, "height": 800}) as context:
+        context.set_default_timeout(WAIT)
+        page = context.new_page()
+        asked, wrong = [], []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(plain_url)))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if is_error(message) else None)
+        page.goto(plain_url)
+        search(page, "whales", found=5)
+        card = page.locator(".hit", has_text="apples.pdf").first
+        card.locator("img[alt]:not([alt=''])").wait_for()
+        card.get_by_role("button", name="Where it matches").click()
+        card.get_by_role("listitem").wait_for()
+        assert card.get_by_role("listitem").all_inner_texts() == ["<b>whales</b>"]
+        assert_framed(card, [(0.5, 0.6, 0.8, 0.7)])
+        assert "/v1/heatmap" not in asked
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        card.get_by_role("button", name="Where it matches").click()
+        card.get_by_role("listitem").wait_for(state="detached")
+        assert card.locator(".box").count() == 0
+        card.get_by_role("button", name="Open").click()
+        viewer = page.locator("#viewer")
+        viewer.locator("img[alt]:not([alt=''])").wait_for()
+        viewer.get_by_role("button", name="Where it matches").click()
+        viewer.get_by_role("listitem").wait_for()
+        assert_framed(viewer, [(0.5, 0.6, 0.8, 0.7)])
+        viewer.get_by_role("button", name="Next").click()
+        assert viewer.locator(".box").count() == 0
+        assert wrong == []
+
+
+def test_a_page_without_regions_and_a_server_that_fails_say_so(page):
+    search(page, "red apples", found=5)
+    card = page.locator(".hit", has_text="apples.pdf").first
+    where = card.get_by_role("button", name="Where it matches")
+    empty = {"query": "red apples", "regions": []}
+    page.route("**/v1/regions", lambda route: route.fulfill(json=empty))
+    where.click()
+    card.get_by_text("Nothing on this page stands out").wait_for()
+    where.click()
+    card.get_by_text("Nothing on this page stands out").wait_for(state="detached")
+    page.route("**/v1/regions", lambda route: route.abort())
+    where.click()
+    card.get_by_text("The server cannot be reached.").wait_for()
+    assert card.locator("img").count() == 1
 
 
 def test_hostile_names_and_texts_are_shown_and_do_nothing(page):
@@ -255,7 +345,7 @@ def test_the_page_may_load_nothing_from_elsewhere(url):
     import httpx
 
     folder = Path(__file__).parents[3] / "shared" / "nemotron_rag" / "serve" / "page"
-    for path in ("/", "/page/search.js", "/page/search.css", "/page/icon.svg"):
+    for path in ("/", "/page/search.js", "/page/regions.js", "/page/server.js", "/page/search.css", "/page/icon.svg"):
         answer = httpx.get(f"{url}{path}")
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]

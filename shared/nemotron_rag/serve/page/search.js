@@ -1,45 +1,11 @@
 // The search page: asks the server it came from, and puts what it answers into the page as text, never as HTML.
 
+import { hideRegions, say as sayThere, showRegions } from "./regions.js";
+import { ask, forgetImages, imageUrl, KEY } from "./server.js";
+
 const THUMBNAIL = 480; // pixels of the longer side
-const KEY = "nemotron-rag-key";
 const at = (id) => document.getElementById(id);
-const state = { hits: [], about: null, documents: new Set(), query: "", asking: null, open: -1, urls: new Set() };
-
-// ---- the server ----
-
-class Refused extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
-async function ask(path, { body, signal } = {}) {
-  const key = sessionStorage.getItem(KEY);
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  if (body) headers["Content-Type"] = "application/json";
-  let answer;
-  try {
-    answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The server cannot be reached.");
-  }
-  if (answer.ok) return answer;
-  const found = await answer.json().catch(() => ({}));
-  throw new Refused(answer.status, found.error?.message ?? `The server answered ${answer.status}.`);
-}
-
-async function imageUrl(path, options) {
-  const url = URL.createObjectURL(await (await ask(path, options)).blob());
-  state.urls.add(url);
-  return url;
-}
-
-function forgetImages() {
-  state.urls.forEach((url) => URL.revokeObjectURL(url));
-  state.urls.clear();
-}
+const state = { hits: [], about: null, documents: new Set(), query: "", asking: null, open: -1 };
 
 // ---- texts ----
 
@@ -89,7 +55,7 @@ const whenSeen = new IntersectionObserver(
       .filter((entry) => entry.isIntersecting)
       .forEach(({ target }) => {
         whenSeen.unobserve(target);
-        showImage(target, target.hit);
+        showImage(target, target.hit, thumbnail(target.hit));
       }),
   { rootMargin: "400px" },
 );
@@ -113,8 +79,7 @@ function showHit(hit, place) {
   sheet.hit = hit;
   if (hit.image) {
     whenSeen.observe(sheet);
-    find(".where").hidden = !state.about.heatmaps;
-    find(".where").addEventListener("click", ({ currentTarget }) => toggleWhere(currentTarget, sheet, hit));
+    offerWhere(find(".where"), sheet, find(".regions"), hit, thumbnail(hit));
   } else {
     open.replaceChildren(element("span", "no image", "none"));
   }
@@ -126,32 +91,53 @@ function excerpt(hit) {
   return hit.excerpt.map(({ text, is_match }) => (is_match ? element("mark", text) : document.createTextNode(text)));
 }
 
-async function showImage(sheet, hit, path = `${hit.image.slice(1)}?max_side=${THUMBNAIL}`, options = {}) {
+const thumbnail = (hit) => `${hit.image.slice(1)}?max_side=${THUMBNAIL}`;
+
+async function showImage(sheet, hit, path) {
+  try {
+    await putImage(sheet, path, title(hit));
+  } catch (error) {
+    if (error.name !== "AbortError") sheet.querySelector("img")?.replaceWith(element("span", error.message, "none"));
+  }
+}
+
+async function putImage(sheet, path, alt, options = {}) {
   const image = sheet.querySelector("img");
-  const signal = state.asking?.signal;
+  if (!image) return;
   sheet.setAttribute("aria-busy", "true");
   try {
-    image.src = await imageUrl(path, { ...options, signal });
-    image.alt = title(hit) + (options.body ? ": where it matches" : "");
-  } catch (error) {
-    if (error.name === "AbortError") return false;
-    image.replaceWith(element("span", error.message, "none"));
-    return false;
+    image.src = await imageUrl(path, { ...options, signal: state.asking?.signal });
+    image.alt = alt;
   } finally {
     sheet.removeAttribute("aria-busy");
   }
-  return true;
 }
 
-// Where on a page the query matches: its image is replaced by one with the heat painted over it, and back.
-async function toggleWhere(button, sheet, hit, path = undefined) {
-  const shown = button.getAttribute("aria-pressed") === "true";
-  button.disabled = true;
-  const body = { image: hit.image.split("/").at(-1), query: state.query };
-  const done = shown ? await showImage(sheet, hit, path) : await showImage(sheet, hit, "v1/heatmap", { body });
-  button.disabled = false;
-  button.setAttribute("aria-pressed", String(done && !shown));
-  button.focus();
+// Where on a page the query matches: boxes, and with a late-interaction model heat too, painted over its image; and back.
+function offerWhere(button, sheet, part, hit, path) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const isShown = button.getAttribute("aria-pressed") === "true";
+    button.disabled = true;
+    hideRegions(sheet, part);
+    if (!isShown) await showWhere(sheet, part, hit);
+    else if (state.about.heatmaps) await showImage(sheet, hit, path);
+    button.disabled = false;
+    button.setAttribute("aria-pressed", String(!isShown));
+    if (document.activeElement === document.body || part.closest("dialog")) button.focus();
+  });
+}
+
+async function showWhere(sheet, part, hit) {
+  const body = { image: hit.image, query: state.query };
+  const alt = `${title(hit)}: where it matches`;
+  const heat = state.about.heatmaps ? putImage(sheet, "v1/heatmap", alt, { body }) : null;
+  try {
+    const [answer] = await Promise.all([ask("v1/regions", { body, signal: state.asking?.signal }), heat]);
+    showRegions(sheet, part, (await answer.json()).regions);
+  } catch (error) {
+    if (error.name !== "AbortError") sayThere(part, error.message, "error");
+  }
 }
 
 // ---- one page, large ----
@@ -163,7 +149,8 @@ function view(place) {
   at("viewer-title").textContent = `${hit.rank}. ${title(hit)}`;
   at("previous").disabled = place === 0;
   at("next").disabled = place === state.hits.length - 1;
-  at("viewer-body").replaceChildren(...(hit.image ? [largeSheet(hit)] : []), facts(hit));
+  const sheet = hit.image ? largeSheet(hit) : null;
+  at("viewer-body").replaceChildren(...(sheet ? [sheet] : []), facts(hit, sheet));
   if (!at("viewer").open) at("viewer").showModal();
   at("viewer").scrollTop = 0;
 }
@@ -177,20 +164,16 @@ function largeSheet(hit) {
   return sheet;
 }
 
-function facts(hit) {
+function facts(hit, sheet) {
   const part = document.createElement("div");
   const list = document.createElement("dl");
   list.append(...scores(hit));
   const text = element("p", hit.text.trim() || "This page has no text, only its image.", "text");
   text.dir = "auto";
   part.append(list, text);
-  if (hit.image && state.about.heatmaps) {
-    const where = element("button", "Where it matches");
-    where.type = "button";
-    where.setAttribute("aria-pressed", "false");
-    where.addEventListener("click", () => {
-      toggleWhere(where, at("viewer-body").querySelector(".sheet"), hit, hit.image.slice(1));
-    });
+  if (sheet) {
+    const where = at("where").content.cloneNode(true);
+    offerWhere(where.querySelector("button"), sheet, where.querySelector(".regions"), hit, hit.image.slice(1));
     list.after(where);
   }
   return part;

@@ -8,6 +8,8 @@ import hmac
 import logging
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query
@@ -18,8 +20,8 @@ from nemotron_rag.documents.llm_images import EncodedImage, encode_for_llm
 from nemotron_rag.documents.text import excerpt, split_marked
 from nemotron_rag.errors import ImageError
 from nemotron_rag.index import PageIndex
-from nemotron_rag.report import hit_json
-from nemotron_rag.serve.requests import HeatmapRequest, SearchRequest
+from nemotron_rag.report import hit_json, region_json
+from nemotron_rag.serve.requests import HeatmapRequest, RegionsRequest, SearchRequest
 from nemotron_rag.serve.served import public_name
 from nemotron_rag.stores.page_images import StoredImage
 from nemotron_rag.types import Hit, ImageSource, Page
@@ -53,6 +55,7 @@ def add_search(app: FastAPI, index: PageIndex) -> None:
             "documents": sources[:_LISTED],
             "reranker": None if reranker is None else public_name(reranker.name),
             "heatmaps": index.is_multivector,
+            "regions": True,  # with every model; servers of earlier versions lack it
         }
 
     @app.post("/v1/search")
@@ -72,6 +75,14 @@ def add_search(app: FastAPI, index: PageIndex) -> None:
         """Where on a page that was found lately the words of a query match, painted over its image."""
         return await asyncio.to_thread(_heatmap, index, shown.get(request.image), request.query)
 
+    @app.post("/v1/regions")
+    async def regions(request: RegionsRequest) -> dict[str, Any]:
+        """Where on a page that was found lately a query is answered, in boxes."""
+        page = shown.get(request.image)
+        with _readable(page):
+            found = await index.aregions(page, request.query, k=request.k, by=request.by, rerank=request.rerank)
+        return {"query": request.query, "regions": [region_json(region) for region in found]}
+
 
 class _Shown:
     """The pages that were found lately: clients get the images of these, by ids that tell nothing, and no others."""
@@ -89,13 +100,13 @@ class _Shown:
             self._pages.popitem(last=False)
         return image_id
 
-    def get(self, image_id: str) -> Page:
-        """The page of an image.
+    def get(self, image: str) -> Page:
+        """The page of an image, which is named by its id or its path.
 
         Raises:
             HTTPException: 404, there is none.
         """
-        page = self._pages.get(image_id)
+        page = self._pages.get(image.rpartition("/")[2])
         if page is None:
             raise HTTPException(404, "no page with this image was found lately; search again")
         return page
@@ -116,17 +127,25 @@ def _hit(hit: Hit, shown: _Shown, request: SearchRequest, has_excerpts: bool) ->
 
 def _image(page: Page, max_side: int | None) -> Response:
     stored = page.image
-    try:
+    with _readable(page):
         if max_side is None and isinstance(stored, StoredImage):
             return _response(EncodedImage(stored.read_bytes(), stored.image_format))
         return _response(encode_for_llm(cast("ImageSource", stored), max_side=max_side))
-    except ImageError as error:
-        _log.warning("page %s of %s: %s", page.number, page.source or page.id, error)
-        raise HTTPException(404, "the image of this page cannot be read; check the index") from error
 
 
 def _heatmap(index: PageIndex, page: Page, query: str) -> Response:
-    return _response(encode_for_llm(index.heatmap(page, query).image(), max_side=_HEATMAP_SIDE))
+    with _readable(page):
+        return _response(encode_for_llm(index.heatmap(page, query).image(), max_side=_HEATMAP_SIDE))
+
+
+@contextmanager
+def _readable(page: Page) -> Iterator[None]:
+    """What is wrong with an image, and where it is, stands in the log; clients hear that it cannot be read."""
+    try:
+        yield
+    except ImageError as error:
+        _log.warning("page %s of %s: %s", page.number, page.source or page.id, error)
+        raise HTTPException(404, "the image of this page cannot be read; check the index") from error
 
 
 def _response(image: EncodedImage) -> Response:

@@ -24,11 +24,12 @@ _HEADERS = {
 
 
 def add_search_page(app: FastAPI) -> None:
-    """Add the page, its script, its icon, and its style, which begins with that of the report."""
+    """Add the page, its scripts, its icon, and its style, which begins with that of the report."""
     style = _file("report", "style.css") + _file("serve", "page/search.css")
     _add(app, "/", _file("serve", "page/search.html"), "text/html")
     _add(app, f"{OPEN_FOLDER}search.css", style, "text/css")
-    _add(app, f"{OPEN_FOLDER}search.js", _file("serve", "page/search.js"), "text/javascript")
+    for name in ("search.js", "regions.js", "server.js"):
+        _add(app, f"{OPEN_FOLDER}{name}", _file("serve", f"page/{name}"), "text/javascript")
     _add(app, f"{OPEN_FOLDER}icon.svg", _file("serve", "page/icon.svg"), "image/svg+xml")
 
 
