@@ -23,7 +23,16 @@ from nemotron_rag.documents.images import (
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageSource
 
-__all__ = ["MAX_BYTES", "MAX_SIDE", "EncodedImage", "as_it_is", "check_limits", "encode_for_llm", "within_limits"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_SIDE",
+    "EncodedImage",
+    "as_it_is",
+    "check_limits",
+    "encode_for_llm",
+    "scaled_size",
+    "within_limits",
+]
 
 MAX_SIDE = 2048
 """Default for the longer side of an image, pixels: models scale larger ones down themselves (OpenAI's fit every image
@@ -139,6 +148,20 @@ def within_limits(
     return is_small and (max_bytes is None or len(data) <= max_bytes)
 
 
+def scaled_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """Width and height, pixels, to which `encode_for_llm` scales an image for `max_side`; `max_bytes` may take more.
+
+    Example:
+        >>> scaled_size((4000, 1000), 1000), scaled_size((40, 10), 1000)
+        ((1000, 250), (40, 10))
+    """
+    if max_side is None or max(size) <= max_side:
+        return size
+    factor = max_side / max(size)
+    width, height = (max(1, round(length * factor)) for length in size)
+    return width, height
+
+
 def check_limits(image_format: ImageFormat | None, max_side: int | None, max_bytes: int | None) -> None:
     """Raise unless these can be given to `encode_for_llm`.
 
@@ -215,8 +238,5 @@ def _first_within(tries: Iterator[EncodedImage], limit: int | None) -> EncodedIm
 
 def _scaled(image: Image.Image, side: int | None) -> Image.Image:
     """An image whose longer side is at most so long; the same object if it is already."""
-    if side is None or max(image.size) <= side:
-        return image
-    factor = side / max(image.size)
-    size = tuple(max(1, round(length * factor)) for length in image.size)
-    return to_rgb(image).resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    size = scaled_size(image.size, side)
+    return image if size == image.size else to_rgb(image).resize(size, Image.Resampling.LANCZOS)

@@ -11,12 +11,12 @@ from mcp.server import MCPServer
 from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import Field
 
-from nemotron_rag.documents.images import load_image
-from nemotron_rag.documents.llm_images import encode_for_llm
+from nemotron_rag.documents.images import load_page_image
+from nemotron_rag.documents.llm_images import encode_for_llm, scaled_size
 from nemotron_rag.documents.text import excerpt, printable
 from nemotron_rag.errors import ImageError, InputError, NemotronRagError
 from nemotron_rag.index import PageIndex
-from nemotron_rag.types import Hit
+from nemotron_rag.types import Hit, ImageReference, ImageSource
 
 __all__ = ["ToolSettings", "make_mcp_server"]
 
@@ -27,6 +27,7 @@ _INSTRUCTIONS = (
 _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 _PIXELS_A_TOKEN = 750  # as Anthropic's documentation estimates; others count 1,024 pixels or more for each
 _SHOWN_DOCUMENTS = 500
+_LEAST = {"max_image_tokens": 0, "search_side": 64, "read_side": 64, "excerpt_words": 1, "read_characters": 100}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class ToolSettings:
         search_side: the longer side of an image in a list of hits, pixels.
         read_side: the longer side of the image of a page that is read, pixels.
         excerpt_words: of a page's text in a list of hits.
+        read_characters: of the text of a page that is read; the answer says where to read on.
 
     Raises:
         InputError: a value is impossible.
@@ -47,9 +49,10 @@ class ToolSettings:
     search_side: int = 1000
     read_side: int = 1568
     excerpt_words: int = 100
+    read_characters: int = 20_000
 
     def __post_init__(self) -> None:
-        for name, least in (("max_image_tokens", 0), ("search_side", 64), ("read_side", 64), ("excerpt_words", 1)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{name} must be an integer of at least {least}, got {value!r}")
@@ -93,8 +96,9 @@ def _add_reading(server: MCPServer[Any], index: PageIndex, settings: ToolSetting
     async def read_page(
         document: Annotated[str, Field(description="As list_documents or search_pages name it.")],
         page_number: Annotated[int, Field(description="Starting at 1.", ge=1)],
+        start: Annotated[int, Field(description="Character to read on from, as an answer says.", ge=0)] = 0,
     ) -> CallToolResult:
-        """Read one page: its whole text, and its image in a size in which small print can be read."""
+        """Read one page: its text, a long one in parts, and its image in a size in which small print can be read."""
         try:
             where = {"source": document, "page_number": page_number}
             found = await index.asearch(document, k=1, rerank=False, filter=where)  # any words: one page is left
@@ -102,8 +106,12 @@ def _add_reading(server: MCPServer[Any], index: PageIndex, settings: ToolSetting
             return _failed(error)
         if not found:
             return _failed(InputError(f"there is no page {page_number} of {document!r}; list_documents names them"))
-        content: list[Any] = [TextContent(text=f"{_name(found[0])}\n\n{found[0].page.text}".strip())]
-        content += filter(None, await _images(found, settings.read_side, settings.max_image_tokens))
+        text = found[0].page.text
+        if start and start >= len(text):
+            return _failed(InputError(f"start must be below {len(text)}, the characters of this page, got {start}"))
+        content: list[Any] = [TextContent(text=f"{_name(found[0])}\n\n{_part(text, start, settings)}".strip())]
+        if not start:  # who reads on has seen the image
+            content += filter(None, await _images(found, settings.read_side, settings.max_image_tokens))
         return CallToolResult(content=content)
 
 
@@ -119,6 +127,14 @@ def _add_list(server: MCPServer[Any], index: PageIndex) -> None:
         more = len(names) - _SHOWN_DOCUMENTS
         lines = [f"{len(names)} documents, {pages} pages", *map(printable, names[:_SHOWN_DOCUMENTS])]
         return _said("\n".join([*lines, *([f"and {more} more"] if more > 0 else [])]))
+
+
+def _part(text: str, start: int, settings: ToolSettings) -> str:
+    """A page's text from `start` on, and a word about what comes after it."""
+    end = start + settings.read_characters
+    if end >= len(text):
+        return text[start:]
+    return f"{text[start:end]}\n\n(characters {start} to {end} of {len(text)}; read on with start={end})"
 
 
 async def _shown(query: str, hits: Sequence[Hit], settings: ToolSettings, *, images: bool) -> CallToolResult:
@@ -144,17 +160,23 @@ async def _images(hits: Sequence[Hit], side: int, budget: int) -> list[ImageCont
 
 
 def _image(hit: Hit, side: int, left: int) -> tuple[ImageContent | TextContent | None, int]:
+    """The image and its tokens, which are known before anything is encoded, and mostly before it is read."""
     if hit.page.image is None:
         return None, 0
     try:
+        width, height = scaled_size(_size(hit.page.image), side)
+        cost = -(-width * height // _PIXELS_A_TOKEN)
+        if cost > left:
+            return TextContent(text="(its image is left out to keep the answer small)"), 0
         encoded = encode_for_llm(hit.page.image, max_side=side)
-        width, height = load_image(encoded.data).size
     except ImageError as error:
         return TextContent(text=f"(its image cannot be read: {error})"), 0
-    cost = -(-width * height // _PIXELS_A_TOKEN)
-    if cost > left:
-        return TextContent(text="(its image is left out to keep the answer small)"), 0
     return ImageContent(data=str(encoded.base64), mime_type=encoded.mime_type), cost
+
+
+def _size(image: ImageSource) -> tuple[int, int]:
+    known = image.size if isinstance(image, ImageReference) else None
+    return known or load_page_image(image).size
 
 
 def _name(hit: Hit) -> str:

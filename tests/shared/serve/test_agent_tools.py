@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -78,6 +79,40 @@ async def test_images_stop_at_the_budget_and_say_so(index):
     assert not any("left out" in text for text in texts_of(without))
 
 
+async def test_an_image_beyond_the_budget_is_not_even_opened(index):
+    for hit in index.search("red apples", k=2):
+        hit.page.image.path.write_bytes(b"broken")
+    answer = await call(index, "search_pages", {"query": "red apples", "k": 2}, ToolSettings(max_image_tokens=999))
+    assert sum("left out" in text for text in texts_of(answer)) == 2
+    assert not any("cannot be read" in text for text in texts_of(answer))
+
+
+async def test_the_cost_of_an_image_is_that_of_the_one_that_is_sent(index):
+    for tokens, sent in ((1439, 0), (1440, 1)):  # 900 x 1200 pixels at 750 a token
+        settings = ToolSettings(max_image_tokens=tokens)
+        answer = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 1}, settings)
+        assert len(images_of(answer)) == sent
+    index.add([Page(id="5", source="wide.pdf", number=1, text="figs", image=Image.new("RGB", (3136, 90)))])
+    for tokens, sent in ((94, 0), (95, 1)):  # 1568 x 45 pixels
+        settings = ToolSettings(max_image_tokens=tokens)
+        answer = await call(index, "read_page", {"document": "wide.pdf", "page_number": 1}, settings)
+        assert [image.size for image in images_of(answer)] == [(1568, 45)] * sent
+
+
+async def test_an_image_of_unknown_size_is_measured(index, monkeypatch):
+    def without_size(*args, **options):
+        (hit,) = PageIndex.search(index, *args, **{**options, "k": 1})
+        return [replace(hit, page=replace(hit.page, image=replace(hit.page.image, size=None)))]
+
+    async def asearch(*args, **options):
+        return without_size(*args, **options)
+
+    monkeypatch.setattr(index, "asearch", asearch, raising=False)
+    for tokens, sent in ((999, 0), (1000, 1)):
+        answer = await call(index, "search_pages", {"query": "apples"}, ToolSettings(max_image_tokens=tokens))
+        assert len(images_of(answer)) == sent
+
+
 async def test_one_document_can_be_searched_alone(index):
     answer = await call(index, "search_pages", {"query": "red apples", "document": "sea.pdf"})
     (text,) = texts_of(answer)
@@ -88,9 +123,37 @@ async def test_a_page_is_read_whole(index):
     answer = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 1})
     assert texts_of(answer)[0].count("and more") == 300
     assert images_of(answer)[0].size == (900, 1200)
+    assert not any("start=" in text for text in texts_of(answer))
     missing = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 9})
     assert missing.is_error
     assert "no page 9 of 'fruit.pdf'" in texts_of(missing)[0]
+
+
+async def test_the_text_of_a_long_page_comes_in_parts_that_join_without_a_gap(index):
+    index.add([Page(id="4", source="log.txt", number=1, text="".join(f"entry {n}\n" for n in range(9000)).strip())])
+    whole = index.search("entry", k=1, filter={"source": "log.txt"})[0].page.text
+    place, parts = {"document": "log.txt", "page_number": 1}, []
+    while len(parts) < 20:
+        start = sum(map(len, parts))
+        (text,) = texts_of(await call(index, "read_page", {**place, "start": start}))
+        assert len(text) < 20_200
+        body, _, rest = text.partition("\n\n")[2].partition("\n\n(characters ")
+        parts.append(body)
+        if not rest:
+            break
+        assert rest == f"{start} to {start + 20_000} of {len(whole)}; read on with start={start + 20_000})"
+    assert "".join(parts) == whole
+    assert len(parts) == -(-len(whole) // 20_000)
+    beyond = await call(index, "read_page", {**place, "start": len(whole)})
+    assert beyond.is_error
+    assert f"start must be below {len(whole)}" in texts_of(beyond)[0]
+
+
+async def test_who_reads_on_does_not_get_the_image_again(index):
+    settings = ToolSettings(read_characters=100)
+    first = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 1}, settings)
+    then = await call(index, "read_page", {"document": "fruit.pdf", "page_number": 1, "start": 100}, settings)
+    assert (len(images_of(first)), len(images_of(then))) == (1, 0)
 
 
 async def test_documents_are_listed(index):
