@@ -246,6 +246,17 @@ def test_regions_are_framed_and_listed_without_token_vectors_too(browser, plain_
         assert wrong == []
 
 
+def test_a_region_without_text_is_described_by_its_place(page):
+    search(page, "red apples", found=5)
+    card = page.locator(".hit", has_text="apples.pdf").first
+    hot = {"box": [0.25, 0.5, 0.75, 0.875], "score": 1.0, "text": "", "evidence": "vectors"}
+    page.route("**/v1/regions", lambda route: route.fulfill(json={"query": "red apples", "regions": [hot]}))
+    card.get_by_role("button", name="Where it matches").click()
+    card.get_by_role("listitem").wait_for()
+    assert card.get_by_role("listitem").inner_text() == "no text, 25 % from the left and 50 % from the top"
+    assert_framed(card, [(0.25, 0.5, 0.75, 0.875)])
+
+
 def test_a_page_without_regions_and_a_server_that_fails_say_so(page):
     search(page, "red apples", found=5)
     card = page.locator(".hit", has_text="apples.pdf").first
