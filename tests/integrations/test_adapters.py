@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from llama_index.core.base.llms.types import TextBlock
 from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextNode
 from PIL import Image
 
-from langchain_nemotron_rag import NemotronEmbeddings
+from langchain_nemotron_rag import NemotronEmbeddings, to_content_blocks
 from langchain_nemotron_rag import NemotronPageRetriever as LangChainRetriever
 from langchain_nemotron_rag import NemotronRerank as LangChainRerank
 from llama_index.embeddings.nemotron_rag import NemotronEmbedding
 from llama_index.postprocessor.nemotron_rag_rerank import NemotronRerank as LlamaRerank
+from llama_index.postprocessor.nemotron_rag_rerank import PageImageLimits
 from llama_index.retrievers.nemotron_rag import NemotronPageRetriever as LlamaRetriever
 from nemotron_rag.documents.images import encode_image, load_image, to_data_uri
 from support.adapters import Adapter, AdapterContract, Found, Item
@@ -75,6 +77,10 @@ class LangChain(Adapter):
     def image_of(self, retriever, query):
         return load_image(retriever.invoke(query)[0].metadata["image"])
 
+    def shown(self, retriever, query, **limits):
+        blocks = to_content_blocks(retriever.invoke(query), **limits)
+        return [block.get("text") or Image.open(io.BytesIO(base64.b64decode(block["base64"]))) for block in blocks]
+
 
 class LlamaIndex(Adapter):
     name = "llama_index"
@@ -126,6 +132,14 @@ class LlamaIndex(Adapter):
 
     def image_of(self, retriever, query):
         return Image.open(io.BytesIO(retriever.retrieve(query)[0].node.resolve_image().read()))
+
+    def shown(self, retriever, query, **limits):
+        nodes = PageImageLimits(**limits).postprocess_nodes(retriever.retrieve(query))
+        blocks = [block for item in nodes for block in item.node.get_content_blocks()]
+        return [
+            block.text if isinstance(block, TextBlock) else Image.open(io.BytesIO(block.resolve_image().read()))
+            for block in blocks
+        ]
 
 
 class TestLangChain(AdapterContract):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pymupdf
 import pytest
 from PIL import Image
 
@@ -103,6 +104,10 @@ class Adapter(ABC):
     def image_of(self, retriever: Any, query: str) -> Image.Image | None:
         """The image of the first page found, as the framework hands it on."""
 
+    @abstractmethod
+    def shown(self, retriever: Any, query: str, **limits: Any) -> list[Image.Image | str]:
+        """What a chat model sees of the pages found: texts and images, in their order."""
+
 
 class Scripted(FakeReranker):
     """Gives the logits it was told, and notes what it was asked to score."""
@@ -143,6 +148,16 @@ def close(one: Sequence[Found], other: Sequence[Found], *, tolerance: float = 1e
 def _with_neighbours(hit: Hit) -> list[tuple[Page, float | None]]:
     """A hit and its neighbours, which have no score."""
     return [(hit.page, hit.score), *((page, None) for page in hit.neighbours)]
+
+
+def _sizes(shown: Sequence[Image.Image | str]) -> list[tuple[int, int]]:
+    return [each.size for each in shown if not isinstance(each, str)]
+
+
+def _ink(image: Image.Image) -> Image.Image:
+    """What is written on an image, without the margins."""
+    dark = image.convert("L").point(lambda value: 255 if value < 128 else 0)
+    return dark.crop(dark.getbbox())
 
 
 def hits_of(index: PageIndex, query: str, **options: Any) -> list[Found]:
@@ -528,6 +543,62 @@ class AdapterContract:
         image = adapter.image_of(adapter.retriever(index, k=1), "red apples in winter")
         assert image.size == PAGES[3].image.size
         assert image.convert("RGB").getpixel((0, 0))[0] == pytest.approx(80, abs=4)
+
+    # ---- crops of regions ----
+
+    @pytest.fixture
+    def lines(self, tmp_path):
+        """An index of two pages with lines of text, of which "red apples" stands at the bottom."""
+        document = pymupdf.open()
+        for fruit in ("apples", "plums"):
+            page = document.new_page(width=400, height=600)
+            for n, text in enumerate(("nothing else", "summer rain", f"red {fruit}")):
+                page.insert_text((20, 60 + 240 * n), text, fontsize=20)
+        document.save(tmp_path / "fruit.pdf")
+        with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), dpi=72) as opened:
+            opened.add(tmp_path / "fruit.pdf", progress=False)
+            yield opened
+
+    def test_crops_stand_behind_their_page(self, adapter, lines):
+        retriever = adapter.retriever(lines, k=2, regions=3)
+        plain = adapter.shown(retriever, "red apples")
+        assert [isinstance(each, str) for each in plain] == [True, False, True, False]
+        assert _sizes(plain) == [(400, 600)] * 2
+        text, page, line, *others = adapter.shown(retriever, "red apples", max_crops=1)
+        assert [isinstance(text, str), *_sizes([page])] == [True, (400, 600)]
+        assert line.width < 200
+        assert line.height < 60
+        last = page.crop((0, 480, 400, 600))
+        assert (_ink(line).size, _ink(line).tobytes()) == (_ink(last).size, _ink(last).tobytes())
+        assert [isinstance(each, str) for each in others] == [True, False]  # "red plums" is no answer
+        assert [adapter.shown(retriever, "red apples", max_crops=1)[2].tobytes()] == [line.tobytes()]
+
+    def test_crops_have_limits_and_count(self, adapter, lines):
+        retriever = adapter.retriever(lines, k=2, regions=3)
+
+        def sizes(**limits):
+            return _sizes(adapter.shown(retriever, "red apples", **limits))
+
+        assert max(side for size in sizes(max_crops=3, max_side=50) for side in size) <= 50
+        assert sizes(max_crops=3, max_images=1) == [(400, 600)]
+        assert sizes(max_crops=3, max_images=2) == [(400, 600)] * 2  # pages come first
+        first, crop, second = sizes(max_crops=3, max_images=3)
+        assert (first, second) == ((400, 600), (400, 600))
+        assert max(crop) < 400
+        with pytest.raises(ValueError, match="max_crops must be 0 or a positive integer, got -1"):
+            sizes(max_crops=-1)
+
+    def test_pages_without_regions_or_images_have_no_crops(self, adapter, lines, index, caplog):
+        def shown(place, query, **options):
+            return adapter.shown(adapter.retriever(place, k=1, **options), query, max_crops=2)
+
+        assert len(_sizes(shown(lines, "unknown words", regions=2))) == 1
+        assert "max_crops" not in caplog.text
+        assert len(_sizes(shown(lines, "red apples"))) == 1
+        assert "no page came with regions; give the retriever regions=" in caplog.text
+        with PageIndex(embedder=FakeEmbedder(), images=None) as texts:
+            texts.add([Page("red apples", id="p")], progress=False)
+            assert _sizes(shown(texts, "red apples", regions=2)) == []
 
     def test_load_opens_what_the_first_search_would_wait_for(self, adapter, tmp_path):
         with PageIndex(tmp_path, embedder=FakeEmbedder()) as index:

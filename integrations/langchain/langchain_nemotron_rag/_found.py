@@ -16,6 +16,7 @@ from langchain_nemotron_rag._stored import with_images
 from langchain_nemotron_rag.reranking import NemotronRerank
 from nemotron_rag import Hit, Page, PageIndex, Passage
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.crops import REGIONS_KEY
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.region_search import found_regions
@@ -28,7 +29,6 @@ __all__ = ["SCORES", "FoundDocuments", "Search", "cannot", "page_id_of", "with_r
 SCORES = ("relevance_score", "retrieval_score")
 """Metadata keys of what documents are ordered by, and of the score of their vectors."""
 
-_REGIONS = "regions"  # metadata key: where on the page a query is answered
 _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 
 
@@ -165,8 +165,8 @@ def with_regions(index: PageIndex, documents: Sequence[Document], query: str, *,
     ]
     result = []
     for document, regions in zip(documents, found_regions(index, pages, query, k=k), strict=True):
-        of_query = (*getattr(document.metadata, "scores", SCORES), _REGIONS)
-        metadata = {**document.metadata, _REGIONS: [*map(region_json, regions)]}
+        of_query = (*getattr(document.metadata, "scores", SCORES), REGIONS_KEY)
+        metadata = {**document.metadata, REGIONS_KEY: [*map(region_json, regions)]}
         result.append(document.model_copy(update={"metadata": FoundMetadata(metadata, of_query)}))
     return result
 

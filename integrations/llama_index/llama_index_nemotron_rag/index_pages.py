@@ -16,6 +16,7 @@ from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.filters import Filters, index_filter
 from llama_index_nemotron_rag.nodes import PageNode
 from llama_index_nemotron_rag.reranking import NemotronRerank
+from nemotron_rag.documents.crops import REGIONS_KEY
 from nemotron_rag.errors import ImageError
 from nemotron_rag.index import Mode
 from nemotron_rag.index.lazy import LazyIndex
@@ -29,7 +30,6 @@ from nemotron_rag.types import Filter, Hit, Page, Passage, Region
 
 __all__ = ["Chosen", "IndexPages"]
 
-_REGIONS = "regions"
 _NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
 _CHOSEN_FROM = 4  # pages for each that is returned, where no reranker says how many
 _LOST = "page %s comes without its image: %s"
@@ -210,8 +210,8 @@ def _text_node(node: PageNode) -> TextNode:
 def _with_regions(node: BaseNode, regions: Sequence[Region]) -> BaseNode:
     """A copy that has them in its metadata, where neither an LLM nor an embedder sees them."""
     hidden = {
-        name: [*dict.fromkeys([*getattr(node, name), _REGIONS])]
+        name: [*dict.fromkeys([*getattr(node, name), REGIONS_KEY])]
         for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
     }
-    metadata = {**node.metadata, _REGIONS: [*map(region_json, regions)]}
+    metadata = {**node.metadata, REGIONS_KEY: [*map(region_json, regions)]}
     return node.model_copy(update={"metadata": metadata, **hidden})

@@ -16,6 +16,7 @@ from llama_index.core.base.llms.types import BaseContentBlock, ImageBlock, TextB
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node
 
+from nemotron_rag.documents.crops import REGIONS_KEY, encode_crops
 from nemotron_rag.documents.files import is_data_uri, one_line
 from nemotron_rag.documents.images import ImageFormat, read_image_bytes
 from nemotron_rag.documents.llm_images import MAX_BYTES, MAX_SIDE, check_limits, encode_for_llm, within_limits
@@ -74,6 +75,7 @@ class PageNode(ImageNode):
     _was_shown: bool = PrivateAttr(default=False)
     _is_found: bool = PrivateAttr(default=False)
     _is_over: bool = PrivateAttr(default=False)
+    _crops: int = PrivateAttr(default=0)
     _limits: ImageLimits = PrivateAttr(default_factory=lambda: ImageLimits())
 
     @property
@@ -110,12 +112,14 @@ class PageNode(ImageNode):
         return node
 
     def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[BaseContentBlock]:
-        """Metadata, text and image, those that it has; not an image that another node of the answer shows."""
+        """Metadata, text, image and crops, those that it has; not an image that another node of the answer shows."""
         texts = (self.get_metadata_str(metadata_mode).strip(), self.text)
         blocks: list[BaseContentBlock] = [TextBlock(text=text) for text in texts if text]
         image = None if self._was_shown or self._is_over else image_of(self, stored=False)
         shown = None if image is None else _shown(image.source, self.image_mimetype, self._limits)
-        return blocks if shown is None else [*blocks, shown]
+        if image is None or shown is None:
+            return blocks
+        return [*blocks, shown, *_crops(image.source, self.metadata.get(REGIONS_KEY), self._crops, self._limits)]
 
     def _image_fields(self) -> tuple[str | None, ...]:
         return self.image, self.image_path, self.image_url
@@ -178,6 +182,18 @@ def _shown(source: ImageSource, mimetype: str | None, limits: ImageLimits) -> Im
         return None
     given = {"path": source} if isinstance(source, Path) else {"image": data}
     return ImageBlock(**given, image_mimetype=mimetype)
+
+
+def _crops(source: ImageSource, regions: Any, count: int, limits: ImageLimits) -> list[BaseContentBlock]:
+    """Blocks of the first regions of a page; none of an image that the LLM fetches itself."""
+    if not count or not (isinstance(source, Path) or is_data_uri(str(source))):
+        return []
+    try:
+        crops = encode_crops(source, regions, max_crops=count, **asdict(limits))
+    except ImageError as error:
+        _log.warning("regions are left out of a prompt: %s", one_line(str(error)))
+        return []
+    return [ImageBlock(image=sent.data, image_mimetype=sent.mime_type) for sent in crops]
 
 
 def _unpacked(data: bytes) -> bytes | str:

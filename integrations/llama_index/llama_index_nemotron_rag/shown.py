@@ -13,6 +13,7 @@ from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node, Nod
 
 from llama_index_nemotron_rag.nodes import ImageLimits, PageNode, image_of
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.crops import REGIONS_KEY, warn_of_no_regions
 from nemotron_rag.errors import ImageError
 
 __all__ = ["for_llm", "found_nodes", "limited_nodes", "shown_nodes", "split_node", "with_named_image", "without_image"]
@@ -50,10 +51,13 @@ def found_nodes(items: Sequence[NodeWithScore]) -> list[NodeWithScore]:
 
 
 def limited_nodes(
-    items: Sequence[NodeWithScore], limits: ImageLimits, *, max_images: int | None = None
+    items: Sequence[NodeWithScore], limits: ImageLimits, *, max_images: int | None = None, max_crops: int = 0
 ) -> list[NodeWithScore]:
-    """`shown_nodes` whose images are within limits, the first `max_images` of them; of the others the texts remain."""
-    result, images = [], 0
+    """`shown_nodes` whose images are within limits, the first `max_images` of them; of the others the texts remain.
+
+    Behind each image come at most `max_crops` regions of its page, as long as images are left.
+    """
+    result, images, pages = [], 0, []
     for item in shown_nodes(items):
         node = item.node
         if isinstance(node, ImageNode) and image_of(node, stored=False) is not None:
@@ -61,7 +65,10 @@ def limited_nodes(
             node._limits = limits
             images += not node._was_shown
             node._is_over = max_images is not None and images > max_images
+            if not (node._was_shown or node._is_over):
+                pages.append(node)
         result.append(NodeWithScore(node=node, score=item.score))
+    _allow_crops(pages, max_crops, None if max_images is None else max(0, max_images - images))
     return result
 
 
@@ -106,6 +113,18 @@ def without_image(node: BaseNode) -> BaseNode:
         return copied
     media = dict.fromkeys(("image_resource", "audio_resource", "video_resource"))
     return node.model_copy(update=media if isinstance(node, Node) else {})
+
+
+def _allow_crops(pages: Sequence[PageNode], max_crops: int, left: int | None) -> None:
+    """Say of each page that shows its image how many of its regions come behind it."""
+    if max_crops and pages and not any(REGIONS_KEY in page.metadata for page in pages):
+        warn_of_no_regions(max_crops)
+    for page in pages:
+        regions = page.metadata.get(REGIONS_KEY) or []
+        page._crops = min(max_crops, len(regions) if isinstance(regions, list) else max_crops)  # else that is said
+        if left is not None:
+            page._crops = min(page._crops, left)
+            left -= page._crops
 
 
 def _shown_once(node: BaseNode, seen: set[Hashable]) -> BaseNode:

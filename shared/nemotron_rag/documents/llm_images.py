@@ -30,6 +30,7 @@ __all__ = [
     "as_it_is",
     "check_limits",
     "encode_for_llm",
+    "encode_part",
     "scaled_size",
     "within_limits",
 ]
@@ -125,6 +126,22 @@ def encode_for_llm(
     ):
         return kept
     return _encoded(scaled, image_format, max_bytes, kept, None if data is None else len(data))
+
+
+def encode_part(
+    image: Image.Image, *, of: int | None, image_format: ImageFormat | None, max_side: int | None, max_bytes: int | None
+) -> EncodedImage:
+    """`encode_for_llm` for a part of a decoded image.
+
+    Args:
+        image: the part.
+        of: bytes of the file of the whole: the part loses quality to stay below them, except as "png"; None if there
+            is no file.
+        image_format: see `encode_for_llm`.
+        max_side: of the part, pixels.
+        max_bytes: of the encoded part.
+    """
+    return _encoded(_scaled(image, max_side), image_format, max_bytes, None, of)
 
 
 def within_limits(

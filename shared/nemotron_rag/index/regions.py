@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from PIL import Image
 
+from nemotron_rag.documents.crops import crop
 from nemotron_rag.documents.evidence import find_blocks, word_evidence
 from nemotron_rag.documents.images import load_image, to_rgb
 from nemotron_rag.documents.word_boxes import TextLine, text_lines, union
@@ -25,7 +24,6 @@ RegionsBy: TypeAlias = Literal["auto", "words", "vectors"]
 them."""
 
 _HOT = 0.6  # of the strongest heat: what of a page without text is shown
-_MARGIN = 0.02  # of the page around a crop
 
 
 def find_regions(
@@ -101,22 +99,6 @@ def rerank_regions(reranker: Reranker, query: str, page: Passage, regions: Seque
         for place in places
         if place.score is not None
     ]
-
-
-def crop(image: Image.Image, box: Box, *, margin: float = _MARGIN) -> Image.Image:
-    """What an image shows in a box, and a little around it; a new image of at least one pixel.
-
-    Args:
-        image: of a page.
-        box: of a region.
-        margin: in fractions of the larger side of the image.
-    """
-    width, height = image.size
-    around = margin * max(width, height)
-    left, top = (int(max(0, box[i] * side - around)) for i, side in enumerate(image.size))
-    right, bottom = (math.ceil(min(side, box[i] * side + around)) for i, side in enumerate(image.size, 2))
-    left, top = min(left, width - 1), min(top, height - 1)
-    return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
 def check_by(by: str) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from langchain_nemotron_rag import (
     NemotronEmbeddings,
+    create_page_prompt,
     create_page_retriever_tool,
     to_content_blocks,
     to_human_message,
@@ -163,6 +164,33 @@ def test_images_have_limits():
     for wrong in ({"max_side": 0}, {"max_images": -1}, {"max_bytes": "1"}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             to_content_blocks([PAGE], **wrong)
+
+
+def test_regions_are_cut_out_behind_their_page(caplog):
+    regions = [{"box": [0, 0, 0.5, 0.5]}, {"box": [0.5, 0.5, 1, 1]}]
+    located = PAGE.model_copy(update={"metadata": {**PAGE.metadata, "regions": regions}})
+    chunk = located.model_copy(update={"id": "chunk", "page_content": "Revenue"})
+    blocks = to_content_blocks([located, chunk, SCAN, NOTE], max_crops=2, image_format="png")
+    assert [block["type"] for block in blocks] == ["text", *["image"] * 3, "text", "text", "image", "text"]
+    assert decoded(blocks[2]).tobytes() == make_image(1, (70, 50)).crop((0, 0, 37, 27)).tobytes()
+    few = to_content_blocks([located, SCAN], max_crops=2, max_images=3)
+    assert [block["type"] for block in few] == ["text", "image", "image", "text", "image"]
+    assert to_human_message("q", [located], max_crops=1).content_blocks[:3] == to_content_blocks([located], max_crops=1)
+    prompt = create_page_prompt(max_crops=1)
+    (_, message) = prompt.invoke({"input": "q", "context": [located]})
+    assert [block["type"] for block in message.content_blocks] == ["text", "image", "image", "text"]
+    assert caplog.text == ""
+
+
+def test_regions_that_are_something_else(caplog):
+    sold = PAGE.model_copy(update={"metadata": {**PAGE.metadata, "regions": "EMEA"}})
+    assert len(to_content_blocks([sold])) == 2
+    with pytest.raises(ImageError, match=r"document 0 \(.*: regions must be a list of mappings with a box, got str"):
+        to_content_blocks([sold], max_crops=1)
+    assert len(to_content_blocks([sold], max_crops=1, on_image_error="text")) == 2
+    for wrong in (-1, True, None):
+        with pytest.raises(InputError, match="max_crops"):
+            create_page_prompt(max_crops=wrong)
 
 
 def test_the_servers_folders_are_not_told():

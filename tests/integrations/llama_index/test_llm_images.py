@@ -64,7 +64,38 @@ def test_a_text_is_no_image(nodes):
     assert len(shown(PageImageLimits(max_images=2).postprocess_nodes(items))) == 2
 
 
+def test_regions_are_cut_out_behind_their_page(nodes, caplog):
+    nodes[2].node.metadata["regions"] = [{"box": [0, 0, 0.5, 0.5]}, {"box": [0.5, 0.5, 1, 1]}]
+    chunk = NodeWithScore(node=nodes[2].node.model_copy(update={"text": "again", "id_": "chunk"}), score=0.5)
+    found = PageImageLimits(max_crops=1, max_side=500).postprocess_nodes([*nodes, chunk])
+    blocks = found[2].node.get_content_blocks()
+    assert [type(block).__name__ for block in blocks] == ["TextBlock", "ImageBlock", "ImageBlock"]
+    assert [opened(block).size for block in blocks[1:]] == [(500, 58), (500, 75)]
+    assert [len(shown([item])) for item in found] == [1, 1, 2, 0]
+    assert len(shown(PageImageLimits(max_crops=2, max_images=4).postprocess_nodes(nodes))) == 4
+    assert len(shown(PageImageLimits().postprocess_nodes(found))) == 3  # the last one says
+    ranked = PageImageLimits(max_crops=2).postprocess_nodes(
+        NemotronRerank(FakeReranker()).postprocess_nodes(nodes, query_str="page")
+    )
+    assert len(shown(ranked)) == 5
+    assert caplog.text == ""
+
+
+def test_regions_that_are_something_else(nodes, caplog):
+    nodes[0].node.metadata["regions"] = "EMEA"
+    assert len(shown(PageImageLimits(max_crops=2).postprocess_nodes(nodes))) == 3
+    assert "regions are left out of a prompt: regions must be a list of mappings with a box" in caplog.text
+
+
+def test_an_address_is_passed_on_alone():
+    page = ImageNode(
+        text="page", image_url="https://example.com/1.png", metadata={"regions": [{"box": [0, 0, 1, 0.1]}]}
+    )
+    (block,) = shown(PageImageLimits(max_crops=2).postprocess_nodes([NodeWithScore(node=page)]))
+    assert str(block.url) == "https://example.com/1.png"
+
+
 def test_limits_are_checked():
-    for wrong in ({"max_images": 0}, {"max_side": 0}, {"max_bytes": -1}, {"image_format": "gif"}):
+    for wrong in ({"max_crops": -1}, {"max_images": 0}, {"max_side": 0}, {"max_bytes": -1}, {"image_format": "gif"}):
         with pytest.raises((InputError, ValueError)):
             PageImageLimits(**wrong)
