@@ -94,13 +94,23 @@ class NodeCollection:
         self._access = ImageAccess(roots=roots, hosts=image_hosts)
         self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), tenant=tenant, must_exist=True)
 
-    def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+    def search(
+        self,
+        query: Passage,
+        *,
+        k: int,
+        filters: Filters | None,
+        min_score: float | None = None,
+        with_vectors: bool = False,
+    ) -> list[NodeWithScore]:
         """The k nodes nearest to a text or an image, best first.
 
         Args:
             query: one of the two.
             k: at most so many.
             filters: see `NemotronPageRetriever`.
+            min_score: worst score of a node, in the collection's own measure.
+            with_vectors: give the nodes their vectors, as ``embedding``.
 
         Raises:
             IndexMismatchError: the embedder's vectors have another length than the collection's.
@@ -108,14 +118,33 @@ class NodeCollection:
         """
         model, image = self._embedding, query.image
         vector = model.get_query_embedding(query.text) if image is None else model.get_image_embedding(image)
-        return self._nodes(self._points.nearest(vector, k, plain_filter(filters)))
+        options: dict[str, Any] = {"score_threshold": min_score, "with_vectors": with_vectors}
+        return self._nodes(self._points.nearest(vector, k, plain_filter(filters), **options))
 
-    async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+    async def asearch(
+        self,
+        query: Passage,
+        *,
+        k: int,
+        filters: Filters | None,
+        min_score: float | None = None,
+        with_vectors: bool = False,
+    ) -> list[NodeWithScore]:
         """`search` for event loops."""
         model, image = self._embedding, query.image
         vector = await (model.aget_query_embedding(query.text) if image is None else model.aget_image_embedding(image))
-        points = await self._points.anearest(vector, k, plain_filter(filters))
+        options: dict[str, Any] = {"score_threshold": min_score, "with_vectors": with_vectors}
+        points = await self._points.anearest(vector, k, plain_filter(filters), **options)
         return await asyncio.to_thread(self._nodes, points)
+
+    def matching(self, filters: Filters | None) -> list[BaseNode]:
+        """All nodes that filters match; see `NemotronPageRetriever`.
+
+        Raises:
+            StoreError: as from `search`.
+        """
+        points = self._points.get(self._points.ids_matching(plain_filter(filters)))
+        return [self._node(point) for point in points]
 
     def load(self) -> None:
         """Load the embedder now, where the first search would wait for it."""
@@ -142,9 +171,13 @@ class NodeCollection:
         return f"NodeCollection({self}, embedder={self._embedding.model_name!r})"
 
     def _nodes(self, points: Sequence[models.ScoredPoint]) -> list[NodeWithScore]:
-        return [NodeWithScore(node=self._node(point), score=float(point.score)) for point in points]
+        nodes = [self._node(point) for point in points]
+        for node, point in zip(nodes, points, strict=True):
+            if point.vector is not None and (shape := self._points.shape()) is not None:
+                node.embedding = shape.vector(point)
+        return [NodeWithScore(node=node, score=float(point.score)) for node, point in zip(nodes, points, strict=True)]
 
-    def _node(self, point: models.ScoredPoint) -> BaseNode:
+    def _node(self, point: models.ScoredPoint | models.Record) -> BaseNode:
         try:
             node = _restored(dict(point.payload or {}))
         except (ValueError, TypeError) as error:

@@ -27,27 +27,44 @@ class FoundNodes:
     def __init__(self, index: BaseIndex[Any] | BaseRetriever) -> None:
         self._index = index
 
-    def search(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+    @property
+    def is_retriever(self) -> bool:
+        """Whether its own settings say how many nodes it gives."""
+        return isinstance(self._index, BaseRetriever)
+
+    def search(
+        self, query: Passage, *, k: int, filters: Filters | None, min_score: float | None = None
+    ) -> list[NodeWithScore]:
         """The k nodes nearest to a text or an image, best first.
 
         Raises:
-            InputError: it is an image and the index does not embed images, or filters cannot be handed over.
+            InputError: it is an image and the index does not embed images, or filters cannot be handed over; or nodes
+                that have no score are asked for their smallest.
         """
         bundle = QueryBundle(query.text)
         if query.image is not None:
             bundle.embedding = self._model().get_image_embedding(query.image)  # type: ignore[arg-type]  # ours reads any
-        return self._retriever(k, filters).retrieve(bundle)[:k]
+        return self._above(self._retriever(k, filters).retrieve(bundle), min_score)[:k]
 
-    async def asearch(self, query: Passage, *, k: int, filters: Filters | None) -> list[NodeWithScore]:
+    async def asearch(
+        self, query: Passage, *, k: int, filters: Filters | None, min_score: float | None = None
+    ) -> list[NodeWithScore]:
         """`search` for event loops."""
         bundle = QueryBundle(query.text)
         if query.image is not None:
             bundle.embedding = await self._model().aget_image_embedding(query.image)  # type: ignore[arg-type]
-        return (await self._retriever(k, filters).aretrieve(bundle))[:k]
+        return self._above(await self._retriever(k, filters).aretrieve(bundle), min_score)[:k]
 
     def __repr__(self) -> str:
         """The class of the index."""
         return type(self._index).__name__
+
+    def _above(self, nodes: list[NodeWithScore], least: float | None) -> list[NodeWithScore]:
+        if least is None:
+            return nodes
+        if any(item.score is None for item in nodes):
+            raise InputError(f"min_score needs scores, and {self!r} gives nodes without; leave it out")
+        return [item for item in nodes if item.score is not None and item.score >= least]
 
     def _retriever(self, k: int, filters: Filters | None) -> BaseRetriever:
         if isinstance(self._index, BaseRetriever):

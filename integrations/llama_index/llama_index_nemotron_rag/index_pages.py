@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
 
+from llama_index_nemotron_rag.choosing import CHOSEN_FROM, Chosen
 from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.filters import Filters, index_filter
 from llama_index_nemotron_rag.nodes import PageNode
+from llama_index_nemotron_rag.places import neighbour_node
 from llama_index_nemotron_rag.reranking import NemotronRerank
 from nemotron_rag.documents.crops import REGIONS_KEY
 from nemotron_rag.errors import ImageError
@@ -22,44 +24,15 @@ from nemotron_rag.index import Mode
 from nemotron_rag.index.lazy import LazyIndex
 from nemotron_rag.index.models import Rerank
 from nemotron_rag.index.region_search import found_regions
-from nemotron_rag.index.selection import Selection
 from nemotron_rag.ranking import DEFAULT_CANDIDATES
 from nemotron_rag.report import region_json
 from nemotron_rag.stores.page_images import StoredImage
 from nemotron_rag.types import Filter, Hit, Page, Passage, Region
 
-__all__ = ["Chosen", "IndexPages"]
+__all__ = ["IndexPages", "PageSearch"]
 
-_NEIGHBOUR = "neighbour_of"  # metadata key: the page that it stands beside
-_CHOSEN_FROM = 4  # pages for each that is returned, where no reranker says how many
 _LOST = "page %s comes without its image: %s"
 _log = logging.getLogger("nemotron_rag")
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Which of the pages found are returned; see `PageIndex.search`.
-
-    Raises:
-        InputError: a value cannot be used.
-    """
-
-    min_score: float | None = None
-    per_document: int | None = None
-    diversity: float | None = None
-    neighbours: int = 0
-
-    def __post_init__(self) -> None:
-        Selection(k=1, **self.options)
-
-    def __bool__(self) -> bool:
-        """Whether anything else is asked for than the first pages."""
-        return bool(self.neighbours) or any(v is not None for v in (self.min_score, self.per_document, self.diversity))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of `PageIndex.select`."""
-        return {"per_document": self.per_document, "diversity": self.diversity, "neighbours": self.neighbours}
 
 
 @dataclass(frozen=True)
@@ -71,44 +44,6 @@ class IndexPages:
     mode: Mode | None
     inline_images: bool
     chosen: Chosen
-
-    def candidates(self, query: Passage, *, k: int, candidates: int | None, filters: Filters | None) -> list[Hit]:
-        """The pages near to a text, or to an image, of which k are to be chosen; see `PageIndex.candidates`.
-
-        Args:
-            query: one of the two.
-            k: how many.
-            candidates: pages that a reranker reads; None if there is none.
-            filters: see `NemotronPageRetriever`.
-        """
-        index, filter = self.index.get(), self.filter(filters)
-        count = candidates or max(_CHOSEN_FROM * k, DEFAULT_CANDIDATES)
-        least = self.chosen.min_score
-        if query.image is not None:
-            return index.search_image(query.image, k=count, filter=filter, min_score=least)
-        limit = self.chosen.per_document
-        options: dict[str, Any] = {
-            "filter": filter,
-            "mode": self.mode,
-            "min_score": least,
-            "per_document": limit,
-        }
-        return index.candidates(query.text, k=k, candidates=count, **options)
-
-    def select(
-        self, nodes: Sequence[NodeWithScore], hits: Mapping[str, Hit], *, k: int, filters: Filters | None
-    ) -> list[NodeWithScore]:
-        """Which of ranked nodes are returned, with their neighbours behind them; see `PageIndex.select`."""
-        by_id = {item.node.node_id: item for item in nodes}
-        ranked = [
-            replace(hits[page_id], score=float("-inf") if item.score is None else item.score)
-            for page_id, item in by_id.items()
-        ]
-        chosen = self.index.get().select(ranked, k=k, filter=self.filter(filters), **self.chosen.options)
-        result = []
-        for hit in chosen:
-            result += [by_id[hit.page.id], *(self._neighbour(page, hit) for page in hit.neighbours)]
-        return result
 
     def filter(self, filters: Filters | None) -> Filter | None:
         """Filters in the words of nodes, in those of the index, which may be asked for the names of its files."""
@@ -163,12 +98,9 @@ class IndexPages:
         """Hits as nodes, before `with_images`."""
         return [NodeWithScore(node=self._node(hit.page), score=float(hit.score)) for hit in hits]
 
-    def _neighbour(self, page: Page, hit: Hit) -> NodeWithScore:
-        node = self._node(page)
-        node.metadata[_NEIGHBOUR] = hit.page.id
-        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, _NEIGHBOUR]
-        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, _NEIGHBOUR]
-        return NodeWithScore(node=node, score=None)
+    def neighbours(self, hit: Hit) -> list[NodeWithScore]:
+        """The pages around a hit as nodes, before `with_images`."""
+        return [neighbour_node(self._node(page), hit.page.id) for page in hit.neighbours]
 
     def _node(self, page: Page) -> BaseNode:
         image = page.image
@@ -199,6 +131,55 @@ class IndexPages:
         except ImageError as error:
             _log.warning(_LOST, node.node_id, error)
             return _text_node(node)
+
+
+@dataclass(frozen=True)
+class PageSearch:
+    """One search of an index of which not just the first pages are returned.
+
+    Args:
+        source: of the pages.
+        k: how many.
+        candidates: pages that a reranker reads; None if there is none.
+        filters: see `NemotronPageRetriever`.
+    """
+
+    source: IndexPages
+    k: int
+    candidates: int | None
+    filters: Filters | None
+    _hits: dict[str, Hit] = field(default_factory=dict, init=False)
+
+    def found(self, query: Passage) -> list[NodeWithScore]:
+        """The pages near to a text, or to an image, of which k are to be chosen; see `PageIndex.candidates`."""
+        index, filter, chosen = self.source.index.get(), self.source.filter(self.filters), self.source.chosen
+        count = self.candidates or max(CHOSEN_FROM * self.k, DEFAULT_CANDIDATES)
+        options: dict[str, Any] = {"filter": filter, "min_score": chosen.min_score}
+        if query.image is not None:
+            hits = index.search_image(query.image, k=count, **options)
+        else:
+            options |= {"mode": self.source.mode, "per_document": chosen.per_document}
+            hits = index.candidates(query.text, k=self.k, candidates=count, **options)
+        self._hits.update({hit.page.id: hit for hit in hits})
+        return self.source.nodes(hits)
+
+    async def afound(self, query: Passage) -> list[NodeWithScore]:
+        """`found` for event loops."""
+        return await asyncio.to_thread(self.found, query)
+
+    def select(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        """Which of ranked nodes are returned, with their neighbours behind them; see `PageIndex.select`."""
+        by_id = {item.node.node_id: item for item in nodes}
+        ranked = [
+            replace(self._hits[page_id], score=float("-inf") if item.score is None else item.score)
+            for page_id, item in by_id.items()
+        ]
+        source, filter = self.source, self.source.filter(self.filters)
+        chosen = source.index.get().select(ranked, k=self.k, filter=filter, **source.chosen.options)
+        result = []
+        for hit in chosen:
+            result += [by_id[hit.page.id], *source.neighbours(hit)]
+        return result
 
 
 def _text_node(node: PageNode) -> TextNode:

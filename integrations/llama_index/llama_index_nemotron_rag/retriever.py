@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from copy import copy
 from typing import Any, Self, Unpack
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -14,12 +14,14 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
+from llama_index_nemotron_rag.choosing import Chosen, NodeSearch
 from llama_index_nemotron_rag.collection import NodeCollection
 from llama_index_nemotron_rag.events import dispatcher
 from llama_index_nemotron_rag.filters import Filters, index_filter
 from llama_index_nemotron_rag.found import FoundNodes
-from llama_index_nemotron_rag.index_pages import Chosen, IndexPages
+from llama_index_nemotron_rag.index_pages import IndexPages, PageSearch
 from llama_index_nemotron_rag.nodes import image_of
+from llama_index_nemotron_rag.places import joinable_filter
 from llama_index_nemotron_rag.reranking import NemotronRerank
 from llama_index_nemotron_rag.shown import found_nodes
 from nemotron_rag.errors import InputError
@@ -60,12 +62,14 @@ class NemotronPageRetriever(BaseRetriever):
             nodes' metadata, where ``file_path`` is ``source``; or a `qdrant_client.models.Filter` over the payload.
         mode: of an index: "dense", "multi" or "hybrid", which finds by the words too; None for the default of its
             embedder. See `PageIndex.search`.
-        min_score: of an index: smallest score of the vectors; before anything is reranked. Not in mode "hybrid".
-        per_document: of an index: so many nodes of one ``file_path`` at most.
-        diversity: of an index: from 0, by the scores alone, to 1: nodes that are unlike each other.
-        neighbours: of an index: so many pages before and after each page found come behind it, without a score and with
-            its id as ``neighbour_of`` in their metadata. They are not counted by `top_n`. All four are those of
-            `PageIndex.search`.
+        min_score: smallest score of the vectors, or of what an index or retriever of LlamaIndex gives; before anything
+            is reranked. Not in mode "hybrid".
+        per_document: so many nodes of one ``file_path`` (or ``source``, or ``file_name``) at most.
+        diversity: of an index or a `NodeCollection`: from 0, by the scores alone, to 1: nodes that are unlike each
+            other.
+        neighbours: of an index or a `NodeCollection`: the nodes of so many pages before and after each page found come
+            behind it, without a score and with its id as ``neighbour_of`` in their metadata. They are not counted by
+            `top_n`. All four are those of `PageIndex.search`.
         regions: of an index: so many places on each page where it answers the query, at most, as ``regions`` in the
             nodes' metadata, which no LLM and no embedder sees: a list of ``box`` (left, top, right, bottom in fractions
             of the image), ``score``, ``text`` and ``evidence``; see `PageIndex.regions`. With a late-interaction model
@@ -117,8 +121,8 @@ class NemotronPageRetriever(BaseRetriever):
         self.similarity_top_k, self.top_n, self.filters, self.regions = similarity_top_k, top_n, filters, regions
         self._reranker = reranker if isinstance(reranker, NemotronRerank) else None
         self._check_counts()
-        chosen = Chosen(min_score, per_document, diversity, neighbours)
-        self._source = _source(index, reranker, mode, inline_images, chosen, index_options)
+        self._chosen = Chosen(min_score, per_document, diversity, neighbours)
+        self._source = _source(index, reranker, mode, inline_images, self._chosen, index_options)
         if regions and not isinstance(self._source, IndexPages):
             raise InputError("regions are those of an index of nemotron_rag; leave them out, or give such an index")
         self._made: NemotronRerank | None = None  # here, so it is closed here
@@ -170,6 +174,24 @@ class NemotronPageRetriever(BaseRetriever):
         """`heatmap` for event loops, which it does not block."""
         return await asyncio.to_thread(self.heatmap, node, query)
 
+    def narrowed(self, filters: Filters) -> Self:
+        """A retriever with the same source and models, which finds what meets its own filters and these besides.
+
+        Args:
+            filters: `MetadataFilters` or a dict; see the class.
+
+        Raises:
+            InputError: they cannot be joined with its own; or what it searches is an index or retriever of LlamaIndex.
+        """
+        if isinstance(self._source, FoundNodes):
+            raise InputError(f"{self._source!r} takes no filters besides its own; pass a NodeCollection or an index")
+        parts = [part for part in map(joinable_filter, (self.filters, filters)) if part]
+        result = copy(self)
+        result.filters = {"and": parts} if len(parts) > 1 else next(iter(parts), None)
+        if isinstance(self._source, IndexPages):
+            index_filter(result.filters)  # what cannot be translated is refused now
+        return result
+
     def __enter__(self) -> Self:
         return self
 
@@ -182,8 +204,8 @@ class NemotronPageRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         queries, k = _queries(query_bundle), self.similarity_top_k
-        if isinstance(self._source, IndexPages) and self._source.chosen:
-            return self._choose(query_bundle, queries, self._source)
+        if self._chosen:
+            return self._choose(query_bundle, queries)
         found = [self._source.search(query, k=k, filters=self.filters) for query in queries]
         nodes = _joined(found)[:k]
         reranker = self._reranker_for(query_bundle)
@@ -191,31 +213,44 @@ class NemotronPageRetriever(BaseRetriever):
             nodes = reranker.postprocess_nodes(nodes, query_bundle=query_bundle)
         return self._with_images(nodes[: self.top_n], query_bundle)
 
-    def _choose(self, query: QueryBundle, queries: Sequence[Passage], source: IndexPages) -> list[NodeWithScore]:
-        """The nodes of an index of which not just the first are wanted."""
-        reranker = self._reranker_for(query)
-        k = self.similarity_top_k if self.top_n is None else self.top_n
-        if reranker is not None:
-            k, reranker = min(k, reranker.top_n or k), reranker.model_copy(update={"top_n": None})
-        candidates = None if reranker is None else self.similarity_top_k
-        found = [source.candidates(each, k=k, candidates=candidates, filters=self.filters) for each in queries]
-        nodes = _joined([source.nodes(hits) for hits in found])
+    def _choose(self, query: QueryBundle, queries: Sequence[Passage]) -> list[NodeWithScore]:
+        """The nodes of which not just the first are wanted."""
+        search, reranker = self._search(query)
+        nodes = _joined([search.found(each) for each in queries])
         if reranker is not None:
             nodes = reranker.postprocess_nodes(nodes, query_bundle=query)
-        hits = {hit.page.id: hit for several in found for hit in several}
-        return self._with_images(source.select(nodes, hits, k=k, filters=self.filters), query)
+        return self._with_images(search.select(nodes), query)
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         queries, k = _queries(query_bundle), self.similarity_top_k
-        if isinstance(self._source, IndexPages) and self._source.chosen:
-            return await asyncio.to_thread(self._choose, query_bundle, queries, self._source)
+        if self._chosen:
+            return await self._achoose(query_bundle, queries)
         searches = [self._source.asearch(query, k=k, filters=self.filters) for query in queries]
         nodes = _joined(await asyncio.gather(*searches))[:k]
         reranker = self._reranker_for(query_bundle)
         if reranker is not None:
             nodes = await reranker.apostprocess_nodes(nodes, query_bundle=query_bundle)
         return await asyncio.to_thread(self._with_images, nodes[: self.top_n], query_bundle)
+
+    async def _achoose(self, query: QueryBundle, queries: Sequence[Passage]) -> list[NodeWithScore]:
+        search, reranker = await asyncio.to_thread(self._search, query)
+        nodes = _joined(await asyncio.gather(*map(search.afound, queries)))
+        if reranker is not None:
+            nodes = await reranker.apostprocess_nodes(nodes, query_bundle=query)
+        selected = await asyncio.to_thread(search.select, nodes)
+        return await asyncio.to_thread(self._with_images, selected, query)
+
+    def _search(self, query: QueryBundle) -> tuple[NodeSearch | PageSearch, NemotronRerank | None]:
+        """A search for nodes that are chosen, and what ranks them first."""
+        reranker = self._reranker_for(query)
+        k = self.similarity_top_k if self.top_n is None else self.top_n
+        if reranker is not None:
+            k, reranker = min(k, reranker.top_n or k), reranker.model_copy(update={"top_n": None})
+        candidates = None if reranker is None else self.similarity_top_k
+        if isinstance(self._source, IndexPages):
+            return PageSearch(self._source, k, candidates, self.filters), reranker
+        return NodeSearch(self._source, self._chosen, k, candidates, self.filters), reranker
 
     def _reranker_for(self, query: QueryBundle) -> NemotronRerank | None:
         """The reranker, cutting at the retriever's `top_n` if it has none of its own; None if nothing is reranked."""
@@ -259,11 +294,11 @@ def _source(
             "wanted index as a folder, url, PageIndex, NodeCollection, or an index or retriever of LlamaIndex, got "
             f"{type(index).__name__}; of a vector store, pass VectorStoreIndex.from_vector_store(...)"
         )
-    usual = {"mode": None, "inline_images": False, **asdict(Chosen())}
-    given = {"mode": mode, "inline_images": inline_images, **asdict(chosen)}
-    names = ", ".join([*options, *(name for name, value in given.items() if value != usual[name])])
+    given = {"mode": mode is not None, "inline_images": inline_images}
+    names = ", ".join([*options, *(name for name, is_given in given.items() if is_given)])
     if names:
         raise InputError(f"{names} belong to an index of nemotron_rag; what LlamaIndex wrote has its own settings")
+    chosen.check(source)
     return source
 
 

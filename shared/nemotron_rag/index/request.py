@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.index.selection import Selection
+from nemotron_rag.index.selection import Selection, check_min_score
 from nemotron_rag.late_interaction.projection import mean_vector
 from nemotron_rag.late_interaction.token_vectors import fit_query
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
@@ -102,13 +101,8 @@ class Request:
             raise InputError(f"prefetch must be at least the {self.fetched} pages fetched, got {self.prefetch}")
 
     def _check_min_score(self) -> None:
-        if self.min_score is None:
-            return
-        if isinstance(self.min_score, bool) or not (
-            isinstance(self.min_score, int | float) and math.isfinite(self.min_score)
-        ):
-            raise InputError(f"min_score must be a finite number or None, got {self.min_score!r}")
-        if self.mode == "hybrid":
+        check_min_score(self.min_score)
+        if self.min_score is not None and self.mode == "hybrid":
             raise InputError(
                 "min_score= is for scores of vectors, those of mode 'hybrid' tell an order only; leave one of them out"
             )

@@ -13,7 +13,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.ranking import check_count
 from nemotron_rag.types import FloatArray
 
-__all__ = ["Selection", "numbers_around"]
+__all__ = ["Selection", "check_min_score", "numbers_around"]
 
 _FARTHEST = 100  # pages before and after a hit
 
@@ -137,6 +137,17 @@ class Selection:
             if counts[documents[index]] <= self.per_document:
                 kept.append(index)
         return kept
+
+
+def check_min_score(score: object) -> None:
+    """Refuse a smallest score that is neither a finite number nor None.
+
+    Raises:
+        InputError: it is none.
+    """
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
+    if score is not None and not (is_number and math.isfinite(score)):  # type: ignore[arg-type]
+        raise InputError(f"min_score must be a finite number or None, got {score!r}")
 
 
 def numbers_around(number: int, reach: int, *, first: int = 1) -> list[int]:
