@@ -22,9 +22,9 @@ LEAVES = [
 ]
 NAMES = [
     {"NemotronEmbedding", "NemotronPageEmbedder", "PageNode"},
-    {"KeepPageText", "NemotronRerank"},
-    {"PDFPageReader", "PageDocument"},
-    {"NemotronPageRetriever", "NodeCollection", "PageRetrieverTool"},
+    {"KeepPageText", "NemotronRerank", "PageImageLimits"},
+    {"DocumentPageReader", "PDFPageReader", "PageDocument"},
+    {"NemotronPageRetriever", "NodeCollection", "PageRetrieverTool", "page_asker"},
 ]
 EXAMPLES = [
     *("collection", "documents", "embedding", "nodes"),

@@ -67,8 +67,8 @@ def test_a_retriever_refuses_typos_when_it_is_made(source, request):
 
 
 def test_a_filter_that_cannot_be_used_is_refused_when_the_retriever_is_made(index):
-    with pytest.raises(InputError, match="an index does not store page_label"):
-        NemotronPageRetriever(index, filters={"page_label": "3"})
+    with pytest.raises(InputError, match="an index does not store page_image_path"):
+        NemotronPageRetriever(index, filters={"page_image_path": "a.png"})
 
 
 @pytest.fixture
