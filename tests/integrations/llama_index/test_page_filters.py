@@ -149,12 +149,6 @@ def test_filters_that_cannot_be_translated(collection, index, filters):
             NemotronPageRetriever(source, filters=filters).retrieve("apples")
 
 
-@pytest.mark.parametrize("option", [{"min_score": 0.0}, {"per_document": 1}, {"diversity": 0.5}, {"neighbours": 1}])
-def test_a_collection_does_not_choose(collection, option):
-    with pytest.raises(InputError, match=f"{next(iter(option))} belong to an index of nemotron_rag"):
-        NemotronPageRetriever(collection, **option)
-
-
 @pytest.mark.parametrize(
     ("filters", "found"),
     [
