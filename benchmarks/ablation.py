@@ -243,8 +243,16 @@ def _padded_forward(self: BidirectionalLlama, embeddings: torch.Tensor, packing:
     mask = None if real.all() else real[:, None, None, :].expand(-1, 1, longest, -1)
 
     def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: attention.Packing, *, scaling: float
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        _: attention.Packing,
+        *,
+        scaling: float,
+        causal: bool,
     ) -> torch.Tensor:
+        if causal:
+            raise NotImplementedError("the padded forward is for models that attend in both directions")
         q, k, v = (tensor.unflatten(0, (count, longest)).transpose(1, 2) for tensor in (query, key, value))
         output = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
         return output.transpose(1, 2).flatten(0, 1)  # (sequences * longest, heads, head_dim)
