@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,13 +91,14 @@ def test_many_threads_decode_within_the_budget(peak):
 
 
 def test_a_model_prepares_its_images_within_the_budget(peak):
-    def prepare(passage: Passage, index: int) -> int:
+    def prepare(passage: Passage, index: int) -> SimpleNamespace:
         image = images.load_image(passage.image)
         time.sleep(0.005)  # resizing
-        return image.width
+        return SimpleNamespace(width=image.width, tokens=1)
 
     passages = [Passage(image=png(shade)) for shade in range(20)]
-    assert windows._prepare(passages, range(20), packed._within_budget(prepare)) == [SIDE] * 20
+    prepared = windows._prepare(passages, range(20), packed._within_budget(prepare))
+    assert [each.width for each in prepared] == [SIDE] * 20
     assert peak[0] <= 2 * PIXELS
 
 
