@@ -228,8 +228,9 @@ class DocumentPageReader(PDFPageReader):
     DocumentPageReader()))``, with `suffixes` of `nemotron_rag.documents.kinds`.
 
     Args:
-        image_folder, inline_images, image_format, pages, password, dpi, max_pixels, ocr, ocr_language, workers, budget,
-            on_error, report, pdf_engine: see `PDFPageReader`.
+        image_folder, inline_images, image_format, pages, password: see `PDFPageReader`.
+        dpi, max_pixels, pdf_engine, ocr, ocr_language: see there.
+        workers, budget, on_error, report: see there.
 
     Example:
         >>> import tempfile
