@@ -39,12 +39,15 @@ rehearsal: $(ALL)  ## Run all that benchmarks/gpu_day.sh runs on a GPU, at toy s
 	PYTHON=$(abspath $(BIN))/python benchmarks/gpu_day.sh --dry-run --out .benchmarks/rehearsal
 
 QUALITY := benchmarks/quality
+OPM := https://raw.githubusercontent.com/docugami/KG-RAG-datasets/main/us-fed-agency-reports/data/v1/docs/2018-annual-performance-report.pdf
+GAZETTE := https://raw.githubusercontent.com/QuivrHQ/MegaParse/main/libs/megaparse/tests/pdf/ocr/0168126.pdf
 TORNADOES := https://raw.githubusercontent.com/aws-samples/amazon-bedrock-samples/main/rag/managed-knowledge-bases/synthetic_dataset/tornadoes_report.pdf
 SURVEY := https://raw.githubusercontent.com/MartinThoma/LaTeX-examples/master/presentations/Gute-Frage-Schluesselqualifikation/LaTeX/Gute-Frage-Umfragedesign.pdf
 
-quality: $(DEMO)  ## Evaluate the starters on 43 judged queries; fetches two PDFs
-	@cd $(QUALITY)/documents && for each in crs-tornadoes.pdf=$(TORNADOES) gute-frage-de.pdf=$(SURVEY); do \
-	  test -f $${each%%=*} || curl -fsSL -o $${each%%=*} $${each#*=} || exit 1; done && sha256sum --quiet -c SHA256SUMS
+quality: $(DEMO)  ## Evaluate the starters on 43 judged queries; fetches four PDFs
+	@cd $(QUALITY)/documents && for each in crs-tornadoes.pdf=$(TORNADOES) gute-frage-de.pdf=$(SURVEY) \
+	  opm-2018-performance.pdf=$(OPM) gazette-philippe-le-bon-fr.pdf=$(GAZETTE); do \
+	  test -f $${each%%=*} || curl -fsSL -o $${each%%=*} $${each#*=} || exit 1; done && sha256sum --quiet --ignore-missing -c SHA256SUMS
 	$(BIN)/nemotron-rag evaluate $(QUALITY)/queries.csv --pages cookbook/pdfs --pages $(QUALITY)/documents \
 	  --embedder starter-embed-vl --modality text --mode dense --mode hybrid
 

@@ -91,14 +91,14 @@ def test_the_licence_of_the_starters_is_that_of_the_project():
     assert (STARTERS / "LICENSE").read_text(encoding="utf-8") == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_files_in_the_repository_stay_below_90_mebibytes():
+def test_files_in_the_repository_stay_below_80_mebibytes():
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     files = [ROOT / name for name in listed.stdout.split("\0") if name]
     assert len(files) > 100
-    assert sum(file.lstat().st_size for file in files if file.is_file()) < 90 * 2**20
+    assert sum(file.lstat().st_size for file in files if file.is_file()) < 80 * 2**20
 
 
 def _extras() -> dict[str, list[str]]:
