@@ -58,11 +58,13 @@ class Server:
             ("GET", "exists"): lambda name, body: {"exists": local.collection_exists(name)},
             ("GET", ""): lambda name, body: local.get_collection(name),
             ("PUT", ""): self._create,
+            ("PATCH", ""): lambda name, body: True,  # settings change nothing of what is answered
             ("PUT", "index"): lambda name, body: DONE,
             ("PUT", "points"): self._upsert,
             ("POST", "points"): self._retrieve,
             ("POST", "points/delete"): lambda name, body: local.delete(name, _selector(body)) and DONE,
             ("POST", "points/payload"): self._set_payload,
+            ("POST", "points/payload/delete"): self._delete_payload,
             ("POST", "points/batch"): self._batch,
             ("POST", "points/count"): lambda name, body: local.count(name, _filter(body)),
             ("POST", "points/scroll"): self._scroll,
@@ -82,6 +84,10 @@ class Server:
 
     def _set_payload(self, name: str, body: dict) -> dict:
         self.local.set_payload(name, body["payload"], _selector(body), key=body.get("key"))
+        return DONE
+
+    def _delete_payload(self, name: str, body: dict) -> dict:
+        self.local.delete_payload(name, body["keys"], _selector(body))
         return DONE
 
     def _batch(self, name: str, body: dict) -> list[dict]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemotron_rag.batch.parquet import ParquetStage, is_stage
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.protocols import PageStore
 from nemotron_rag.stores.page_images import PageImages
@@ -22,7 +23,7 @@ class IndexPlace:
     A pickle leaves the API key out: a worker takes it from the environment variable ``QDRANT_API_KEY``.
 
     Args:
-        location: a folder or a url.
+        location: a folder, a url, or that of a `ParquetStage`.
         collection: of the index.
         connection: to the server.
         tenant: whose pages these are; None if it is not divided.
@@ -44,7 +45,7 @@ class IndexPlace:
     @property
     def is_shared(self) -> bool:
         """Whether many processes may write to it at once."""
-        return is_url(self.location)
+        return is_url(self.location) or is_stage(self.location)
 
     def open(self) -> tuple[PageStore, PageImages | None]:
         """The store and the images; the store is to be closed.
@@ -52,11 +53,14 @@ class IndexPlace:
         Raises:
             StoreError: it cannot be opened.
         """
-        from nemotron_rag.stores.qdrant import QdrantStore  # noqa: PLC0415  needs the extra `qdrant`
-
-        options: Mapping[str, Any] = self.connection.options
-        store = QdrantStore(self.location, collection=self.collection, tenant=self.tenant, **options)
+        store = ParquetStage(self.location) if is_stage(self.location) else self._qdrant()
         images = None if self.images is None else PageImages(self.images, image_format=self.image_format)
         if images is not None and self.tenant is not None:
             images = images.of_tenant(self.tenant)
         return store, images
+
+    def _qdrant(self) -> PageStore:
+        from nemotron_rag.stores.qdrant import QdrantStore  # noqa: PLC0415  needs the extra `qdrant`
+
+        options: Mapping[str, Any] = self.connection.options
+        return QdrantStore(self.location, collection=self.collection, tenant=self.tenant, **options)

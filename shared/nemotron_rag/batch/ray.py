@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 
+from nemotron_rag.batch.job import Job, Stage
 from nemotron_rag.batch.rows import Row, from_table, to_table
 from nemotron_rag.batch.workers import Machine, Pools, Workers, plan_pools
 from nemotron_rag.errors import InputError, MissingExtraError
@@ -22,8 +23,6 @@ except ImportError as error:
     raise MissingExtraError("ray", "ray") from error
 
 __all__ = ["Cluster", "cluster"]
-
-Stage = Callable[[Sequence[Row]], list[Row]]
 
 _STORE_SHARE = 0.25  # of the object store's memory that blocks on their way may take
 _AHEAD = 2  # batches that wait at a worker
@@ -69,29 +68,13 @@ class Cluster:
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
 
-    def run(
-        self,
-        spans: Sequence[Row],
-        pages: Sequence[Row],
-        *,
-        render: Callable[[], Stage],
-        embed: Callable[[], Stage],
-        write: Callable[[], Stage] | None = None,
-    ) -> Generator[list[Row], None, None]:
-        """Rows of spans through all stages, and of single pages through all but the first; in no particular order.
-
-        Args:
-            spans: see `span_rows`.
-            pages: rows of pages that are here already.
-            render: makes the stage in a worker.
-            embed: makes the stage in a worker.
-            write: makes the stage in a worker; None if the caller writes what this yields.
-        """
+    def run(self, job: Job) -> Generator[list[Row], None, None]:
+        """The rows that come out of the last stage of a job, in no particular order."""
         with _settings():
-            data = self._embedded(self._sources(spans, pages, render), embed)
-            if write is not None and self.pools.write:
+            data = self._embedded(self._sources(job), job.embed)
+            if job.write is not None and self.pools.write:
                 data = data.map_batches(
-                    _worker(write, name="Write"),
+                    _worker(job.write, name="Write"),
                     batch_size=self._workers.batch,
                     batch_format="pyarrow",
                     num_cpus=0,
@@ -103,14 +86,14 @@ class Cluster:
             except ray.exceptions.RayTaskError as error:
                 raise _cause(error) from None
 
-    def _sources(self, spans: Sequence[Row], pages: Sequence[Row], render: Callable[[], Stage]) -> Dataset:
-        datasets = []
+    def _sources(self, job: Job) -> Dataset:
+        datasets, spans, pages = [], job.spans, job.pages
         if spans:
             # One block a span: a worker takes the next one when it is done, and a block stays small.
             rows = ray.data.from_items(list(spans), override_num_blocks=len(spans))
             datasets.append(
                 rows.map_batches(
-                    _worker(render, name="Render"),
+                    _worker(job.render, name="Render"),
                     batch_size=None,
                     batch_format="pyarrow",
                     num_cpus=1,

@@ -5,7 +5,9 @@
 | id, source, text, content_hash | string | of the page, see `Page` and `StoredPage` |
 | number | int64 | of the page in its document, starting at 1 |
 | content_metadata, metadata | string | JSON: what the content says, and what belongs to the document; null for none |
-| image | binary | the page's image as a PNG file; null for none |
+| image | binary | its image as a file, PNG unless `stored_image` says otherwise; null for none, or one elsewhere |
+| stored_image | string | JSON: of an image that was stored, its key, size and pixel hash, and where; null else |
+| others | string | JSON: other documents that hold the page, each with its metadata; null for none |
 | words | binary | where its words stand, see `encode_word_boxes`; null if that is not known |
 | replaces | bool | whether another page of its id is stored |
 | vector | list of float32 | of one vector a page, or of all token vectors one after the other; null before embedding |
@@ -25,7 +27,8 @@ from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.documents.images import encode_image, load_image
 from nemotron_rag.documents.word_boxes import decode_word_boxes, encode_word_boxes
 from nemotron_rag.errors import MissingExtraError
-from nemotron_rag.types import Failure, Page, PageVectors
+from nemotron_rag.stores.page_images import StoredImage
+from nemotron_rag.types import Failure, ImageSource, Page, PageFile, PageVectors
 
 if TYPE_CHECKING:
     import pyarrow
@@ -66,17 +69,18 @@ def to_row(new: NewPage, vectors: PageVectors | None = None) -> Row:
         "content_hash": new.content_hash,
         "content_metadata": json.dumps(dict(page.metadata)),
         "metadata": None if new.metadata is None else json.dumps(dict(new.metadata)),
-        "image": None if page.image is None else encode_image(load_image(page.image), "png"),
         "words": None if page.word_boxes is None else encode_word_boxes(page.word_boxes),
         "replaces": new.replaces,
+        "others": json.dumps([[file.source, dict(file.metadata)] for file in new.others]) if new.others else None,
         "error": None,
+        **_image_columns(page.image),
         **_vector_columns(vectors),
     }
 
 
 def failure_row(failure: Failure) -> Row:
     """A failure as a row."""
-    empty = dict.fromkeys(("metadata", "image", "words"))
+    empty = dict.fromkeys(("metadata", "words", "others"))
     return {
         "id": "",
         "source": failure.source,
@@ -87,6 +91,7 @@ def failure_row(failure: Failure) -> Row:
         **empty,
         "replaces": False,
         "error": failure.reason,
+        **_image_columns(None),
         **_vector_columns(None),
     }
 
@@ -99,7 +104,7 @@ def from_row(row: Mapping[str, Any]) -> NewPage:
     """
     page = Page(
         text=row["text"],
-        image=None if row["image"] is None else bytes(row["image"]),
+        image=_image_of(row),
         id=row["id"],
         source=row["source"],
         number=int(row["number"]),
@@ -107,7 +112,8 @@ def from_row(row: Mapping[str, Any]) -> NewPage:
         word_boxes=None if row["words"] is None else decode_word_boxes(bytes(row["words"])),
     )
     metadata = None if row["metadata"] is None else json.loads(row["metadata"])
-    return NewPage(page, row["content_hash"], metadata, replaces=bool(row["replaces"]))
+    others = tuple(PageFile(source, said) for source, said in json.loads(row["others"] or "[]"))
+    return NewPage(page, row["content_hash"], metadata, bool(row["replaces"]), others)
 
 
 def vectors_of(row: Mapping[str, Any]) -> PageVectors:
@@ -123,7 +129,7 @@ def with_vectors(row: Row, vectors: PageVectors) -> Row:
 
 def bare(row: Row) -> Row:
     """A row without what is large."""
-    return {**row, "text": "", "image": None, "words": None, **_vector_columns(None)}
+    return {**row, "text": "", "words": None, **_image_columns(None), **_vector_columns(None)}
 
 
 def failure_of(row: Mapping[str, Any]) -> Failure:
@@ -156,6 +162,22 @@ def from_table(table: pyarrow.Table) -> list[Row]:
     return rows
 
 
+def _image_columns(image: ImageSource | None) -> Row:
+    if not isinstance(image, StoredImage):
+        return {"image": None if image is None else encode_image(load_image(image), "png"), "stored_image": None}
+    known = {"key": image.key, "size": image.size, "hash": image.pixel_hash, "root": image.root}
+    return {"image": image.read_bytes(), "stored_image": json.dumps(known)}
+
+
+def _image_of(row: Mapping[str, Any]) -> ImageSource | None:
+    data = None if row["image"] is None else bytes(row["image"])
+    if row["stored_image"] is None:
+        return data
+    known = json.loads(row["stored_image"])
+    size = tuple(known["size"]) if known["size"] else None
+    return StoredImage(known["root"], known["key"], size, known["hash"], data=data)
+
+
 def _vector_columns(vectors: PageVectors | None) -> Row:
     if vectors is None:
         return {"vector": None, "tokens": 0}
@@ -178,6 +200,8 @@ def _schema() -> Any:
             "image": arrow.large_binary(),
             "words": arrow.binary(),
             "replaces": arrow.bool_(),
+            "others": text,
+            "stored_image": text,
             "error": text,
             "vector": arrow.large_list(arrow.float32()),
             "tokens": number,
@@ -189,5 +213,5 @@ def _arrow() -> Any:
     try:
         import pyarrow  # noqa: PLC0415  of the extra
     except ImportError as error:
-        raise MissingExtraError("pyarrow", "ray") from error
+        raise MissingExtraError("pyarrow", "parquet") from error
     return pyarrow

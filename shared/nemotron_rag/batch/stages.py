@@ -24,15 +24,18 @@ from nemotron_rag.batch.rows import (
     with_vectors,
 )
 from nemotron_rag.batch.writing import PageWriter
+from nemotron_rag.documents.copies import Copies
 from nemotron_rag.documents.reading import Document
-from nemotron_rag.errors import DocumentError, InputError
+from nemotron_rag.documents.urls import is_url
+from nemotron_rag.errors import DocumentError, ImageError, InputError, StoreError
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.lazy import Identity, LazyModel
 from nemotron_rag.models.load import LoadOptions
-from nemotron_rag.protocols import AnyEmbedder
-from nemotron_rag.types import Failure, Kind, Page
+from nemotron_rag.protocols import AnyEmbedder, PageStore
+from nemotron_rag.stores.page_images import PageImages
+from nemotron_rag.types import Failure, Kind, Page, StoredPage
 
-__all__ = ["EmbedPages", "RenderPages", "WritePages", "span_rows"]
+__all__ = ["EmbedPages", "RenderPages", "StoredPages", "WritePages", "span_rows"]
 
 _EMBEDDERS: tuple[Kind, ...] = ("embedder", "multivector_embedder")
 
@@ -82,6 +85,7 @@ class RenderPages:
 
     def __init__(self, *, password: str | None = None, **options: Any) -> None:
         self._password, self._options = password, options
+        self._copies: Copies | None = None
 
     def __call__(self, spans: Sequence[Row]) -> list[Row]:
         """Rows of pages, and of what could not be read."""
@@ -92,7 +96,7 @@ class RenderPages:
         rows: list[Row] = []
         numbers = json.loads(span["numbers"])
         try:
-            document = Document(span["path"], span["source"], password=self._password)
+            document = self._document(span)
             if document.content_hash != span["content_hash"]:
                 raise DocumentError("has changed since it was listed; add it again")
             for page in document.pages(pages=numbers, report=failures.append, workers=1, **self._options):
@@ -100,6 +104,49 @@ class RenderPages:
         except InputError as error:
             failures.append(Failure.of(span["source"], error))
         return rows + [failure_row(failure) for failure in failures]
+
+    def _document(self, span: Row) -> Document:
+        if not is_url(span["path"]):
+            return Document(span["path"], span["source"], password=self._password)
+        if self._copies is None:
+            self._copies = Copies()
+        copy = self._copies.get(span["path"], digest=span["content_hash"])
+        return Document(copy.path, span["source"], password=self._password, digest=copy.digest)
+
+
+class StoredPages:
+    """Ids of pages that are stored in an index -> these pages, with their images.
+
+    Args:
+        place: of the index.
+    """
+
+    def __init__(self, place: IndexPlace) -> None:
+        self._place = place
+        self._opened: tuple[PageStore, PageImages | None] | None = None
+
+    def __call__(self, spans: Sequence[Row]) -> list[Row]:
+        """Rows of pages, and of those whose image cannot be read.
+
+        Args:
+            spans: with ``ids``, a JSON list, in each row.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        if self._opened is None:
+            self._opened = self._place.open()
+        store, images = self._opened
+        ids = [page_id for span in spans for page_id in json.loads(span["ids"])]
+        return [self._row(stored, images) for stored in store.pages({"id": ids}, texts=True)]
+
+    def _row(self, stored: StoredPage, images: PageImages | None) -> Row:
+        try:
+            image = None if images is None else images.of(stored)
+            words = None if images is None else images.words(stored)
+            return to_row(NewPage.of_stored(stored, image, words))
+        except (ImageError, StoreError) as error:
+            return failure_row(Failure.of(stored.page.source, error, stored.page.number))
 
 
 class EmbedPages:

@@ -21,10 +21,13 @@ import typer
 from nemotron_rag.cli import _models
 from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
+from nemotron_rag.cli._estimate import estimate
 from nemotron_rag.cli._evaluate import evaluate
+from nemotron_rag.cli._load import load
 from nemotron_rag.cli._make_queries import make_queries
 from nemotron_rag.cli._mcp import mcp
 from nemotron_rag.cli._mteb import run_mteb
+from nemotron_rag.cli._reembed import reembed
 from nemotron_rag.cli._remote import vllm_template
 from nemotron_rag.cli._serve import serve
 from nemotron_rag.cli._verify import verify
@@ -54,10 +57,13 @@ app = typer.Typer(
 def index(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCES...", help="PDFs, images, office files, web pages, texts, or folders of them."),
+        typer.Argument(
+            metavar="SOURCES...", help="PDFs, images, office files, web pages, texts, or folders or URLs of them."
+        ),
     ],
-    to: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Index to write to; created if missing.")],
+    to: Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Index to write to; created if missing.")] = None,
     embedder: options.Embedder = None,
+    stage: options.Stage = None,
     collection: options.Collection = "pages",
     api_key: options.ApiKey = None,
     header: options.Headers = None,
@@ -100,7 +106,8 @@ def index(
     """Add documents to an index: PDFs, images, office files, web pages, texts.
 
     Files that are in the index and have not changed are skipped; the pages of a changed file are replaced. With
-    --prune, files that have vanished from the folders named leave the index.
+    --prune, files that have vanished from the folders named leave the index. With --stage instead of --to, what would
+    be stored is written as Parquet files, for `load`.
     """
     options.check_pages(pages)
     from nemotron_rag.batch.workers import Workers
@@ -109,6 +116,7 @@ def index(
 
     if address is not None and engine is None:
         raise InputError("--address is of a Ray cluster; give --engine ray")
+    to = options.index_or_stage(to, stage)
     place = options.place(api_key, header, timeout, tenant, patience=patience)
     if embedder is None and _index.record(to, collection, **place) is None:
         embedder = options.DEFAULT_EMBEDDER
@@ -285,6 +293,9 @@ def models(as_json: options.Json = False) -> int:
     return 0
 
 
+app.command()(load)
+app.command()(reembed)
+app.command()(estimate)
 app.command()(evaluate)
 app.command("mteb")(run_mteb)
 app.command("make-queries")(make_queries)

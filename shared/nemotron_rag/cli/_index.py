@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any, Literal, Unpack
 
+from nemotron_rag.batch.parquet import ParquetStage, is_stage
 from nemotron_rag.cli._options import Place
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
@@ -37,13 +38,17 @@ def open_existing(location: str, collection: str, images: str | None, place: Pla
 
 
 def record(location: str, collection: str, **place: Unpack[Place]) -> dict[str, Any] | None:
-    """Read the record of an index; None if it does not exist."""
+    """Read the record of an index, or of a stage; None if it does not exist."""
+    if is_stage(location):
+        return ParquetStage(location).read_record()
     with closing(QdrantStore(location, collection=collection, **place)) as store:
         return store.read_record()
 
 
 def engine(location: str) -> str:
-    """What computes at a place: Qdrant Edge, qdrant-client's local mode, or a server."""
+    """What computes at a place: Qdrant Edge, qdrant-client's local mode, a server, or nothing."""
+    if is_stage(location):
+        return "nothing, a stage of Parquet files"
     with closing(QdrantStore(location)) as store:
         return {"edge": "Qdrant Edge", "local": "qdrant-client, local mode", "server": "a server"}[store.engine]
 

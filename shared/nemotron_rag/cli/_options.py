@@ -67,6 +67,7 @@ __all__ = [
     "Revision",
     "SearchMode",
     "Shards",
+    "Stage",
     "Strict",
     "Tenant",
     "Thumbnail",
@@ -79,6 +80,7 @@ __all__ = [
     "check_html",
     "check_pages",
     "collection_options",
+    "index_or_stage",
     "parse_filter",
     "place",
     "reranker_place",
@@ -120,6 +122,10 @@ Headers = Annotated[
 Tenant = Annotated[
     str | None,
     typer.Option(metavar="KEY=VALUE", help="Whose pages these are, such as customer=acme, in an index of several."),
+]
+Stage = Annotated[
+    str | None,
+    typer.Option(metavar="parquet://FOLDER", help="In the place of --to: write what would be stored, for `load`."),
 ]
 Engine = Annotated[
     Literal["ray"] | None,
@@ -281,6 +287,15 @@ def place(
     if patience is not None:
         options["patience"] = patience
     return options
+
+
+def index_or_stage(to: str | None, stage: str | None) -> str:
+    """Return the one of ``--to`` and ``--stage`` that was given."""
+    if (to is None) == (stage is None):
+        raise typer.BadParameter("give --to INDEX, or --stage parquet://FOLDER")
+    if stage is not None and not stage.startswith("parquet://"):
+        raise typer.BadParameter(f"--stage takes parquet:// and a folder or URL, got {stage!r}")
+    return str(stage if to is None else to)
 
 
 def reranker_place(url: str | None) -> dict[str, Any]:

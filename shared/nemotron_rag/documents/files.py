@@ -38,6 +38,8 @@ def one_line(text: str, *, limit: int = _MAX_NAME) -> str:
 
 def shown_url(url: str) -> str:
     """A url for messages: without user, password, query and fragment, where people put credentials."""
+    if "::" in url:  # of fsspec, one inside the other
+        return "::".join(map(shown_url, url.split("::")))
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url

@@ -90,6 +90,7 @@ class Document:
         password: of protected PDFs.
         office_budget: for converting it.
         pdf_engine: what reads PDFs.
+        digest: sha256 of its bytes, hex, where it is known already.
 
     Example:
         >>> Document(b"Tornadoes form in thunderstorms.", "storms.txt").kind
@@ -101,6 +102,7 @@ class Document:
     password: str | None = None
     office_budget: OfficeBudget = office.DEFAULT_BUDGET
     pdf_engine: PdfEngine = "auto"
+    digest: str | None = None
 
     @cached_property
     def kind(self) -> Kind:
@@ -131,6 +133,8 @@ class Document:
         Raises:
             InputError: it cannot be read.
         """
+        if self.digest is not None:
+            return self.digest
         try:
             return content_hash(self._whole)
         except PdfError as error:
@@ -281,7 +285,9 @@ class Document:
 
     def _named(self, error: InputError) -> InputError:
         message = str(error)
-        return error if message.startswith(self.name) else type(error)(f"{self.name}: {message}")
+        if message.startswith(self.name):
+            return error
+        return type(error)(f"{self.name}: {message.removeprefix(f'{name_of(self.source)}: ')}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_rag.documents.files import one_line
+from nemotron_rag.documents.urls import is_url
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.evaluation.dataset import Dataset, JudgedQuery, file_page
 from nemotron_rag.evaluation.page_ids import PageIds
@@ -96,7 +97,7 @@ def files_of(pages: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
         InputError: there is none.
     """
     named = [pages] if isinstance(pages, str | os.PathLike) else [*pages]
-    if absent := [each for each in named if not Path(each).exists()]:
+    if absent := [each for each in named if not (is_url(each) or Path(each).exists())]:
         raise InputError(f"there are no pages at {one_line(os.fspath(absent[0]))!r}; give documents or their folders")
     found = tuple(each for each in expand(named, password=None) if isinstance(each, SourceFile))
     if not found:

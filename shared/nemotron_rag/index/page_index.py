@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack
 
 from nemotron_rag._tracing import traced_retrieval
+from nemotron_rag.batch.job import Engine
+from nemotron_rag.batch.parquet import ParquetStage, is_stage
 from nemotron_rag.batch.place import IndexPlace
 from nemotron_rag.batch.workers import Workers
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages, PdfEngine
@@ -24,7 +26,7 @@ from nemotron_rag.index.regions import RegionsBy
 from nemotron_rag.index.request import Mode, Request
 from nemotron_rag.index.selection import Selection, numbers_around
 from nemotron_rag.index.source_files import Sources, clean_source, fold_sources
-from nemotron_rag.index.spread import SpreadIngest
+from nemotron_rag.index.spread import SpreadIngest, check_engine
 from nemotron_rag.index.state import Images, IndexState, images_of
 from nemotron_rag.index.vanished import check_places, places_of, vanished
 from nemotron_rag.late_interaction.heatmap import Heatmap, compute_heatmap
@@ -64,8 +66,8 @@ _DEEPER = 4  # times as many pages are asked for where too few documents were fo
 _SAMPLED = 200  # pages whose metadata keys are named where a filter has a wrong one
 _log = logging.getLogger("nemotron_rag")
 
-AddEngine: TypeAlias = Literal["ray"]
-"""What runs `PageIndex.add` on many processes."""
+AddEngine: TypeAlias = Literal["ray"] | Engine
+"""What runs `PageIndex.add` on many processes: Ray, or a function of the caller's."""
 
 
 class PageIndex:
@@ -76,7 +78,8 @@ class PageIndex:
     number of processes may search, add and delete on one server at once.
 
     Args:
-        location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server.
+        location: None for memory, a folder, or the ``http(s)://`` url of a Qdrant server; or ``parquet://`` and a
+            folder or fsspec URL, where pages are staged for `load_stage` and cannot be searched.
         store: any `PageStore` instead of `location`; it is closed with the index.
         client: an open `qdrant_client.QdrantClient` instead of `location`; it stays open when the index is closed.
         embedder: a catalog id, a local folder, the url of a model server, or a loaded `Embedder` or
@@ -228,9 +231,10 @@ class PageIndex:
         interrupted. Any number of processes may add to one server at once, the same files included.
 
         Args:
-            sources: a PDF, an image file, a folder (its PDFs, and those below), a `Page`, or an iterable of these,
-                which is consumed as pages are stored. A file is called in the index as it is named here, ``./`` and
-                ``x/..`` folded; a `Page` is known by its id, and one whose text or image has changed is replaced.
+            sources: a PDF, an image file, a folder (its PDFs, and those below), an fsspec URL of either
+                (``s3://bucket/folder``, ``zip://::archive.zip``; see docs/documents.md), a `Page`, or an iterable of
+                these, which is consumed as pages are stored. A file is called in the index as it is named here, ``./``
+                and ``x/..`` folded; a `Page` is known by its id, and one whose text or image has changed is replaced.
             pages: of each PDF: numbers starting at 1, or a text such as "1-3,7,10-"; None for all.
             password: opens protected PDFs.
             ocr: see `read_pdf`.
@@ -239,7 +243,8 @@ class PageIndex:
             on_error: "skip" reports what cannot be read and goes on; "raise" raises it.
             progress: show a bar on stderr.
             engine: "ray" for many processes, on one machine or many (extra `ray`): they render and embed, and with a
-                server write too; see docs/scale.md. The index is the same. None for the threads of this process.
+                server write too; or a function that runs a `nemotron_rag.batch.job.Job` elsewhere, such as on Spark;
+                see docs/scale.md. The index is the same. None for the threads of this process.
             workers: how many processes, and where; None for what fits.
 
         Raises:
@@ -248,23 +253,8 @@ class PageIndex:
             StoreError: the store failed for longer than its patience. As with every error that ends a run, `report` of
                 the error says what is stored.
         """
-        state = self._state
-        _ = state.store
-        plan = Plan(
-            lookup=state.lookup,
-            sources=sources,
-            pages=pages,
-            password=password,
-            metadata=metadata or {},
-            tenant=self._tenant,
-            on_error=on_error,
-            pdf_options={"ocr": ocr, **state.render_settings()},
-        )
-        if engine is None and workers is None:
-            return Ingest(plan, state, progress=progress).run()
-        if engine not in get_args(AddEngine):
-            raise InputError(f"engine must be 'ray', got {engine!r}; workers= are of an engine")
-        return SpreadIngest(plan, state, self._place(), workers=workers or Workers(), progress=progress).run()
+        plan = self._plan(sources, pages, password, ocr, metadata, on_error)
+        return self._carry_out(plan, progress=progress, engine=engine, workers=workers)
 
     async def aadd(
         self,
@@ -313,14 +303,14 @@ class PageIndex:
         these folders do: call it with the same paths, from the same working folder.
 
         Args:
-            sources: files and folders; an empty folder has lost all of its documents.
+            sources: files, folders and URLs of either; an empty folder has lost all of its documents.
             pages: see `add`, as all that follows.
             password: opens protected PDFs.
             ocr: see `read_pdf`.
             metadata: of the pages in these files.
             on_error: "skip" or "raise".
             progress: show a bar on stderr.
-            engine: "ray" or None.
+            engine: see `add`.
             workers: of the engine.
 
         Returns:
@@ -334,18 +324,9 @@ class PageIndex:
         places = places_of(sources)
         if self._state.exists():
             check_places(self._state.store, places)
-        report = self.add(
-            places,
-            pages=pages,
-            password=password,
-            ocr=ocr,
-            metadata=metadata,
-            on_error=on_error,
-            progress=progress,
-            engine=engine,
-            workers=workers,
-        )
-        gone = vanished(self._state.store, places) if self._state.exists() else []
+        plan = self._plan(places, pages, password, ocr, metadata, on_error)
+        report = self._carry_out(plan, progress=progress, engine=engine, workers=workers)
+        gone = vanished(self._state.store, places, plan.listings) if self._state.exists() else []
         removed = self._state.remove_matching({"source": gone})[0] if gone else 0
         return replace(report, removed=report.removed + removed)
 
@@ -871,6 +852,36 @@ class PageIndex:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.close)
 
+    def _plan(
+        self,
+        sources: Sources,
+        pages: Pages,
+        password: str | None,
+        ocr: Ocr,
+        metadata: Mapping[str, Any] | None,
+        on_error: OnError,
+    ) -> Plan:
+        state = self._state
+        _ = state.store
+        return Plan(
+            lookup=state.lookup,
+            sources=sources,
+            pages=pages,
+            password=password,
+            metadata=metadata or {},
+            tenant=self._tenant,
+            on_error=on_error,
+            pdf_options={"ocr": ocr, **state.render_settings()},
+            images=None if state.images is None else state.images.root,
+        )
+
+    def _carry_out(self, plan: Plan, *, progress: bool, engine: AddEngine | None, workers: Workers | None) -> AddReport:
+        if engine is None and workers is None:
+            return Ingest(plan, self._state, progress=progress).run()
+        run = check_engine(engine)
+        place, workers = self._place(), workers or Workers()
+        return SpreadIngest(plan, self._state, place, workers=workers, progress=progress, engine=run).run()
+
     def _place(self) -> IndexPlace | None:
         """Where other processes find this index; None if they cannot."""
         if self._where is None:
@@ -1087,6 +1098,10 @@ def _store(
         if given:
             raise InputError(f"{', '.join(given)} belong to a location; give them to the store")
         return store
+    if is_stage(location):
+        if given := [*connection.options, *(name for name in ("tenant", "collection_options") if settings[name])]:
+            raise InputError(f"{', '.join(given)} are of an index; give them when the stage is loaded into one")
+        return ParquetStage(str(location))
     from nemotron_rag.stores.qdrant import QdrantStore  # noqa: PLC0415  needs the extra `qdrant`; other stores do not
 
     place = None if location is None else os.fspath(location)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from PIL import Image
 
 from nemotron_rag.batch.pages import NewPage
+from nemotron_rag.documents.ahead import map_ahead
+from nemotron_rag.documents.copies import Copies
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
@@ -21,6 +23,7 @@ from nemotron_rag.index.source_files import (
     SourceFile,
     Sources,
     Unusable,
+    UrlSource,
     check_page,
     decoded,
     expand,
@@ -36,6 +39,7 @@ __all__ = ["Finished", "Known", "Missing", "OnError", "Part", "Plan", "Step"]
 _ACCEPTED = (str, os.PathLike, Page, Iterable)
 
 _DEEPEST = 64  # levels of metadata; servers refuse more than about a hundred
+_BROUGHT = 4  # documents behind URLs that are copied here at the same time
 _AT_ONCE = 16  # pages that are looked for together
 _HELD = 2**26  # bytes of their images
 
@@ -85,6 +89,8 @@ class Plan:
         tenant: whose pages these are; their metadata say so too.
         on_error: ``skip`` hands out what cannot be read as a `Failure`, ``raise`` raises it.
         pdf_options: passed to `read_pdf`.
+        images: folder or URL of the index's page images, which are not documents.
+        listings: what is at each URL among the sources, by its name, once they were listed.
 
     Raises:
         InputError: `pages`, `metadata`, `on_error` or `pdf_options` cannot be used.
@@ -98,6 +104,8 @@ class Plan:
     tenant: Tenant | None = None
     on_error: OnError = "skip"
     pdf_options: Mapping[str, Any] = field(default_factory=dict)
+    images: str | None = None
+    listings: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
@@ -125,7 +133,9 @@ class Plan:
 
     def _expanded(self) -> Iterator[SourceFile | Page | Unusable | LeftOut]:
         engine = self.pdf_options.get("pdf_engine", "auto")
-        return expand(self.sources, password=self.password, pdf_engine=engine)
+        return expand(
+            self.sources, password=self.password, pdf_engine=engine, images=self.images, listings=self.listings
+        )
 
     def total(self) -> int | None:
         """How many pages there will be; None if only consuming an iterator or converting office files could tell."""
@@ -161,19 +171,29 @@ class Plan:
         Raises:
             NemotronRagError: something cannot be read and `on_error` is ``raise``.
         """
-        items = self._expanded() if self._items is None else self._items
-        for some in _together(items):
-            known = self._known(some)
-            for item in some:
-                if isinstance(item, LeftOut):
-                    yield item
-                    continue
-                try:
-                    if isinstance(item, Unusable):
-                        raise item.error
-                    yield from self._page(item, seen, known) if isinstance(item, Page) else self._document(item, seen)
-                except InputError as error:
-                    yield self._failure(item, error)
+        with Copies() as copies, closing(_brought(self._here(), copies)) as items:
+            for some in _together(items):
+                known = self._known(some)
+                for item in some:
+                    yield from self._parts_of(item, seen, known)
+                    if isinstance(item, UrlSource):
+                        item.release(copies)
+
+    def _parts_of(
+        self, item: _Item, seen: dict[str, str], known: Mapping[str, StoredPage]
+    ) -> Generator[Part, None, None]:
+        if isinstance(item, LeftOut):
+            yield item
+            return
+        try:
+            if isinstance(item, Unusable):
+                raise item.error
+            yield from self._page(item, seen, known) if isinstance(item, Page) else self._document(item, seen)
+        except InputError as error:
+            yield self._failure(item, error)
+
+    def _here(self) -> Iterable[_Item]:
+        return self._expanded() if self._items is None else self._items
 
     def _failure(self, item: SourceFile | Page | Unusable, error: InputError) -> Failure:
         """Of a source that cannot be read, unless that is to be raised."""
@@ -253,6 +273,18 @@ class Plan:
         yield from failures
 
 
+def _brought(items: Iterable[_Item], copies: Copies) -> Generator[_Item, None, None]:
+    """The sources in order, those behind URLs copied here: several at a time where they are known beforehand."""
+
+    def bring(item: _Item) -> _Item:
+        if isinstance(item, UrlSource):
+            item.bring(copies)
+        return item
+
+    ahead = isinstance(items, list) and any(isinstance(item, UrlSource) for item in items)
+    yield from map_ahead(bring, items, threads=_BROUGHT) if ahead else map(bring, items)
+
+
 def _together(items: Iterable[_Item]) -> Generator[list[_Item], None, None]:
     """The sources in order, pages that follow each other together; an iterator is consumed no further than that."""
     some, held = list[_Item](), 0
@@ -276,7 +308,7 @@ def _held(image: object) -> int:
 def _is_quick(item: object) -> bool:
     """Whether its pages can be counted at once."""
     try:
-        return not isinstance(item, SourceFile) or item.document.is_quick
+        return not isinstance(item, SourceFile) or (not isinstance(item, UrlSource) and item.document.is_quick)
     except NemotronRagError:
         return True  # reported when its turn comes
 

@@ -10,9 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from nemotron_rag.documents.copies import Copies, UrlCopy
 from nemotron_rag.documents.images import load_page_image, pixel_bytes, to_rgb
 from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.documents.reading import Document, find_documents
+from nemotron_rag.documents.urls import RemoteFile, bare_url, check_url, find_urls, is_url, local_path
 from nemotron_rag.documents.word_boxes import check_word_boxes
 from nemotron_rag.errors import DocumentError, InputError, MissingExtraError
 from nemotron_rag.stores.filters import rename_keys
@@ -23,6 +25,7 @@ __all__ = [
     "SourceFile",
     "Sources",
     "Unusable",
+    "UrlSource",
     "clean_source",
     "decoded",
     "expand",
@@ -31,12 +34,12 @@ __all__ = [
 ]
 
 Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike[str] | Page]"
-"""A document, a folder of documents, a page, or any iterable of these."""
+"""A document, a folder of documents, an fsspec URL of either, a page, or any iterable of these."""
 
 _NUMBERS = 2**63
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SourceFile:
     """One file.
 
@@ -55,6 +58,11 @@ class SourceFile:
         """How the index calls the document; see `clean_source`."""
         return clean_source(self.path)
 
+    @property
+    def location(self) -> str:
+        """Where other processes find it."""
+        return str(self.path.absolute())
+
     @cached_property
     def document(self) -> Document:
         """What reads it."""
@@ -67,6 +75,63 @@ class SourceFile:
             InputError: the file cannot be read.
         """
         return {page_id(self.document.content_hash, number): number for number in numbers}
+
+
+class UrlSource(SourceFile):
+    """One file behind a URL, copied to this machine as long as it is read.
+
+    Args:
+        file: that was listed.
+        password: of a protected PDF.
+        pdf_engine: what reads PDFs.
+    """
+
+    def __init__(self, file: RemoteFile, password: str | None, pdf_engine: PdfEngine) -> None:
+        super().__init__(Path(file.path), password, pdf_engine)
+        self._file = file
+        self._brought: UrlCopy | InputError | None = None
+        self._copies: Copies | None = None
+
+    @property
+    def source(self) -> str:
+        """Its URL."""
+        return self._file.url
+
+    @property
+    def location(self) -> str:
+        """Its URL."""
+        return self.source
+
+    @cached_property
+    def document(self) -> Document:
+        """What reads it; it is copied here now if `bring` was not called.
+
+        Raises:
+            InputError: it could not be copied.
+        """
+        if self._brought is None:
+            self._copies = Copies()
+            self.bring(self._copies)
+        brought = self._brought
+        if not isinstance(brought, UrlCopy):
+            raise brought or InputError(f"{self.source} is not here")
+        return Document(
+            brought.path, self.source, password=self.password, pdf_engine=self.pdf_engine, digest=brought.digest
+        )
+
+    def bring(self, copies: Copies) -> None:
+        """Copy it; what is wrong with it is said when it is read."""
+        try:
+            self._brought = copies.fetch(self._file)
+        except InputError as error:
+            self._brought = error
+
+    def release(self, copies: Copies) -> None:
+        """Remove the copy."""
+        if isinstance(self._brought, UrlCopy):
+            copies.drop(self._brought)
+        self._brought = None
+        self.__dict__.pop("document", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +163,14 @@ def clean_source(path: str | os.PathLike[str]) -> str:
 
     A relative path stays relative and an absolute one absolute, so an index can be moved together with its files.
     Backslashes of Windows become slashes. Of names that are no Unicode, bytes are written out (``caf\xe9.pdf``), so
-    that no two files have one name.
+    that no two files have one name. A URL stays as it is but for slashes at its end; one of ``file://`` is its path.
     """
+    given = os.fspath(path)
+    if is_url(given):
+        at = local_path(given)
+        if at is None:
+            return check_url(given)
+        path = at
     name = Path(os.path.normpath(path)).as_posix()
     try:
         return name.encode().decode()
@@ -138,12 +209,24 @@ def _folded_operand(operator: str, operand: Any) -> Any:
 
 
 def expand(
-    sources: Sources, *, password: str | None, pdf_engine: PdfEngine = "auto"
+    sources: Sources,
+    *,
+    password: str | None,
+    pdf_engine: PdfEngine = "auto",
+    images: str | None = None,
+    listings: dict[str, frozenset[str]] | None = None,
 ) -> Iterator[SourceFile | Page | Unusable | LeftOut]:
     """Documents and pages one by one.
 
-    A folder stands for the documents in it and below it, but not in a folder that holds an index, where the images of
-    its pages are. An iterator is consumed as the result is.
+    A folder stands for the documents in it and below it, but not in a folder that holds an index, or the images of the
+    one that is added to. An iterator is consumed as the result is.
+
+    Args:
+        sources: as the caller gave them.
+        password: of protected PDFs.
+        pdf_engine: what reads PDFs.
+        images: folder or URL of the index's page images.
+        listings: filled with what is at each URL, by its name.
     """
     items = [sources] if isinstance(sources, str | os.PathLike | Page) else sources
     for item in items:
@@ -152,10 +235,8 @@ def expand(
         elif not isinstance(item, str | os.PathLike):
             kind = type(item).__name__
             yield Unusable(f"<{kind}>", InputError(f"expected a path or a Page, got {kind}; see PageIndex.add"))
-        elif Path(item).is_dir():
-            yield from _in_folder(Path(item), password, pdf_engine)
         else:
-            yield SourceFile(Path(item), password, pdf_engine)
+            yield from _at(os.fspath(item), password, pdf_engine, images, {} if listings is None else listings)
 
 
 def storable(text: str) -> str:
@@ -216,8 +297,57 @@ def _holds_index(folder: Path) -> bool:
     return holds_qdrant(folder)
 
 
-def _in_folder(folder: Path, password: str | None, pdf_engine: PdfEngine) -> Iterator[SourceFile | Unusable | LeftOut]:
-    found = find_documents(folder, passed_over=_holds_index)
+def _at(
+    place: str, password: str | None, pdf_engine: PdfEngine, images: str | None, listings: dict[str, frozenset[str]]
+) -> Iterator[SourceFile | Unusable | LeftOut]:
+    """What is at a path or URL."""
+    if is_url(place):
+        try:
+            path = local_path(place)
+            if path is None:
+                yield from _at_url(place, password, pdf_engine, images, listings)
+                return
+        except InputError as error:
+            yield Unusable(_name(place), error)
+            return
+        place = path
+    if Path(place).is_dir():
+        yield from _in_folder(Path(place), password, pdf_engine, images)
+    else:
+        yield SourceFile(Path(place), password, pdf_engine)
+
+
+def _name(url: str) -> str:
+    try:
+        return clean_source(url)
+    except InputError:
+        return bare_url(url)
+
+
+def _at_url(
+    url: str, password: str | None, pdf_engine: PdfEngine, images: str | None, listings: dict[str, frozenset[str]]
+) -> Iterator[SourceFile | Unusable | LeftOut]:
+    name, found = check_url(url), find_urls(url, passed_over=images)
+    listings[name] = frozenset() if found is None else found.urls
+    if found is None:
+        yield Unusable(name, DocumentError(f"nothing is at {name}"))
+        return
+    for file in found.files:
+        if file.url.count("::") > name.count("::"):
+            yield Unusable(file.url, DocumentError(f"{file.url}: two colons in the name of a file; rename it"))
+        else:
+            yield UrlSource(file, password, pdf_engine)
+    if not found.files:
+        yield Unusable(name, DocumentError(f"no document at {name} or below it"))
+    if found.left_out:
+        yield LeftOut(found.left_out)
+
+
+def _in_folder(
+    folder: Path, password: str | None, pdf_engine: PdfEngine, images: str | None
+) -> Iterator[SourceFile | Unusable | LeftOut]:
+    root = None if images is None or is_url(images) else Path(images).absolute()
+    found = find_documents(folder, passed_over=lambda each: _holds_index(each) or each.absolute() == root)
     yield from (SourceFile(path, password, pdf_engine) for path in found.files)
     if not found.files:
         yield Unusable(clean_source(folder), DocumentError(f"no document in folder {folder} or below it"))

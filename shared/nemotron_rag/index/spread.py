@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from nemotron_rag.batch.embedding import EmbedderFacts
+from nemotron_rag.batch.job import Engine, Job
 from nemotron_rag.batch.place import IndexPlace
 from nemotron_rag.batch.rows import Row, failure_of, from_row, good_and_bad, to_row, vectors_of
 from nemotron_rag.batch.stages import EmbedPages, RenderPages, WritePages, span_rows
@@ -24,13 +25,13 @@ from nemotron_rag.index.state import IndexState
 from nemotron_rag.runtime.timing import Timer
 from nemotron_rag.types import AddReport, Failure
 
-__all__ = ["SpreadIngest"]
+__all__ = ["SpreadIngest", "Work", "check_engine"]
 
 _FINISHED_AT_ONCE = 64
 
 
 @dataclass
-class _Work:
+class Work:
     """What is to be done, sorted by who does it."""
 
     spans: list[Row] = field(default_factory=list)
@@ -54,14 +55,23 @@ class SpreadIngest:
         place: the same, for workers; None if only this process can write there.
         workers: how many.
         progress: show a bar on stderr.
+        engine: None for Ray.
 
     Raises:
         InputError: a loaded model was given that cannot be sent to another process.
     """
 
     def __init__(
-        self, plan: Plan, index: IndexState, place: IndexPlace | None, *, workers: Workers, progress: bool
+        self,
+        plan: Plan,
+        index: IndexState,
+        place: IndexPlace | None,
+        *,
+        workers: Workers,
+        progress: bool,
+        engine: Engine | None = None,
     ) -> None:
+        self._engine = engine
         self._plan, self._index, self._progress = plan, index, progress
         self._place = place if place is not None and place.is_shared else None
         self._workers = workers
@@ -89,17 +99,15 @@ class SpreadIngest:
         return self._report(optimized=optimized)
 
     def _work(self) -> None:
-        from nemotron_rag.batch.ray import cluster  # noqa: PLC0415  needs the extra `ray`
-
         with self._timers["list"]:
             work = self._listed()
         self._failures, self._left_out = work.failures, work.left_out
         if work.spans or work.pages:
-            with cluster(self._workers, is_shared=self._place is not None) as machines:
-                if not self._index.exists():
-                    model, options = self._index.models.to_load(None)
-                    self._index.prepare(machines.call(partial(_facts_of, model, options)))
-                self._through(machines, work)
+            if self._engine is None:
+                self._on_ray(work)
+            else:
+                self._index.prepare()
+                self._through(self._engine, work, writes=True)
         with self._timers["store"]:
             self._failures += self._documents.attach(work.known)
             unread = {failure.source for failure in self._failures if failure.number is None}
@@ -107,8 +115,8 @@ class SpreadIngest:
             for at in range(0, len(done), _FINISHED_AT_ONCE):
                 self._documents.finish(done[at : at + _FINISHED_AT_ONCE])
 
-    def _listed(self) -> _Work:
-        work, seen = _Work(), dict[str, str]()
+    def _listed(self) -> Work:
+        work, seen = Work(), dict[str, str]()
         for part in self._plan.parts(seen):
             match part:
                 case Missing():
@@ -131,7 +139,7 @@ class SpreadIngest:
     def _spans(self, missing: Missing) -> list[Row]:
         document = missing.document
         return span_rows(
-            str(document.path.absolute()),
+            document.location,
             missing.numbers,
             source=document.source,
             content_hash=document.document.content_hash,
@@ -139,22 +147,28 @@ class SpreadIngest:
             size=self._workers.span,
         )
 
-    def _through(self, machines: Any, work: _Work) -> None:
+    def _on_ray(self, work: Work) -> None:
+        from nemotron_rag.batch.ray import cluster  # noqa: PLC0415  needs the extra `ray`
+
+        with cluster(self._workers, is_shared=self._place is not None) as machines:
+            if not self._index.exists():
+                model, options = self._index.models.to_load(None)
+                self._index.prepare(machines.call(partial(_facts_of, model, options)))
+            self._through(machines.run, work, writes=bool(machines.pools.write))
+
+    def _through(self, engine: Engine, work: Work, *, writes: bool) -> None:
         record = self._index.record
         if record is None:
             raise IndexMismatchError(f"{self._index} no longer exists; open the index again")
         model, options = self._index.models.to_load(record)
-        place = self._place if machines.pools.write else None
-        rows = machines.run(
-            work.spans,
-            work.pages,
-            render=partial(RenderPages, password=self._plan.password, **self._plan.pdf_options),
-            embed=partial(
-                EmbedPages, model, token_vectors=record.token_vectors, identity=record.identity, options=options
-            ),
-            write=None if place is None else partial(WritePages, place),
+        place = self._place if writes else None
+        embed = partial(
+            EmbedPages, model, token_vectors=record.token_vectors, identity=record.identity, options=options
         )
-        with progress_bar(shown=self._progress) as bar, closing(rows):
+        write = None if place is None else partial(WritePages, place)
+        rows = iter(engine(Job(work.spans, work.pages, self._reader(), embed, write)))
+        came = 0
+        with progress_bar(shown=self._progress) as bar, _closed(rows):
             task = bar.add_task("indexing", total=work.total)
             for some in rows:
                 good, bad = good_and_bad(some)
@@ -163,7 +177,15 @@ class SpreadIngest:
                     self._write(good)
                 else:
                     self._added += len(good)
-                bar.advance(task, len(good) + sum(row["number"] > 0 for row in bad))
+                done = len(good) + sum(row["number"] > 0 for row in bad)
+                came += done
+                bar.advance(task, done)
+        if came < work.total and not any(failure.number is None for failure in self._failures):
+            raise InputError(f"the engine returned {came} of {work.total} pages; run it again, it goes on from there")
+
+    def _reader(self) -> Callable[[], Any]:
+        """Makes the stage that turns spans into pages."""
+        return partial(RenderPages, password=self._plan.password, **self._plan.pdf_options)
 
     def _write(self, rows: Sequence[Row]) -> None:
         with self._timers["store"]:
@@ -196,6 +218,29 @@ class SpreadIngest:
             optimized=optimized,
             seconds={stage: clock.seconds for stage, clock in self._timers.items()},
         )
+
+
+def check_engine(engine: object) -> Engine | None:
+    """The function that was given as an engine; None for Ray.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if engine == "ray":
+        return None
+    if not callable(engine):
+        raise InputError(f"engine must be 'ray' or a function that runs a Job, got {engine!r}; workers= are of one")
+    return engine
+
+
+@contextmanager
+def _closed(rows: Any) -> Iterator[None]:
+    """End what makes the rows when the block is left."""
+    try:
+        yield
+    finally:
+        if hasattr(rows, "close"):
+            rows.close()
 
 
 def _facts_of(model: Any, options: Any) -> EmbedderFacts:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemotron_rag.documents.urls import is_url, local_path, url_below, url_exists
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.source_files import clean_source
 from nemotron_rag.protocols import PageStore
@@ -18,16 +19,18 @@ Place = str | os.PathLike[str]
 
 
 def places_of(sources: Place | Iterable[Place]) -> list[Place]:
-    """The files and folders that the caller named.
+    """The files, folders and URLs that the caller named.
 
     Raises:
-        InputError: something else is among them: a feed of pages does not say what is missing from it.
+        InputError: something else is among them: a feed of pages does not say what is missing from it. Or a URL cannot
+            be used.
     """
     places: list[Any] = [sources] if isinstance(sources, str | os.PathLike | Page) else list(sources)
     for place in places:
         if not isinstance(place, str | os.PathLike):
             kind = "Pages" if isinstance(place, Page) else type(place).__name__
             raise InputError(f"sync wants files and folders, got {kind}; use add and delete for anything else")
+        clean_source(place)
     return places
 
 
@@ -35,40 +38,64 @@ def check_places(store: PageStore, places: Sequence[Place]) -> None:
     """Raise if a folder is missing from which there are documents: a disk may just not be there.
 
     Raises:
-        InputError: one is.
+        InputError: one is, or a URL cannot be looked at.
     """
     for place in places:
         name = clean_source(place)
-        if not os.path.lexists(place) and any(source != name for source in _held(store, name)):
+        if not _is_there(place) and any(source != name for source in _held(store, name)):
             raise InputError(
                 f"there is no folder {name}, but {store} holds documents of it, which stay; mount it, or if it is gone "
-                f"for good: delete(filter={{'source': {{'prefix': {_below(name)!r}}}}})"
+                f"for good: delete(filter={{'source': {{'prefix': {_below(name)[0]!r}}}}})"
             )
 
 
-def vanished(store: PageStore, places: Sequence[Place]) -> list[str]:
+def vanished(store: PageStore, places: Sequence[Place], listings: Mapping[str, frozenset[str]]) -> list[str]:
     """The documents in these places, or below them, whose files are gone; sorted.
 
     Files that cannot be looked for are not gone, and pages that were added alone are of no file.
+
+    Args:
+        store: of the index.
+        places: files, folders and URLs.
+        listings: what was found at each URL, by its name; one that is not among them could not be listed.
     """
-    return sorted({source for place in places for source in _held(store, clean_source(place)) if _is_gone(source)})
+    gone = set[str]()
+    for name in map(clean_source, places):
+        if not is_url(name):
+            gone |= {source for source in _held(store, name) if _is_gone(source)}
+        elif name in listings:
+            gone |= set(_held(store, name)) - listings[name]
+    return sorted(gone)
+
+
+def _is_there(place: Place) -> bool:
+    given = os.fspath(place)
+    path = local_path(given) if is_url(given) else given
+    return os.path.lexists(path) if path is not None else url_exists(given)
 
 
 def _held(store: PageStore, name: str) -> Iterator[str]:
     """The documents of an index that are, or are below, what has this name."""
-    below = _below(name)
+    below, ending = _below(name)
     filter: Any = {"or": [{"source": name}, {"source": {"prefix": below}}]} if below else None
     for stored in store.pages(filter):
         if stored.content_hash.startswith("page:"):
             continue
         for source in stored.sources:
-            if source == name or (source.startswith(below) and (below or not Path(source).is_absolute())):
+            if source == name or (
+                source.startswith(below)
+                and source.endswith(ending)
+                and (below or not (Path(source).is_absolute() or is_url(source)))
+            ):
                 yield source
 
 
-def _below(name: str) -> str:
-    """What names of files in a folder begin with."""
-    return "" if name == "." else f"{name.rstrip('/')}/"
+def _below(name: str) -> tuple[str, str]:
+    """What names of files in a folder begin with, and end with."""
+    if is_url(name):
+        head, _, rest = url_below(name, "").partition("::")
+        return head, f"::{rest}" if rest else ""
+    return "" if name == "." else f"{name.rstrip('/')}/", ""
 
 
 def _is_gone(source: str) -> bool:

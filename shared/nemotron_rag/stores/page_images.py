@@ -41,7 +41,7 @@ try:
 except ImportError as error:  # pragma: no cover - covered in a subprocess
     raise MissingExtraError("fsspec", "qdrant") from error
 
-__all__ = ["ImageForm", "PageImages", "ShownImage", "StoredImage", "show_images"]
+__all__ = ["ImageForm", "PageImages", "ShownImage", "StoredImage", "put_file", "show_images"]
 
 ImageForm: TypeAlias = Literal["data_uri", "path", "reference", "none"]
 """How a result carries its image: in itself, as the path of a file, as an `ImageReference`, or not at all."""
@@ -68,6 +68,7 @@ class StoredImage:
         size: its width and height, pixels; None if they are not known.
         pixel_hash: of its RGB pixels; None if it is not known.
         budget: the largest image that is read.
+        data: the file's bytes, where they are here already.
 
     Example:
         >>> images = PageImages("memory://example")
@@ -81,6 +82,7 @@ class StoredImage:
     size: tuple[int, int] | None = None
     pixel_hash: str | None = None
     budget: ImageBudget = field(default=DEFAULT_BUDGET, repr=False)
+    data: bytes | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         """The path or URL."""
@@ -104,13 +106,17 @@ class StoredImage:
             ImageError: the key is not one of an index, or the image is missing or larger than the budget.
         """
         _check_key(self.key)
-        fs, base = _file_system(self.root)
         try:
-            data: bytes = fs.cat_file(f"{base.rstrip('/')}/{self.key}", end=self.budget.max_bytes + 1)
+            data = self._read() if self.data is None else self.data
         except Exception as error:  # each file system has errors of its own
             raise ImageError(f"image {self} cannot be read: {one_line(str(error)) or type(error).__name__}") from error
         if len(data) > self.budget.max_bytes:
             raise ImageBudgetError(f"image {self} has more than the {self.budget.max_bytes} bytes allowed")
+        return data
+
+    def _read(self) -> bytes:
+        fs, base = _file_system(self.root)
+        data: bytes = fs.cat_file(f"{base.rstrip('/')}/{self.key}", end=self.budget.max_bytes + 1)
         return data
 
     def open(self) -> Image.Image:
@@ -204,25 +210,34 @@ class PageImages:
     def write(self, page_id: str, image: ImageSource) -> StoredImage:
         """Store an image, over an older one of the same page; readers see the old one or the new one, whole.
 
+        A `StoredImage` of the same format is copied as it is, or, if it is the one that is here, only noted.
+
         Raises:
             ImageError: `image` cannot be read.
             StoreError: the image cannot be written.
         """
         key = self.key(page_id)
+        if isinstance(image, StoredImage) and image.image_format == self.image_format:
+            if (image.root, image.key) != (self.root, key):
+                self._put_image(key, image.read_bytes())
+            return self.reference(key, size=image.size, pixel_hash=image.pixel_hash)
         with holding_images():
             return self._write(key, image)
 
     def _write(self, key: str, image: ImageSource) -> StoredImage:
         rgb = on_white(load_image(image))
         data = encode_image(rgb, self.image_format)
+        self._put_image(key, data)
+        read_back = rgb if self.image_format == "png" else to_rgb(load_image(data))
+        return self.reference(key, size=rgb.size, pixel_hash=pixel_hash(read_back))
+
+    def _put_image(self, key: str, data: bytes) -> None:
         try:
             self._put(f"{self._base.rstrip('/')}/{key}", data)
         except Exception as error:  # each file system has errors of its own
             raise StoreError(
                 f"could not write image {key} under {self.root}: {one_line(str(error))}; check space and rights"
             ) from error
-        read_back = rgb if self.image_format == "png" else to_rgb(load_image(data))
-        return self.reference(key, size=rgb.size, pixel_hash=pixel_hash(read_back))
 
     def write_words(self, page_id: str, words: WordBoxes | None) -> None:
         """Store beside a page's image where its words stand, over what was there; None if that is not known.
@@ -378,14 +393,19 @@ class PageImages:
             self._fs.rm(self._base, recursive=True)
 
     def _put(self, path: str, data: bytes) -> None:
-        if isinstance(self._fs, LocalFileSystem):
-            write_whole(Path(path), data)
-            return
-        try:
-            self._fs.pipe_file(path, data)  # object stores show an object only once it is whole
-        except FileNotFoundError:  # a file system with real folders; asking an object store for one may be forbidden
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(path, data)
+        put_file(self._fs, path, data)
+
+
+def put_file(fs: Any, path: str, data: bytes) -> None:
+    """Write a file of an fsspec file system, whole or not at all; each has errors of its own."""
+    if isinstance(fs, LocalFileSystem):
+        write_whole(Path(path), data)
+        return
+    try:
+        fs.pipe_file(path, data)  # object stores show an object only once it is whole
+    except FileNotFoundError:  # a file system with real folders; asking an object store for one may be forbidden
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(path, data)
 
 
 @dataclass(frozen=True, slots=True)

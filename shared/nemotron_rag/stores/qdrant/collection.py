@@ -8,7 +8,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from nemotron_rag.errors import IndexMismatchError, StoreError
+from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.stores.collection_options import CollectionOptions
 from nemotron_rag.stores.qdrant.connection import Qdrant
 from nemotron_rag.stores.qdrant.layout import (
@@ -34,6 +34,8 @@ _INDEXED: dict[str, IndexedType] = {
     "page_number": "integer",
     "content_hash": "keyword",
 }
+_DEFERRED = "deferred_indexing_threshold"  # payload key beside the record: what is to be set when all is loaded
+_THRESHOLD = 10_000  # KiB of a segment from which on Qdrant builds its graph, where it does not say
 _TENANT_LINKS = 16  # of each point in its tenant's graph; what Qdrant advises
 _log = logging.getLogger("nemotron_rag")
 
@@ -143,27 +145,39 @@ class Collection:
                 )
         return record  # None for an empty one: ours, interrupted between its making and that of its record
 
-    def create(self, *, dimensions: int, record: Mapping[str, Any], token_storage: TokenStorage | None) -> None:
+    def create(
+        self,
+        *,
+        dimensions: int,
+        record: Mapping[str, Any],
+        token_storage: TokenStorage | None,
+        deferred: bool = False,
+    ) -> None:
         """Make the collection, its payload indexes, and the record; whatever of these is there stays as it is.
 
         Args:
             dimensions: of a vector.
             record: plain JSON.
             token_storage: see `vectors_config`.
+            deferred: a new one on a server gets its indexes by `finish_indexes`, except those that writes need.
 
         Raises:
             StoreError: there is a collection with other vectors, or Qdrant refused.
         """
+        deferred = deferred and self.qdrant.engine == "server" and not self.exists()
         if not self.exists():
             self._make(dimensions, token_storage)
             self._unapplied = False
         if self._shape() != (dimensions, token_storage is not None):
             named = "" if token_storage is None else f" and {TOKENS!r}"
             raise StoreError(f"{self} has other vectors than {dimensions}-d {VECTOR!r}{named}; give another collection")
-        self.index_fields()
+        payload: dict[str, Any] = {RECORD_KEY: dict(record), LAYOUT_KEY: PageLayout.number}
+        if deferred:
+            payload[_DEFERRED] = self._stop_indexing()
+        if not deferred or self._options.strict:
+            self.index_fields()
         if not self.qdrant.embedded:
             self._index(STATE, _STATE_INDEX)
-        payload: dict[str, Any] = {RECORD_KEY: dict(record), LAYOUT_KEY: PageLayout.number}
         if self._scope is not None:
             self._index_tenant(self._scope.tenant)
             payload[TENANT] = self._scope.tenant.key
@@ -172,6 +186,47 @@ class Collection:
             (written,) = self.call("retrieve", ids=[RECORD_ID])
             self.call("update_collection", metadata=written.payload)
         self._stored_record()  # another process may have been the first, and of another version
+
+    def finish_indexes(self) -> bool:
+        """Make what `create` has deferred; returns whether all vectors are indexed now, as a server tells.
+
+        Raises:
+            StoreError: the server refused.
+        """
+        if self.qdrant.engine != "server":
+            return True
+        points = self.qdrant.call("retrieve", collection_name=self.name, ids=[RECORD_ID])
+        deferred = (points[0].payload or {}).get(_DEFERRED) if points else None
+        if deferred is not None:
+            self.index_fields()
+            self._set_threshold(int(deferred))
+            self.qdrant.call(
+                "delete_payload", collection_name=self.name, keys=[_DEFERRED], points=[RECORD_ID], wait=True
+            )
+        return bool(self.call("get_collection").status == models.CollectionStatus.GREEN)
+
+    def point_alias(self, alias: str) -> None:
+        """Make another name lead to this collection; see `QdrantStore.point_alias`."""
+        if self.qdrant.engine == "edge":
+            raise InputError(f"{self} is in a folder, which has no aliases; open it as collection={self.name!r}")
+        make = models.CreateAlias(collection_name=self.name, alias_name=alias)
+        operations = [models.CreateAliasOperation(create_alias=make)]
+        if any(each.alias_name == alias for each in self.qdrant.call("get_aliases").aliases):
+            operations.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+        self.qdrant.call("update_collection_aliases", change_aliases_operations=operations)
+
+    def _stop_indexing(self) -> int:
+        """Have the server build no graph; returns from how many KiB on it did before."""
+        before = self.call("get_collection").config.optimizer_config.indexing_threshold
+        self._set_threshold(0)
+        return _THRESHOLD if before is None else int(before)
+
+    def _set_threshold(self, kib: int) -> None:
+        self.qdrant.call(
+            "update_collection",
+            collection_name=self.name,
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kib),
+        )
 
     def apply_options(self) -> None:
         """Give a collection that was there before the metadata indexes of the options, and say what else differs."""

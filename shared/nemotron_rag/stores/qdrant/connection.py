@@ -35,6 +35,7 @@ _WRITES = ("upsert", "delete", "set_payload", "batch_update_points", "create_pay
 _READS = {
     "collection_exists": "look for a collection",
     "count": "count",
+    "get_aliases": "list aliases",
     "get_collection": "describe a collection",
     "get_collections": "list collections",
     "query_points": "search",
@@ -46,6 +47,8 @@ _DOING = {
     **dict.fromkeys(_WRITES, "write"),
     "create_collection": "make a collection",
     "optimize": "optimize a collection",
+    "update_collection": "change the settings of a collection",
+    "update_collection_aliases": "change an alias",
 }
 
 

@@ -144,13 +144,22 @@ class QdrantStore:
             self._known_analysis = analysis_of(record)
         return record
 
-    def create(self, *, dimensions: int, record: Mapping[str, Any], token_storage: TokenStorage | None = None) -> None:
+    def create(
+        self,
+        *,
+        dimensions: int,
+        record: Mapping[str, Any],
+        token_storage: TokenStorage | None = None,
+        deferred: bool = False,
+    ) -> None:
         """Make the collection, its payload indexes, and the record; whatever of these is there already stays.
 
         Args:
             dimensions: length of the vectors.
             record: plain JSON, given back by `read_record`.
             token_storage: number format of token vectors; None for one vector a page.
+            deferred: for a large load into a new collection of a server, which builds its indexes with
+                `finish_indexes`.
 
         Raises:
             InputError: Qdrant's local mode has no such number format.
@@ -162,8 +171,30 @@ class QdrantStore:
                 "choose one of these, or run a Qdrant server and give its url"
             )
         with self._qdrant.writing:
-            self._collection.create(dimensions=dimensions, record=record, token_storage=token_storage)
+            self._collection.create(
+                dimensions=dimensions, record=record, token_storage=token_storage, deferred=deferred
+            )
         self.read_record()
+
+    def finish_indexes(self) -> bool:
+        """Build the indexes that `create` has deferred; returns whether the server has done so.
+
+        Raises:
+            StoreError: the server could not be reached, or refused.
+        """
+        return self._collection.finish_indexes()
+
+    def point_alias(self, alias: str) -> None:
+        """Make another name lead to this collection, at once for all who use it.
+
+        Args:
+            alias: a name that no collection has; one that leads elsewhere leads here from now on.
+
+        Raises:
+            InputError: there are no such names in a folder of Qdrant Edge.
+            StoreError: the collection is not there, or the server refused.
+        """
+        self._collection.point_alias(alias)
 
     def index_metadata(self, key: str, kind: IndexedType) -> None:
         """Make filters on a metadata key fast; qdrant-client's local mode has no such indexes.
