@@ -9,9 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 
-from nemotron_rag.documents.text import excerpt, printable, split_marked
 from nemotron_rag.errors import NemotronRagError
 from nemotron_rag.evaluation.dataset import JudgedQuery
 from nemotron_rag.evaluation.results import Answered, Evaluation, SystemResult
@@ -27,7 +26,7 @@ from nemotron_rag.evaluation.shown import (
 )
 from nemotron_rag.index import PageIndex
 from nemotron_rag.report import HeatmapOf
-from nemotron_rag.report.html_page import EmbeddedImage, content_policy, embed_image
+from nemotron_rag.report.html_page import EmbeddedImage, content_policy, embed_image, page_template
 from nemotron_rag.types import ImageSource, Passage
 
 __all__ = ["Miss", "ShownPage", "render_evaluation"]
@@ -100,6 +99,7 @@ def render_evaluation(evaluation: Evaluation, *, misses: int = _MISSES, system: 
         facts=facts_text(evaluation),
         metrics=shown_metrics(evaluation),
         notes=all_notes(evaluation),
+        title=f"Evaluation on {evaluation.dataset.name}",
         style=style,
         policy=content_policy(style),
     )
@@ -217,21 +217,13 @@ def _at(values: Sequence[Any], place: int) -> Any:
     return values[place] if place < len(values) else None
 
 
-def _pieces(text: str, query: str) -> list[tuple[str, bool]]:
-    return split_marked(excerpt(text, query), query) if text.strip() else []
-
-
 @cache
 def _template() -> Template:
-    loader = PackageLoader("nemotron_rag", "evaluation")
-    environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["line"] = lambda text: printable(" ".join(str(text).split()))
-    environment.globals |= {
-        "metric": metric_text,
-        "interval": interval_text,
-        "difference": difference_text,
-        "seconds": seconds_text,
-        "size": bytes_text,
-        "pieces": _pieces,
-    }
-    return environment.get_template("page.html")
+    return page_template(
+        "evaluation/page.html",
+        metric=metric_text,
+        interval=interval_text,
+        difference=difference_text,
+        seconds=seconds_text,
+        size=bytes_text,
+    )

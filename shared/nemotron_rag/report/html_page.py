@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -113,19 +113,24 @@ class EmbeddedImage(NamedTuple):
     height: int
 
 
+def page_template(path: str, **called: Any) -> Template:
+    """A template of this package that may extend ``report/layout.html``.
+
+    Args:
+        path: such as ``report/page.html``.
+        **called: functions that it calls, besides `pieces`; its filter ``line`` puts a text on one printable line.
+    """
+    loader = PackageLoader("nemotron_rag", "")
+    environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["line"] = lambda text: printable(" ".join(str(text).split()))
+    environment.globals |= {"pieces": _pieces, **called}
+    return environment.get_template(path)
+
+
 @cache
 def _template() -> Template:
-    loader = PackageLoader("nemotron_rag", "report")
-    environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["line"] = lambda text: printable(" ".join(text.split()))
-    environment.globals |= {
-        "file_name": _file_name,
-        "images": _images,
-        "link": page_link,
-        "pieces": _pieces,
-        "scores": _scores,
-    }
-    return environment.get_template("page.html")
+    called = {"file_name": _file_name, "images": _images, "link": page_link, "scores": _scores}
+    return page_template("report/page.html", **called)
 
 
 def _file_name(page: Page) -> str:
