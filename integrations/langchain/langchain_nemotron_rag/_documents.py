@@ -11,16 +11,14 @@ import re
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
-from PIL import Image
 
 from nemotron_rag import Page, Passage
-from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.access import ImageAccess, UnreadableImage
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.images import ImageText
 from nemotron_rag.errors import ImageError, InputError
@@ -111,9 +109,9 @@ def readable(value: Any, refer: Callable[[ImageSource], ImageSource]) -> ImageSo
     try:
         return refer(image_source(value))
     except ImageError as error:
-        return _Unreadable(error)
+        return UnreadableImage(error)
     except Exception as error:  # of a blob or path of somebody else's
-        return _Unreadable(ImageError(f"{type(value).__name__} cannot be read: {one_line(str(error))}"))
+        return UnreadableImage(ImageError(f"{type(value).__name__} cannot be read: {one_line(str(error))}"))
 
 
 def labelled(document: Document, image: T) -> T:
@@ -251,18 +249,6 @@ def _with_metadata(texts: Sequence[str], metadatas: Metadatas, items: str) -> li
     if len(given) != len(texts):
         raise InputError(f"{len(texts)} {items} need as many metadatas, got {len(given)}")
     return [Document(text, metadata=dict(metadata)) for text, metadata in zip(texts, given, strict=True)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """An `ImageReference` that cannot be opened, so that the ranking policy decides what becomes of its document."""
-
-    error: ImageError
-    size: None = None
-    pixel_hash: None = None
-
-    def open(self) -> Image.Image:
-        raise self.error
 
 
 def _block_source(block: Mapping[str, Any]) -> ImageSource:

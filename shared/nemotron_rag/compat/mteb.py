@@ -114,21 +114,16 @@ class MtebEncoder(_Model):
         self,
         inputs: Iterable[Mapping[str, Any]],
         *,
-        task_metadata: Any = None,
-        hf_split: str = "",
-        hf_subset: str = "",
         prompt_type: Any = None,
-        **kwargs: Any,
+        **of_task: Any,
     ) -> Any:
         """Embed what mteb loads.
 
         Args:
             inputs: batches with ``text``, ``image`` or both.
-            task_metadata: not needed.
-            hf_split: not needed.
-            hf_subset: not needed.
             prompt_type: "query" for queries; everything else is embedded as passages.
-            **kwargs: of mteb; batches are cut to what the device has room for.
+            **of_task: what mteb says of its task, which changes nothing here; batches are cut to what the device has
+                room for.
 
         Returns:
             (n, dimensions) float32; of a late-interaction model a list of (tokens, dimensions) float32.
@@ -176,23 +171,14 @@ class MtebReranker(_Model):
         self,
         inputs1: Iterable[Mapping[str, Any]],
         inputs2: Iterable[Mapping[str, Any]],
-        *,
-        task_metadata: Any = None,
-        hf_split: str = "",
-        hf_subset: str = "",
-        prompt_type: Any = None,
-        **kwargs: Any,
+        **of_task: Any,
     ) -> Any:
         """Score pairs.
 
         Args:
             inputs1: batches of queries.
             inputs2: batches of as many passages.
-            task_metadata: not needed.
-            hf_split: not needed.
-            hf_subset: not needed.
-            prompt_type: not needed.
-            **kwargs: of mteb.
+            **of_task: see `MtebEncoder.encode`.
 
         Returns:
             Logits, (pairs,) float32.

@@ -53,6 +53,38 @@ class _Encoder(Loaded):
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
+    def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """Embed queries."""
+        raise NotImplementedError
+
+    def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """Embed passages."""
+        raise NotImplementedError
+
+    def encode(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        task: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """`encode_query` with ``prompt_name="query"`` or ``task="query"``, else `encode_document`.
+
+        Args:
+            inputs: see there.
+            prompt_name: "query" or "document".
+            prompt: None: these models have their own.
+            task: as `prompt_name`.
+            **options: see there.
+
+        Raises:
+            InputError: an input cannot be read, or an argument means nothing here.
+        """
+        is_query = self._role(prompt_name, prompt, task) == "query"
+        return self.encode_query(inputs, **options) if is_query else self.encode_document(inputs, **options)
+
     def _computed(self, inputs: Any, role: str, options: dict[str, Any]) -> Any:
         _check(type(self).__name__, options)
         single = is_single(inputs)
@@ -126,19 +158,6 @@ class SentenceTransformer(_Encoder):
         """
         return _as(self._computed(inputs, "document", options), convert_to_tensor)
 
-    def encode(
-        self,
-        inputs: Any,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *,
-        task: str | None = None,
-        convert_to_tensor: bool = False,
-        **options: Any,
-    ) -> Any:
-        """`encode_query` with ``prompt_name="query"``, else `encode_document`: these models always have a prompt."""
-        return _as(self._computed(inputs, self._role(prompt_name, prompt, task), options), convert_to_tensor)
-
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Cosines: (n, m) tensor."""
         return _tensors().similarity(embeddings1, embeddings2)
@@ -169,19 +188,6 @@ class MultiVectorEncoder(_Encoder):
     def encode_document(self, inputs: Any, *, convert_to_numpy: bool = False, **options: Any) -> Any:
         """Embed passages: a list of (tokens, dimensions) tensors on the CPU, or arrays; one for one input."""
         return _as_list(self._computed(inputs, "document", options), convert_to_numpy)
-
-    def encode(
-        self,
-        inputs: Any,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *,
-        task: str | None = None,
-        convert_to_numpy: bool = False,
-        **options: Any,
-    ) -> Any:
-        """`encode_query` with ``task="query"``, else `encode_document`."""
-        return _as_list(self._computed(inputs, self._role(prompt_name, prompt, task), options), convert_to_numpy)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """MaxSim: (n, m) tensor."""

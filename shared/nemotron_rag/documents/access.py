@@ -21,7 +21,7 @@ from nemotron_rag.documents.transparency import lay_on_white
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.types import ImageReference, ImageSource
 
-__all__ = ["ImageAccess"]
+__all__ = ["ImageAccess", "UnreadableImage"]
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # two letters at least: one is a drive of Windows
 
@@ -119,7 +119,7 @@ class ImageAccess:
             try:
                 path = getattr(source, "path", None)
             except ImageError as error:  # the key of a stored image is not one of an index
-                return _Unreadable(error)
+                return UnreadableImage(error)
             return source if path is None else _AllowedImage(self, path, source.size, source.pixel_hash, lay_on_white)
         return _AllowedImage(self, source, size, pixel_hash, lay_on_white)
 
@@ -202,8 +202,12 @@ class _AllowedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A reference that cannot be opened, so that the caller's policy for images decides what becomes of it."""
+class UnreadableImage:
+    """An `ImageReference` that cannot be opened, so that the caller's policy for images decides what becomes of it.
+
+    Args:
+        error: what is wrong with it.
+    """
 
     error: ImageError
     size: None = None
