@@ -106,6 +106,22 @@ def test_a_word_broken_at_the_end_of_a_line_is_found():
     assert best.text in ("photo-", "voltaics")
 
 
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_running_titles_do_not_win_over_the_line_that_answers(tmp_path, rotation):
+    """A footer has the words of the document's title, and the line that answers has others of the query."""
+    document = pymupdf.open()
+    page = document.new_page(width=595, height=842)
+    page.insert_text((60, 30), "Annual performance report 2018 of the personnel office", fontsize=FONT)
+    page.insert_text((60, 300), "Veterans were 31 percent of new hires in the report year.", fontsize=FONT)
+    page.insert_text((60, 820), "Annual performance report 2018 of the personnel office", fontsize=FONT)
+    page.set_rotation(rotation)
+    with opened(tmp_path / "made.pdf", document.tobytes()) as index:
+        (hit,) = index.search("x")
+        query = "How many veterans did the personnel office hire by its annual performance report 2018?"
+        assert index.regions(hit.page, query)[0].text.startswith("Veterans were")
+        assert index.regions(hit.page, "the annual performance report of 2018")[0].text.startswith("Annual")
+
+
 def test_nothing_is_found_where_the_page_has_no_content_word_of_the_query(tmp_path):
     data, _ = made()
     with opened(tmp_path / "made.pdf", data) as index:

@@ -27,6 +27,8 @@ _IN_ROW = 0.6  # of the height of the higher one
 _MOST_LINES = 6  # of a block
 _STARTS = 64  # lines that blocks are grown from
 _LEAST_HEAT = 0.1
+_MARGIN = 0.07  # of the page's height, above and below, where running titles stand
+_RUNNING = 0.5  # how much a line there counts
 _SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\u061f\u06d4\u0964]['\")\]\u201d\u2019\u00bb]*$")
 _BROKEN = re.compile(r"(\w+)[-\u2010]$")
 _FIRST = re.compile(r"^(\w+)")
@@ -94,7 +96,8 @@ def find_blocks(
     Args:
         lines: n lines of a page, in reading order.
         evidence: for them, by their words.
-        k: blocks at most; those with less than half the score of the best one are left out.
+        k: blocks at most; those with less than half the score of the best one are left out. Running titles, at the
+            edges of the page, count half.
         heat: (n,), from 0 to 1: how well each matches the query by token vectors. It counts for as much of the query
             as words do not tell, a tenth at least.
         aspect: height of the page by its width: lines are as high as they are, whichever way the page is turned.
@@ -102,7 +105,9 @@ def find_blocks(
     Returns:
         Best first; no line stands in two.
     """
-    values = evidence.found * evidence.weights  # (lines, terms)
+    trust = np.array([_RUNNING if _is_in_margin(line.box, aspect) else 1 for line in lines], dtype=np.float32)
+    values = evidence.found * evidence.weights * trust[:, None]  # (lines, terms)
+    heat = None if heat is None else heat * trust
     alone = values.sum(axis=1) if heat is None else values.sum(axis=1) + heat
     starts = [int(index) for index in np.argsort(-alone, kind="stable")[:_STARTS] if alone[index] > 0]
     beside = _neighbours(lines, aspect)
@@ -213,6 +218,12 @@ def _in_row(one: Box, other: Box) -> bool:
 
 def _stands(box: Box, aspect: float) -> bool:
     return (box[3] - box[1]) * aspect > 2 * (box[2] - box[0])
+
+
+def _is_in_margin(box: Box, aspect: float) -> bool:
+    """Whether a line stands where titles are that run through all pages: they have words of many queries."""
+    first, last = (box[0], box[2]) if _stands(box, aspect) else (box[1], box[3])
+    return last < _MARGIN or first > 1 - _MARGIN
 
 
 def _turned(box: Box) -> Box:
