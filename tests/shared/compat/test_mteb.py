@@ -1,4 +1,4 @@
-"""mteb's own ``evaluate`` over our models gives the numbers that our metrics give."""
+"""mteb's own ``evaluate`` over our models gives the numbers that our command ``evaluate`` gives."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from nemotron_rag import Page, PageIndex, Passage, cli, load_embedder, load_reranker
+from nemotron_rag import cli, load_embedder
 from nemotron_rag.compat import mteb as ours
 from nemotron_rag.compat.mteb import MtebEncoder, MtebReranker, run_task
+from nemotron_rag.documents.images import encode_image
 from nemotron_rag.documents.pdf import read_pdf
 from nemotron_rag.errors import InputError, MissingExtraError
-from nemotron_rag.evaluation.metrics import measure
 from nemotron_rag.testing import FakeEmbedder, FakeMultiVectorEmbedder, FakeReranker
+from support.datasets import write_parquet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -29,7 +29,14 @@ pytestmark = [
 ]
 
 PDFS = sorted((Path(__file__).parents[3] / "cookbook" / "pdfs").glob("*.pdf"))
-METRICS = {"ndcg_at_5": "ndcg@5", "ndcg_at_10": "ndcg@10", "recall_at_5": "recall@5", "mrr_at_10": "mrr@10"}
+METRICS = {
+    "ndcg_at_5": "ndcg@5",
+    "ndcg_at_10": "ndcg@10",
+    "recall_at_5": "recall@5",
+    "hit_rate_at_5": "hit@5",
+    "mrr_at_10": "mrr",
+    "map_at_10": "map",
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +110,29 @@ def task(pages, queries):
     return PagesInMemory()
 
 
-def found_by(index, queries, **options):
-    """Metrics of our index over the same queries, with our definitions."""
-    run = {key: [hit.page.id for hit in index.search(text, k=10, **options)] for key, (text, _) in queries.items()}
-    judged = {key: {page: 1} for key, (_, page) in queries.items()}
-    return {name: np.mean([*values.values()]) for name, values in measure(run, judged, [*METRICS.values()]).items()}
+@pytest.fixture
+def folder(pages, queries, tmp_path):
+    """The same pages and queries as a data set of page images, for our own command."""
+    made = tmp_path / "pages-in-memory"
+    corpus = [
+        {"corpus-id": page.id, "image": {"bytes": encode_image(page.image, "png"), "path": None}, "text": page.text}
+        for page in pages
+    ]
+    write_parquet(made / "corpus" / "test-00000-of-00001.parquet", corpus)
+    asked = [{"query-id": key, "query": text} for key, (text, _) in queries.items()]
+    write_parquet(made / "queries" / "test-00000-of-00001.parquet", asked)
+    judged = [{"query-id": key, "corpus-id": page, "score": 1} for key, (_, page) in queries.items()]
+    write_parquet(made / "qrels" / "test-00000-of-00001.parquet", judged)
+    return made
+
+
+def ours_of(capsys, *arguments):
+    """The metrics of each system that ``nemotron-rag evaluate`` finds, under mteb's names."""
+    capsys.readouterr()
+    line = ["evaluate", *map(str, arguments), "--device", "cpu", "--max-tiles", "1", "-k", "5", "-k", "10", "--json"]
+    assert cli.main(line) == 0
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    return [{name: each["metrics"][name]["mean"] for name in METRICS.values()} for each in systems]
 
 
 def written(path):
@@ -116,15 +141,14 @@ def written(path):
 
 
 @pytest.mark.parametrize("modality", ["image_text", "image"])
-def test_numbers_are_those_of_an_index(task, pages, queries, tmp_path, modality, monkeypatch, capsys):
+def test_numbers_are_those_of_our_command(task, folder, tmp_path, modality, monkeypatch, capsys):
     """The command runs a task, which mteb knows by its name, and writes mteb's result file."""
     monkeypatch.setattr(mteb, "get_task", {"PagesInMemory": task}.__getitem__)
     line = ["mteb", "PagesInMemory", "--embedder", "starter-embed-vl", "--device", "cpu", "--max-tiles", "1", "--json"]
     assert cli.main([*line, "--modality", modality, "--to", str(tmp_path)]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    with PageIndex(embedder="starter-embed-vl", device="cpu", max_input_tiles=1) as index:
-        index.add([page if modality == "image_text" else Page("", page.image, id=page.id) for page in pages])
-        wanted = found_by(index, queries, mode="dense")
+    (wanted,) = ours_of(capsys, folder, "--embedder", "starter-embed-vl", "--mode", "dense", "--modality", modality,
+                        "--to", tmp_path / "ours")  # fmt: skip
     assert written(Path(found["path"])) == pytest.approx(wanted, abs=1e-5)
     assert found["score"] == pytest.approx(wanted["ndcg@5"], abs=1e-5)
     assert (found["task"], found["model"]) == ("PagesInMemory", "nemotron-rag/starter-embed-vl")
@@ -132,26 +156,16 @@ def test_numbers_are_those_of_an_index(task, pages, queries, tmp_path, modality,
     assert (tmp_path / "results") in Path(found["path"]).parents
 
 
-def test_reranking_and_late_interaction(task, pages, queries, tmp_path):
+def test_reranking_and_late_interaction(task, folder, tmp_path, capsys):
     encoder = MtebEncoder("starter-colembed", device="cpu", max_input_tiles=1)
     reranker = MtebReranker("starter-rerank-vl", device="cpu", max_input_tiles=1)
-    first, second = run_task(task, encoder, reranker=reranker, candidates=5, to=tmp_path)
-    embedder = encoder._lazy.get()
-    rows = embedder.embed_passages([Passage(page.text, page.image) for page in pages])
-    model, run, reranked = load_reranker("starter-rerank-vl", device="cpu", max_input_tiles=1), {}, {}
-    for key, (text, _) in queries.items():
-        order = np.argsort(-embedder.score(embedder.embed_queries([text]), rows)[0], kind="stable")
-        run[key] = [pages[place].id for place in order]
-        best = [pages[place] for place in order[:5]]
-        ranked = model.rank(text, [Passage(page.text, page.image) for page in best])
-        reranked[key] = [best[each.index].id for each in ranked]
-    judged = {key: {page: 1} for key, (_, page) in queries.items()}
-    for score, system in ((first, run), (second, reranked)):
-        wanted = {
-            name: np.mean([*values.values()]) for name, values in measure(system, judged, [*METRICS.values()]).items()
-        }
-        assert written(score.path) == pytest.approx(wanted, abs=1e-5)
-    assert (first.model, second.model) == ("nemotron-rag/starter-colembed", "nemotron-rag/starter-rerank-vl")
+    found = run_task(task, encoder, reranker=reranker, candidates=10, to=tmp_path)
+    wanted = ours_of(capsys, folder, "--embedder", "starter-colembed", "--reranker", "starter-rerank-vl",
+                     "--candidates", 10, "--to", tmp_path / "ours")  # fmt: skip
+    for score, metrics in zip(found, wanted, strict=True):
+        assert written(score.path) == pytest.approx(metrics, abs=1e-5)
+        assert metrics["ndcg@5"] > 0
+    assert [score.model for score in found] == ["nemotron-rag/starter-colembed", "nemotron-rag/starter-rerank-vl"]
 
 
 def test_they_meet_its_protocols():

@@ -37,6 +37,46 @@ def test_vidore_v3(tmp_path):
     assert data.notes == ()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_vidore_v3_in_shards_as_the_library_datasets_writes_them(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    number, text = datasets.Value("int64"), datasets.Value("string")
+    features = {"corpus_id": number, "image": datasets.Image(), "doc_id": text, "markdown": text}
+    images = [Image.new(mode, (60 + i, 80)) for i, mode in enumerate(["RGB", "L", "RGBA", "RGB", "P"])]
+    corpus = datasets.Dataset.from_dict(
+        {
+            "corpus_id": list(range(5)),
+            "image": images,
+            "doc_id": ["a", "a", "a", "b", "b"],
+            "markdown": [f"page {i}" for i in range(5)],
+            "page_number_in_doc": [0, 1, 2, 0, 1],
+        },
+        features=datasets.Features({**features, "page_number_in_doc": number}),
+    )
+    queries = datasets.Dataset.from_dict(
+        {"query_id": [7, 8], "query": ["page 3", "Seite 4"], "language": ["english", "german"],
+         "query_types": [["extractive"], ["numerical", "multi-hop"]]},
+        features=datasets.Features({"query_id": number, "query": text, "language": text,
+                                    "query_types": datasets.List(text)}),
+    )  # fmt: skip
+    qrels = datasets.Dataset.from_dict({"query_id": [7, 8, 8], "corpus_id": [3, 4, 0], "score": [2, 1, 1]})
+    for name, table, shards in [("corpus", corpus, 2), ("queries", queries, 1), ("qrels", qrels, 1)]:
+        (tmp_path / name).mkdir()
+        for shard in range(shards):
+            part = table.shard(shards, shard, contiguous=True)
+            part.to_parquet(tmp_path / name / f"test-{shard:05}-of-{shards:05}.parquet")
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: corpus\n---\n")
+    data = read_dataset(tmp_path)
+    assert {query.id: query.judgements for query in data.queries} == {"7": {"3": 2}, "8": {"4": 1, "0": 1}}
+    assert data.queries[1].groups == {"language": ("german",), "query_types": ("numerical", "multi-hop")}
+    pages = list(data.corpus.pages())
+    assert [(page.id, page.source, page.number) for page in pages] == [
+        ("0", "a", 1), ("1", "a", 2), ("2", "a", 3), ("3", "b", 1), ("4", "b", 2),
+    ]  # fmt: skip
+    assert [load_image(page.image).size for page in pages] == [image.size for image in images]
+
+
 def test_vidore_v2(tmp_path):
     data = read_dataset(vidore_v2(tmp_path / "v2"))
     assert data.queries[0].judgements == {"1": 1, "2": 2}
