@@ -292,6 +292,13 @@ def test_rerank_ranks_images_and_pdf_pages(tmp_path, pdfs, run):
     assert target.read_text(encoding="utf-8").count("data:image/webp") == 4
 
 
+def test_rerank_renders_with_the_engine_asked_for(pdfs, run):
+    for engine, noted in [("pdfium", "pdfium"), ("mupdf", None)]:
+        code, out, _ = run("rerank", "blue whales", pdfs / "sea.pdf", "--json", "--pdf-engine", engine)
+        assert code == 0
+        assert {hit["metadata"].get("pdf_engine") for hit in json.loads(out)["hits"]} == {noted}
+
+
 def test_rerank_keeps_the_best_of_more_pages_than_it_holds(tmp_path, run):
     texts = [f"word{number}" for number in range(40)] + ["the answer"]
     long = write_pdf(tmp_path / "long.pdf", texts)

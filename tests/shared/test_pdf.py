@@ -33,7 +33,7 @@ from nemotron_rag.documents.pdf import (
     read_pdf,
 )
 from nemotron_rag.documents.pdf import _pool as _pdf_pool
-from nemotron_rag.documents.pdf import _reader as _pdf_reader
+from nemotron_rag.documents.pdf import _rendering as _pdf_rendering
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError, PdfError, PdfPasswordError
 from nemotron_rag.types import Failure, Page, page_id
 
@@ -392,7 +392,7 @@ def test_an_endless_page_is_ended_and_the_others_are_read(failures: Reports) -> 
     made = pymupdf.open(stream=document(2))
     made.insert_pdf(pymupdf.open(stream=endless()), start_at=1)
     started = time.monotonic()
-    pages = read_pdf(made.tobytes(), workers=1, budget=PdfBudget(seconds=1), report=failures.append)
+    pages = read_pdf(made.tobytes(), workers=1, budget=PdfBudget(seconds=1), report=failures.append, pdf_engine="mupdf")
     assert numbers(pages) == [1, 3]
     assert time.monotonic() - started < 15
     assert failures == [Failure("<bytes>", "took longer than PdfBudget.seconds allows", 2)]
@@ -400,8 +400,8 @@ def test_an_endless_page_is_ended_and_the_others_are_read(failures: Reports) -> 
 
 @pytest.mark.slow
 def test_a_document_of_endless_pages_is_given_up(failures: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pdf_reader, "_MAX_DEATHS", 2)
-    pages = read_pdf(endless(50), workers=1, budget=PdfBudget(seconds=0.2), report=failures.append)
+    monkeypatch.setattr(_pdf_rendering, "_MAX_DEATHS", 2)
+    pages = read_pdf(endless(50), workers=1, budget=PdfBudget(seconds=0.2), report=failures.append, pdf_engine="mupdf")
     assert list(pages) == []
     assert [failure.number for failure in failures] == [1, 2, None]
     assert "gave up" in failures[-1].reason
@@ -414,7 +414,7 @@ def test_a_page_beyond_the_memory_limit_is_reported(failures: Reports) -> None:
     made.new_page(width=100, height=100)
     data, limit = made.tobytes(), 512 * 2**20
     pages = read_pdf(data, dpi=300, budget=PdfBudget(max_pixels=10**9, max_side=10**6, memory_bytes=limit),
-                     report=failures.append)  # fmt: skip
+                     report=failures.append, pdf_engine="mupdf")  # fmt: skip
     assert numbers(pages) == [1, 3]
     assert [failure.number for failure in failures] == [2]
     assert numbers(read_pdf(data, report=failures.append)) == [1, 2, 3]  # the same worker, its limit raised again
@@ -424,7 +424,7 @@ def test_a_page_beyond_the_memory_limit_is_reported(failures: Reports) -> None:
 @POSIX
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_workers_are_replaced(workers: int, failures: Reports) -> None:
-    pages = read_pdf(document(20), workers=workers, report=failures.append)
+    pages = read_pdf(document(20), workers=workers, report=failures.append, pdf_engine="mupdf")
     assert next(pages).number == 1
     for process in list(_pdf_pool._POOL._living):
         os.kill(process._process.pid, signal.SIGKILL)
@@ -620,7 +620,7 @@ def test_without_ocr_a_scan_has_no_text() -> None:
 
 
 def test_a_missing_language_is_told_once_or_raises(caplog: pytest.LogCaptureFixture) -> None:
-    _pdf_reader._warn_of_missing_ocr.cache_clear()
+    _pdf_rendering._warn_of_missing_ocr.cache_clear()
     for _ in range(2):
         [page] = read_pdf(scan(), ocr_language="eng+qqq")
         assert page.text == ""

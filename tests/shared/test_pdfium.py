@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 
 import numpy as np
 import pymupdf
 import pytest
 
-from nemotron_rag.documents.pdf import count_pages, ocr_available, read_outline, read_pdf
+from nemotron_rag.documents.pdf import _pool, count_pages, ocr_available, read_outline, read_pdf
 from nemotron_rag.documents.pdf._engines import Renderer
+from nemotron_rag.documents.reading import Document
 from nemotron_rag.documents.word_boxes import text_lines
 from nemotron_rag.errors import InputError, MissingExtraError, PdfError, PdfPasswordError
 from nemotron_rag.index import PageIndex
@@ -100,6 +102,58 @@ def test_a_page_that_mupdf_refuses_is_rendered_by_pdfium(monkeypatch):
             assert renderer.handle(request, b"")[0]["metadata"]["pdf_engine"] == "pdfium"
     finally:
         renderer.handle({"op": "close"}, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes")
+def test_where_mupdf_dies_pdfium_renders_the_page_and_then_the_rest():
+    many = pymupdf.open()
+    for number in range(1, 21):
+        many.new_page(width=200, height=100).insert_text((20, 50), f"page {number}")
+    engines = []
+    for page in read_pdf(many.tobytes(), workers=1, on_error="raise"):
+        assert page.text == f"page {page.number}"
+        engines.append(page.metadata.get("pdf_engine", "mupdf"))
+        for process in [*_pool._POOL._living] if engines.count("pdfium") < 3 else ():
+            process._process.kill()
+    assert engines[0] == "mupdf"
+    assert engines[-14:] == ["pdfium"] * 14
+
+
+def test_where_mupdf_dies_in_opening_a_document_pdfium_opens_it(monkeypatch):
+    opened = _pool.Seat.open
+
+    def dies(seat):
+        if seat._opening["engine"] != "pdfium":
+            raise _pool.WorkerDiedError("crashed the renderer")
+        return opened(seat)
+
+    monkeypatch.setattr(_pool.Seat, "open", dies)
+    assert next(read_pdf(made(), on_error="raise")).metadata["pdf_engine"] == "pdfium"
+    assert count_pages(made()) == 1
+    with pytest.raises(PdfError, match="cannot be opened: it crashed the renderer"):
+        list(read_pdf(made(), on_error="raise", pdf_engine="mupdf"))
+
+
+def test_a_page_is_read_again_for_its_words_by_the_engine_that_rendered_it(tmp_path, monkeypatch):
+    path = tmp_path / "report.pdf"
+    path.write_bytes(made())
+    asked = []
+    read = Document.pages
+
+    def noted(document, **options):
+        asked.append(document.pdf_engine)
+        return read(document, **options)
+
+    for engine, wanted in [("pdfium", "pdfium"), ("mupdf", "mupdf"), (None, "auto")]:
+        with PageIndex(tmp_path / f"index-{engine}", embedder=FakeEmbedder(), pdf_engine=engine) as index:
+            add(index, path)
+            for sidecar in (tmp_path / f"index-{engine}").rglob("*.words"):
+                sidecar.unlink()
+            (hit,) = index.search("x")
+            monkeypatch.setattr(Document, "pages", noted)
+            assert index.regions(hit.page, "How much did photovoltaics grow?")
+            monkeypatch.setattr(Document, "pages", read)
+            assert asked.pop() == wanted
 
 
 def test_it_works_without_pymupdf(monkeypatch):

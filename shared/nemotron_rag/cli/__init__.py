@@ -247,6 +247,7 @@ def rerank(
     top_n: options.TopN = None,
     pages: options.Pages = None,
     password: options.Password = None,
+    pdf_engine: options.PdfRenderer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     max_tiles: options.MaxTiles = None,
@@ -274,7 +275,8 @@ def rerank(
         base_url=base_url,
         dialect=cast("Any", dialect),
     )
-    hits, failures = rank_files(query, files, reranker=loaded, top_n=top_n, pages=pages, password=password)
+    reading = {"pages": pages, "password": password, "pdf_engine": pdf_engine or "auto"}
+    hits, failures = rank_files(query, files, reranker=loaded, top_n=top_n, **cast("Any", reading))
     seconds = time.perf_counter() - start
     for failure in failures:
         output.warn(f"skipped {failure}")
@@ -434,6 +436,7 @@ def delete(
 def demo(
     pdfs: Annotated[Path | None, typer.Option(help="Folder with the demo's PDFs; by default the clone's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_output"),
+    pdf_engine: options.PdfRenderer = None,
 ) -> int:
     """Run a demo on three PDFs.
 
@@ -442,7 +445,8 @@ def demo(
     from nemotron_rag.cli import demonstration
     from nemotron_rag.cli._demo import show_demo
 
-    show_demo(demonstration.run_demo(pdfs or demonstration.find_pdfs(), out=out, progress=sys.stderr.isatty()))
+    folder, progress = pdfs or demonstration.find_pdfs(), sys.stderr.isatty()
+    show_demo(demonstration.run_demo(folder, out=out, progress=progress, pdf_engine=pdf_engine))
     return 0
 
 

@@ -12,6 +12,7 @@ from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 
 if TYPE_CHECKING:
+    from nemotron_rag.documents.pdf import PdfEngine
     from nemotron_rag.types import Page
 
 __all__ = ["make_queries"]
@@ -26,6 +27,7 @@ def make_queries(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of pages and words.")] = 0,
     ocr: options.OcrMode = "auto",
+    pdf_engine: options.PdfRenderer = None,
     as_json: options.Json = False,
 ) -> int:
     """Make queries of the pages' own words.
@@ -36,7 +38,7 @@ def make_queries(
     from nemotron_rag.evaluation import WORDS_WARNING, queries_from_words, write_query_file
 
     lost: list[str] = []
-    pages = _pages(sources, ocr, lost)
+    pages = _pages(sources, ocr, pdf_engine or "auto", lost)
     queries = queries_from_words(pages, count=count, seed=seed, kinds=cast("Any", kind or ["sentence", "keywords"]))
     rows = write_query_file(to, queries)
     for line in lost:
@@ -49,13 +51,13 @@ def make_queries(
     return 0
 
 
-def _pages(sources: list[str], ocr: options.OcrMode, lost: list[str]) -> Iterator[Page]:
+def _pages(sources: list[str], ocr: options.OcrMode, pdf_engine: PdfEngine, lost: list[str]) -> Iterator[Page]:
     """Pages without their images; what cannot be read is noted."""
     from dataclasses import replace
 
     from nemotron_rag.evaluation.documents import files_of
 
-    for file in files_of(sources).files:
+    for file in files_of(sources, pdf_engine=pdf_engine).files:
         failures: list[Any] = []
         for page in file.document.pages(ocr=ocr, max_pixels=_SMALL, report=failures.append):
             yield replace(page, image=None)

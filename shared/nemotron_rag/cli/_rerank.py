@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from nemotron_rag.documents.access import ImageAccess
+from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.source_files import LeftOut, SourceFile, Unusable, expand
 from nemotron_rag.protocols import Reranker
@@ -25,6 +26,7 @@ def rank_files(
     top_n: int | None = None,
     pages: str | None = None,
     password: str | None = None,
+    pdf_engine: PdfEngine = "auto",
 ) -> tuple[list[Hit], list[Failure]]:
     """Score every page of the files and return the best.
 
@@ -35,13 +37,14 @@ def rank_files(
         top_n: how many to return, with the images of PDF pages in memory; None for all.
         pages: of each PDF; see `read_pdf`.
         password: of protected PDFs.
+        pdf_engine: what renders PDFs.
 
     Returns:
         Hits from best to worst, with `retrieval_score` NaN since there was no retrieval; and the failures.
     """
     failures: list[Failure] = []
     best: list[tuple[float, Page]] = []
-    stream = _read(files, pages, password, failures)
+    stream = _read(expand(files, password=password, pdf_engine=pdf_engine), pages, failures)
     while batch := list(itertools.islice(stream, _AT_ONCE)):
         scores = reranker.score(query, batch)  # (pages,)
         best += [(float(score), page) for score, page in zip(scores, batch, strict=True)]
@@ -50,8 +53,10 @@ def rank_files(
     return hits, failures
 
 
-def _read(files: Sequence[str], pages: str | None, password: str | None, failures: list[Failure]) -> Iterator[Page]:
-    for found in expand(files, password=password):
+def _read(
+    expanded: Iterable[SourceFile | Page | Unusable | LeftOut], pages: str | None, failures: list[Failure]
+) -> Iterator[Page]:
+    for found in expanded:
         if isinstance(found, Page):
             yield found
         elif isinstance(found, Unusable):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.models.load import load_embedder, load_reranker
@@ -118,13 +119,14 @@ def find_pdfs() -> Path:
     )
 
 
-def run_demo(pdfs: Path, *, out: Path, progress: bool = True) -> DemoResult:
+def run_demo(pdfs: Path, *, out: Path, progress: bool = True, pdf_engine: PdfEngine | None = None) -> DemoResult:
     """Index the PDFs, run the queries, write the report.
 
     Args:
         pdfs: folder with the demo's PDFs; queries about missing files are left out.
         out: folder to write to; created if missing. The index of an earlier demo in it is replaced.
         progress: show a progress bar on stderr.
+        pdf_engine: what renders the PDFs; None for MuPDF, or pdfium where that is not installed.
 
     Raises:
         InputError: the folder has none of the demo's PDFs, or `out` cannot be used.
@@ -137,7 +139,7 @@ def run_demo(pdfs: Path, *, out: Path, progress: bool = True) -> DemoResult:
     start = time.perf_counter()
     embedder, reranker = load_embedder(EMBEDDER), load_reranker(RERANKER)
     load_seconds = time.perf_counter() - start
-    with PageIndex(location, embedder=embedder) as index:
+    with PageIndex(location, embedder=embedder, pdf_engine=pdf_engine) as index:
         added = index.add(pdfs, progress=progress)
         answers = [_search(index, query, reranker) for query in queries]
     sections = [Answer(answer.query.text, answer.hits, answer.note) for answer in answers]

@@ -31,7 +31,7 @@ from nemotron_rag.documents.pdf import (
     read_pdf,
     resolve_pages,
 )
-from nemotron_rag.documents.pdf._reader import log_failure
+from nemotron_rag.documents.pdf._job import log_failure
 from nemotron_rag.documents.pdf._source import locate
 from nemotron_rag.errors import DocumentError, ImageBudgetError, ImageError, InputError, MissingExtraError, PdfError
 from nemotron_rag.types import Failure, Page, page_id

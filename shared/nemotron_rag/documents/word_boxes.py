@@ -15,6 +15,7 @@ from nemotron_rag.errors import InputError
 from nemotron_rag.types import Box, FloatArray, WordBoxes
 
 __all__ = [
+    "WORD_GAP",
     "PlacedWord",
     "TextLine",
     "check_word_boxes",
@@ -28,7 +29,9 @@ __all__ = [
 _MAGIC = b"NRW1"
 _STEPS = 65_535  # of a side: a sixth of a pixel on a page of 10,000 pixels
 _LARGEST = 2**23  # bytes when unpacked: 100,000 characters and as many boxes are less
-_WORD_GAP = 2.0  # heights of a word; what is further apart on one line are columns or cells
+WORD_GAP = 2.0
+"""Heights of a word: what is further apart on one line are columns or cells."""
+
 _BESIDE = 0.6  # of the height of the lower word
 
 
@@ -52,12 +55,15 @@ class PlacedWord(NamedTuple):
         corners: left, top, right and bottom, in any unit.
         block: words of two blocks are never on one line.
         line: in its block, as whoever read the page cut it.
+        goes_on: with the line of the word before it, wherever it stands: where writing turns round, words that follow
+            each other are not beside each other.
     """
 
     text: str
     corners: tuple[float, float, float, float]
     block: int
     line: int
+    goes_on: bool = False
 
 
 def word_boxes_of(words: Iterable[PlacedWord], width: float, height: float, *, longest: int) -> WordBoxes:
@@ -183,13 +189,13 @@ def _placed(words: tuple[str, ...], columns: NDArray[np.uint16]) -> WordBoxes:
 
 def _on_one_line(one: PlacedWord, other: PlacedWord) -> bool:
     """Whether a word goes on with the line of the one before it."""
-    if one.block != other.block:
-        return False
+    if one.block != other.block or other.goes_on:
+        return one.block == other.block
     (left, top, right, bottom), (left2, top2, right2, bottom2) = one.corners, other.corners
     height = min(bottom - top, bottom2 - top2)
     gap = max(left2 - right, left - right2)  # the second from right to left
     if one.line == other.line:
-        return gap <= _WORD_GAP * max(bottom - top, bottom2 - top2)
+        return gap <= WORD_GAP * max(bottom - top, bottom2 - top2)
     beside = min(bottom, bottom2) - max(top, top2) >= _BESIDE * height
     lying = right - left + right2 - left2 > bottom - top + bottom2 - top2  # standing lines are beside each other too
-    return beside and lying and 0 <= gap <= _WORD_GAP * height
+    return beside and lying and 0 <= gap <= WORD_GAP * height

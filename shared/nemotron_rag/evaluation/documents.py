@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_rag.documents.files import one_line
+from nemotron_rag.documents.pdf import PdfEngine, check_pdf_engine
 from nemotron_rag.documents.urls import is_url
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.evaluation.dataset import Dataset, JudgedQuery, file_page
@@ -90,16 +91,24 @@ class JudgedFiles:
         return found
 
 
-def files_of(pages: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> JudgedFiles:
+def files_of(
+    pages: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, pdf_engine: PdfEngine = "auto"
+) -> JudgedFiles:
     """The files in folders, and those that are named.
 
+    Args:
+        pages: these.
+        pdf_engine: what renders PDFs.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or no such engine.
     """
+    check_pdf_engine(pdf_engine)
     named = [pages] if isinstance(pages, str | os.PathLike) else [*pages]
     if absent := [each for each in named if not (is_url(each) or Path(each).exists())]:
         raise InputError(f"there are no pages at {one_line(os.fspath(absent[0]))!r}; give documents or their folders")
-    found = tuple(each for each in expand(named, password=None) if isinstance(each, SourceFile))
+    expanded = expand(named, password=None, pdf_engine=pdf_engine)
+    found = tuple(each for each in expanded if isinstance(each, SourceFile))
     if not found:
         raise InputError(f"no document is in {', '.join(one_line(os.fspath(each)) for each in named)}")
     return JudgedFiles(found)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.evaluation.dataset import Dataset
 from nemotron_rag.evaluation.documents import files_of
@@ -39,6 +40,7 @@ def evaluate(
     main: str | None = None,
     baseline: str | None = None,
     key: Callable[[Any], Any] | None = None,
+    pdf_engine: PdfEngine = "auto",
     to: str | os.PathLike[str] | None = None,
     samples: int = 10_000,
     seed: int = 0,
@@ -66,6 +68,7 @@ def evaluate(
         main: metric by which systems are compared; None for NDCG at the largest k.
         baseline: name of the system that the others are compared with; None for the first.
         key: names what retrievers return, see `PageIds`.
+        pdf_engine: what renders PDFs, see `nemotron_rag.documents.pdf.PdfEngine`.
         to: folder for what was found so far, and for the indexes: a run that was killed goes on there, and another one
             reuses what has not changed. A retriever is known by its name alone: give a new one to one you changed.
             None keeps nothing.
@@ -90,7 +93,7 @@ def evaluate(
     metrics = metrics if main in metrics else (main, *metrics)
     data = as_dataset(dataset)
     named: list[str | os.PathLike[str]] = as_list(pages)
-    files = files_of(named) if named else None
+    files = files_of(named, pdf_engine=pdf_engine) if named else None
     if data.corpus is None and files is not None:
         data = files.one_name_each(data)
     lazy, ranking = lazy_models(as_list(embedders), as_list(rerankers), options)
@@ -105,7 +108,14 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(to if to is not None else scratch)
         asked = Asked(
-            data, files, tuple(map(Path, named)), cutoffs[-1], folder, is_kept=to is not None, progress=progress
+            data,
+            files,
+            tuple(map(Path, named)),
+            cutoffs[-1],
+            folder,
+            is_kept=to is not None,
+            progress=progress,
+            pdf_engine=pdf_engine,
         )
         systems, notes = asked.plan(grid, given)
         if baseline is not None and baseline not in systems:

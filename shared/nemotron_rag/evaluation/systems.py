@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.evaluation.answer_log import AnswerLog, file_stem
 from nemotron_rag.evaluation.dataset import Dataset, JudgedQuery
@@ -82,6 +83,7 @@ class Asked:
         folder: for what is found, and for indexes.
         is_kept: whether the folder outlives the run.
         progress: show bars.
+        pdf_engine: what renders PDFs.
     """
 
     dataset: Dataset
@@ -91,6 +93,7 @@ class Asked:
     folder: Path
     is_kept: bool
     progress: bool
+    pdf_engine: PdfEngine = "auto"
     _jobs: list[Callable[[], Iterator[Found]]] = field(default_factory=list)
 
     def plan(self, grid: Grid, given: Given) -> tuple[list[str], list[str]]:
@@ -144,9 +147,11 @@ class Asked:
         model = model_settings(embedder)
         modality = planned[0].modality or "image_text"
         place = [model, modality, self.dataset.digest if self.dataset.corpus else [str(path) for path in self.pages]]
+        rendered = {} if self.pdf_engine == "auto" else {"pdf_engine": self.pdf_engine}
+        place += [*rendered.values()]
         location = self.folder / "indexes" / file_stem(f"{Path(embedder.name).name}-{modality}", place)
         files = None if self.files is None else self.files.state
-        settings = {each.name: {"embedder": model, "pages": files, **each.settings} for each in planned}
+        settings = {each.name: {"embedder": model, "pages": files, **rendered, **each.settings} for each in planned}
         if self.is_kept and (known := self._all_known(settings)):
             for name, answers in known.items():
                 more = {"index": location, "heatmap": _heatmap_of(embedder)}
@@ -156,7 +161,7 @@ class Asked:
             reading = reading_embedder(embedder.get(), modality)
             stack.callback(embedder.close)
             location.parent.mkdir(parents=True, exist_ok=True)
-            index = stack.enter_context(closing(PageIndex(location, embedder=reading)))
+            index = stack.enter_context(closing(PageIndex(location, embedder=reading, pdf_engine=self.pdf_engine)))
             facts = fill(index, self.dataset, self.pages, reading, folder=location, progress=self.progress)
             tested = IndexUnderTest.of(index, self.dataset, f"the index of {embedder.name}", **facts)
             for found in self._searched(tested, planned, settings):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from nemotron_rag.documents.pdf import PdfOptions
+from nemotron_rag.documents.pdf import PdfEngine, PdfOptions
 from nemotron_rag.documents.reading import Document
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.index.models import Rerank
@@ -84,7 +84,7 @@ def word_boxes_of_page(state: IndexState, page: Page) -> WordBoxes | None:
     stored = state.store.get([page.id]).get(page.id) if state.exists() else None
     found = None if stored is None or state.images is None else state.images.words(stored)
     if found is None:
-        found = _read_again(page)
+        found = _read_again(page, state.render_settings()["pdf_engine"])
     if found is None and page.text:
         _say_unknown(page.source)
     return found
@@ -109,10 +109,14 @@ def _aspect(page: Passage) -> float:
     return height / width
 
 
-def _read_again(page: Page) -> WordBoxes | None:
+def _read_again(page: Page, pdf_engine: PdfEngine) -> WordBoxes | None:
     """The words of a page from its document, if that is a local file with the very bytes that the page's id is made of.
 
     An office file is not converted for that, unless its PDF is still there.
+
+    Args:
+        page: of the index.
+        pdf_engine: of the index; a page that pdfium has rendered is read by pdfium again.
     """
     options: PdfOptions = {
         "pages": [page.number],
@@ -126,7 +130,8 @@ def _read_again(page: Page) -> WordBoxes | None:
     try:
         if not page.source or not Path(page.source).is_file():
             return None
-        document = Document(page.source, page.source)
+        engine = "pdfium" if page.metadata.get("pdf_engine") == "pdfium" else pdf_engine
+        document = Document(page.source, page.source, pdf_engine=engine)
         if page_id(document.content_hash, page.number) != page.id or not document.is_quick:
             return None
         (found,) = document.pages(**options)

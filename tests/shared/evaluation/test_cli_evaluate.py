@@ -45,6 +45,20 @@ def test_made_queries_are_evaluated(files, capfd):
     assert "idx" in capfd.readouterr().out
 
 
+def test_another_engine_is_another_index(files, capfd):
+    """The pages of each are rendered anew, and the engine is noted in the results."""
+    made = ["make-queries", "pdfs", "--to", "made.csv", "--count", "1", "--kind", "keywords", "--pdf-engine", "pdfium"]
+    assert cli.main(made) == 0
+    arguments = ["evaluate", "q.csv", "--pages", "pdfs", "--embedder", "starter-embed-vl", "--to", "out", "--json"]
+    settings = []
+    for more in ([], ["--pdf-engine", "pdfium"]):
+        capfd.readouterr()
+        assert cli.main([*arguments, *more]) == 0
+        settings.append(json.loads(capfd.readouterr().out)["systems"][0]["settings"].get("pdf_engine"))
+    assert settings == [None, "pdfium"]
+    assert len([*(files / "out" / "indexes").glob("*.json")]) == 2
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["evaluate", "gone.csv"], "there is no data set at 'gone.csv'"),
     (["evaluate", "q.csv", "--embedder", "starter-embed-vl"], "give pages="),

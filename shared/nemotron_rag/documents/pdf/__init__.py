@@ -15,15 +15,9 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from nemotron_rag.documents.files import name_of
 from nemotron_rag.documents.kinds import Kind
+from nemotron_rag.documents.pdf._job import Job, PdfBudget, log_failure
 from nemotron_rag.documents.pdf._pool import Interruption, interruptible
-from nemotron_rag.documents.pdf._reader import (
-    Job,
-    PdfBudget,
-    installed_languages,
-    log_failure,
-    open_document,
-    stream_pages,
-)
+from nemotron_rag.documents.pdf._reader import installed_languages, open_document, stream_pages
 from nemotron_rag.documents.pdf._source import (
     Pages,
     PdfSource,
@@ -64,7 +58,8 @@ Ocr: TypeAlias = Literal["auto", "always", "never"]
 OnError: TypeAlias = Literal["skip", "raise"]
 PdfEngine: TypeAlias = Literal["auto", "mupdf", "pdfium"]
 """What renders PDFs: "mupdf" (the extra `pdf`, AGPL or commercial), "pdfium" (the extra `pdfium`, permissive licences),
-or "auto": MuPDF where it is installed, and pdfium for files and pages that it refuses, and where it is not."""
+or "auto": MuPDF where it is installed, and pdfium for files and pages that it refuses or in which it crashes, and where
+it is not."""
 
 PAGE_PIXELS = 6 * 512 * 512
 """Default pixels of a rendered page: the area of 6 tiles of 512 x 512."""

@@ -6,17 +6,20 @@ import math
 import re
 import stringprep
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 __all__ = [
+    "IS_XFA_FORM",
     "MAX_FIELD",
     "OCR_DPI",
-    "OCR_PIXELS",
+    "Engine",
     "Reply",
     "clean",
     "clean_metadata",
     "clean_word",
+    "ocr_dpi",
+    "of_portfolio",
     "reason_of",
     "saslprep",
     "size_of_image",
@@ -36,8 +39,56 @@ MAX_FIELD = 1_000
 OCR_DPI = 300.0
 """The resolution that Tesseract was trained for."""
 
-OCR_PIXELS = 9e6
-"""A4 at 300 dpi."""
+_OCR_PIXELS = 9e6  # A4 at 300 dpi
+
+IS_XFA_FORM = "is an XFA form, of which only a cover page can be read; open it in Adobe's reader and print it as a PDF"
+"""What is said of such a document."""
+
+_NAMES, _NAME = 10, 100  # files that are named, and characters of a name
+
+
+class Engine:
+    """Answers requests about at most one open document.
+
+    Errors are replies too: ``{"error": "password" | "pdf", "reason": one line}``.
+    """
+
+    def handle(self, request: dict[str, Any], body: bytes) -> Reply:
+        """Answer one request: its ``op`` is open, render, languages or close."""
+        try:
+            match request["op"]:
+                case "open":
+                    self.close()
+                    return self.open(request, body), b""
+                case "render":
+                    return self.render(request)
+                case "languages":
+                    return {"languages": self.languages()}, b""
+            self.close()
+        except Exception as error:  # malformed files lead to nearly any exception
+            return {"error": "pdf", "reason": reason_of(error)}, b""
+        return {}, b""
+
+    def open(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Open ``path``, or `body` if it is None; returns page_count and the document's metadata, or an error."""
+        raise NotImplementedError
+
+    def render(self, request: dict[str, Any]) -> Reply:
+        """Render page ``number``; replies with width and height in pixels, text and metadata, and the RGB bytes."""
+        raise NotImplementedError
+
+    def languages(self) -> list[str]:
+        """What OCR has data for."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the document, if one is open."""
+        raise NotImplementedError
+
+
+def ocr_dpi(width: float, height: float) -> float:
+    """The resolution in which a page of `width` x `height` points is read."""
+    return max(1.0, min(OCR_DPI, 72 * math.sqrt(_OCR_PIXELS / (width * height))))
 
 
 def size_of_image(width: float, height: float, request: dict[str, Any]) -> tuple[int, int]:
@@ -76,6 +127,13 @@ def clean_metadata(found: Mapping[str, Any]) -> dict[str, str]:
     cleaned = {key: clean(str(found.get(key) or ""))[:MAX_FIELD] for key in texts}
     cleaned |= {key: _date(found.get(key)) for key in ("created", "modified")}
     return {key: value for key, value in cleaned.items() if value}
+
+
+def of_portfolio(names: Sequence[str]) -> str:
+    """What is said of a document that is a cover for files inside it."""
+    shown = ", ".join(clean(name)[:_NAME] for name in names[:_NAMES])
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f"is a portfolio, of which only the cover is read; save its {len(names)} files and add them: {shown}{more}"
 
 
 def saslprep(password: str) -> str:

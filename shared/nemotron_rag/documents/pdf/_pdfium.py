@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import pypdfium2 as _untyped
 import pypdfium2.raw as _untyped_raw
 
 from nemotron_rag.documents.pdf import _tesseract
 from nemotron_rag.documents.pdf._common import (
-    MAX_FIELD,
-    OCR_DPI,
-    OCR_PIXELS,
+    IS_XFA_FORM,
+    Engine,
     Reply,
     clean,
     clean_metadata,
-    clean_word,
-    reason_of,
+    ocr_dpi,
+    of_portfolio,
     saslprep,
     size_of_image,
 )
-from nemotron_rag.documents.pdf._quality import is_undecodable, legible
-from nemotron_rag.documents.word_boxes import PlacedWord, encode_word_boxes, word_boxes_of
+from nemotron_rag.documents.pdf._page_text import FoundText, placed_words, reply_of_page
+from nemotron_rag.documents.pdf._pdfium_text import Sign, lines_of, text_of, words_of
+from nemotron_rag.documents.pdf._right_to_left import has_right_to_left, in_reading_order
+from nemotron_rag.documents.word_boxes import PlacedWord
+from nemotron_rag.types import Box
 
 __all__ = ["Renderer"]
 
@@ -36,37 +37,22 @@ pypdfium2: Any = _untyped
 raw: Any = _untyped_raw
 
 _FINE = 64  # steps of a point in which places of letters are measured
-_BROKEN = 2  # how pdfium gives the hyphen of a word that goes on in the next line, and the end of the line
 _SHARE_OF_TIME = 0.8  # of what a page may take, for reading a scan
+_MOST_FILES = 1_000  # inside a document, that are counted
 
 
-class _Glyph(NamedTuple):
-    """A character of a page, and where it stands in 64ths of a point from the upper left; no place if it is a space."""
-
-    text: str
-    corners: tuple[float, float, float, float] | None
-
-
-class Renderer:
-    """Answers requests about at most one open document; see the one of `nemotron_rag.documents.pdf._render`."""
+class Renderer(Engine):
+    """pdfium, with at most one document open."""
 
     def __init__(self) -> None:
         self._document: Any = None
         self._body = b""  # pdfium reads of it as long as the document is open
 
-    def handle(self, request: dict[str, Any], body: bytes) -> Reply:
-        """Answer one request: its ``op`` is open, render, languages or close."""
-        operation = {"open": self._open, "render": self._render, "languages": _languages, "close": self._close}
-        try:
-            return operation[request["op"]](request, body)
-        except Exception as error:  # an error of pdfium, or anything that malformed files lead to
-            return {"error": "pdf", "reason": reason_of(error)}, b""
-
-    def _open(self, request: dict[str, Any], body: bytes) -> Reply:
-        self._close(request, b"")
+    def open(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """See `Engine`."""
         if request.get("kind", "pdf") != "pdf":
             reason = "is no PDF, and pdfium reads no other format; take pdf_engine='auto' and PyMuPDF"
-            return {"error": "pdf", "reason": reason}, b""
+            return {"error": "pdf", "reason": reason}
         source = request["path"] if request["path"] is not None else body
         try:
             document = _opened(source, request["password"])
@@ -75,96 +61,132 @@ class Renderer:
                 raise
             given = request["password"] is not None
             reason = "the password is wrong" if given else "needs a password; pass password="
-            return {"error": "password", "reason": reason}, b""
+            return {"error": "password", "reason": reason}
         self._document, self._body = document, body
+        notices = _notices(document)
         with contextlib.suppress(Exception):  # forms are drawn if they can be; their scripts never run
             document.init_forms()
-        reply = {"page_count": len(document), "metadata": _metadata(document)}
+        reply = {"page_count": len(document), "metadata": _metadata(document), "notices": notices}
         if request.get("outline"):
             reply["outline"] = _outline(document)
-        return reply, b""
+        return reply
 
-    def _render(self, request: dict[str, Any], body: bytes) -> Reply:
-        del body
-        page = self._document[request["number"] - 1]
+    def render(self, request: dict[str, Any]) -> Reply:
+        """See `Engine`."""
+        page = _Page(self._document, request["number"])
         try:
-            return self._rendered(page, request)
+            columns, rows = size_of_image(*page.size, request)
+            header, body = reply_of_page(page, request, columns, rows, page.pixels(columns, rows))
         finally:
             page.close()
+        header["metadata"]["pdf_engine"] = "pdfium"
+        return header, body
 
-    def _rendered(self, page: Any, request: dict[str, Any]) -> Reply:
-        width, height = page.get_size()
-        columns, rows = size_of_image(width, height, request)
-        pixels = self._pixels(page, columns, rows)
-        metadata: dict[str, Any] = {"width": round(width, 2), "height": round(height, 2)}
-        label = clean(_label(self._document, request["number"]))[:MAX_FIELD]
-        if label:
-            metadata["label"] = label
-        text, words, metadata["text_source"], ocr_missing = self._text(page, request)
-        if len(text) > request["max_text"]:
-            text, metadata["text_truncated"] = text[: request["max_text"]], True
-        metadata["pdf_engine"] = "pdfium"
-        header = {"width": columns, "height": rows, "text": text, "metadata": metadata}
-        return {**header, "ocr_missing": ocr_missing, "word_bytes": len(words)}, pixels + words
+    def languages(self) -> list[str]:
+        """See `Engine`."""
+        return _tesseract.installed_languages()
 
-    def _pixels(self, page: Any, columns: int, rows: int) -> bytes:
+    def close(self) -> None:
+        """Close the document, if one is open."""
+        if self._document is not None:
+            self._document.close()
+            self._document, self._body = None, b""
+
+
+class _Page:
+    """A `ReadablePage` of pdfium; it must be closed."""
+
+    def __init__(self, document: Any, number: int) -> None:
+        self._document, self._number, self._page = document, number, document[number - 1]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        width, height = self._page.get_size()
+        return width, height
+
+    @property
+    def label(self) -> str:
+        try:
+            return str(self._document.get_page_label(self._number - 1))
+        except Exception:  # a broken label table must not cost the page
+            return ""
+
+    def close(self) -> None:
+        self._page.close()
+
+    def pixels(self, columns: int, rows: int) -> bytes:
         """The page as RGB: columns * rows * 3 bytes."""
         bitmap = pypdfium2.PdfBitmap.new_native(columns, rows, raw.FPDFBitmap_BGR)
         try:
             bitmap.fill_rect((255, 255, 255, 255), 0, 0, columns, rows)
             place = (0, 0, columns, rows, 0, raw.FPDF_ANNOT | raw.FPDF_REVERSE_BYTE_ORDER)
-            raw.FPDF_RenderPageBitmap(bitmap, page, *place)
+            raw.FPDF_RenderPageBitmap(bitmap, self._page, *place)
             if self._document.formenv is not None:
-                raw.FPDF_FFLDraw(self._document.formenv, bitmap, page, *place)
+                raw.FPDF_FFLDraw(self._document.formenv, bitmap, self._page, *place)
             image = bitmap.to_numpy()  # (rows, columns, 3), red first because of the flag
             return bytes(image.tobytes())
         finally:
             bitmap.close()
 
-    def _text(self, page: Any, request: dict[str, Any]) -> tuple[str, bytes, str, bool]:
-        """Return the text, its encoded word boxes, its source, and whether OCR was asked but its data is missing."""
-        width, height = (_FINE * side for side in page.get_size())
-        mode, language, longest = request["ocr"], request["language"], request["max_text"]
-        found: tuple[str, bytes, str] = "", b"", "none"
-        if mode != "always":
-            glyphs = list(_glyphs(page, longest))
-            layer = "".join(glyph.text for glyph in glyphs)
-            text = clean(layer)
-            if layer.strip() and is_undecodable(layer):
-                found = legible(text), b"", "undecodable"
-            elif text:
-                return text, _boxes(_words(glyphs), width, height, longest), "layer", False
-        if mode == "never":
-            return *found, False
-        if not set(language.split("+")) <= set(_tesseract.installed_languages()):
-            return *found, True
-        text, boxes = self._recognized(page, request)
-        return (text, boxes, "ocr", False) if text else (*found, False)
+    def layer(self, longest: int) -> FoundText:
+        signs = list(self._signs(longest))
+        text = text_of(signs)
+        if not has_right_to_left(text):
+            return FoundText(text, lambda: words_of(signs, self._place))
+        lines = in_reading_order(lines_of(signs))
+        return FoundText("\n".join(line.text for line in lines), lambda: placed_words(lines, self._place))
 
-    def _recognized(self, page: Any, request: dict[str, Any]) -> tuple[str, bytes]:
+    def languages(self) -> Collection[str]:
+        return _tesseract.installed_languages()
+
+    def recognized(self, language: str, seconds: float) -> FoundText:
         from PIL import Image  # noqa: PLC0415 - for scans alone
 
-        width, height = page.get_size()
-        dpi = min(OCR_DPI, 72 * math.sqrt(OCR_PIXELS / (width * height)))
+        width, height = self.size
+        dpi = ocr_dpi(width, height)
         columns, rows = max(1, int(width * dpi / 72)), max(1, int(height * dpi / 72))
         try:
-            image = Image.frombytes("RGB", (columns, rows), self._pixels(page, columns, rows))
-            seconds = _SHARE_OF_TIME * request["seconds"]
-            words = _tesseract.recognize(image, request["language"], dpi=dpi, seconds=seconds)
-        except Exception:  # the image matters more than the text: go on without text
-            return "", b""
+            image = Image.frombytes("RGB", (columns, rows), self.pixels(columns, rows))
+            words = _tesseract.recognize(image, language, dpi=dpi, seconds=_SHARE_OF_TIME * seconds)
+        except Exception:
+            return FoundText("", lambda: ())
         lines: dict[tuple[int, int], list[str]] = {}
         for word in words:
             lines.setdefault((word.block, word.line), []).append(word.text)
-        text = clean("\n".join(" ".join(line) for line in lines.values()))
-        return text, _boxes(words, columns, rows, request["max_text"])
+        text = "\n".join(" ".join(line) for line in lines.values())
+        return FoundText(text, lambda: (_scaled(word, width / columns, height / rows) for word in words))
 
-    def _close(self, request: dict[str, Any], body: bytes) -> Reply:
-        del request, body
-        if self._document is not None:
-            self._document.close()
-            self._document, self._body = None, b""
-        return {}, b""
+    def _signs(self, longest: int) -> Iterator[Sign]:
+        """The characters of a page in pdfium's order, with spaces and line ends that it finds between them."""
+        textpage = self._page.get_textpage()
+        box, x, y = raw.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
+        try:
+            for index in range(min(raw.FPDFText_CountChars(textpage), 2 * longest)):
+                code = raw.FPDFText_GetUnicode(textpage, index)
+                if raw.FPDFText_HasUnicodeMapError(textpage, index) == 1:  # pdfium gives the font's code for it
+                    code = 0xFFFD
+                has_place = raw.FPDFText_GetLooseCharBox(textpage, index, box)
+                has_place &= raw.FPDFText_GetCharOrigin(textpage, index, x, y)
+                corners = (box.left, -box.top, box.right, -box.bottom) if has_place else None
+                yield Sign(code, corners, (x.value, -y.value))
+        finally:
+            textpage.close()
+
+    def _place(self, box: Box) -> Box:
+        """From points of the page as it lies, the vertical axis downwards, to points of the page as it is shown."""
+        width, height = (int(_FINE * side) for side in self.size)
+        x, y = ctypes.c_int(), ctypes.c_int()
+        across, down = [], []
+        for corner in ((box[0], -box[1]), (box[2], -box[3])):
+            raw.FPDF_PageToDevice(self._page, 0, 0, width, height, 0, *corner, x, y)
+            across.append(x.value / _FINE)
+            down.append(y.value / _FINE)
+        return min(across), min(down), max(across), max(down)
+
+
+def _scaled(word: PlacedWord, across: float, down: float) -> PlacedWord:
+    left, top, right, bottom = word.corners
+    return word._replace(corners=(left * across, top * down, right * across, bottom * down))
 
 
 def _opened(source: str | bytes, password: str | None) -> Any:
@@ -177,51 +199,14 @@ def _opened(source: str | bytes, password: str | None) -> Any:
     return pypdfium2.PdfDocument(source, password=saslprep(password))
 
 
-def _glyphs(page: Any, longest: int) -> Iterator[_Glyph]:
-    """The characters of a page in the order of its text, with spaces and line ends that pdfium finds between them."""
-    textpage = page.get_textpage()
-    width, height = (int(_FINE * side) for side in page.get_size())
-    box, x, y = raw.FS_RECTF(), ctypes.c_int(), ctypes.c_int()
-    try:
-        for index in range(min(raw.FPDFText_CountChars(textpage), 2 * longest)):
-            code = raw.FPDFText_GetUnicode(textpage, index)
-            text = chr(code) if 0 < code < 0x110000 else ""
-            if raw.FPDFText_HasUnicodeMapError(textpage, index) == 1:  # pdfium gives the font's code for it
-                text = "\ufffd"
-            if text.isspace() or not raw.FPDFText_GetLooseCharBox(textpage, index, box):
-                yield _Glyph(text, None)
-                continue
-            across, down = [], []
-            for corner in ((box.left, box.top), (box.right, box.bottom)):
-                raw.FPDF_PageToDevice(page, 0, 0, width, height, 0, *corner, x, y)
-                across.append(x.value)
-                down.append(y.value)
-            place = (min(across), min(down), max(across), max(down))
-            yield _Glyph("-" if code == _BROKEN else text, place)
-            if code == _BROKEN:
-                yield _Glyph("\n", None)
-    finally:
-        textpage.close()
-
-
-def _words(glyphs: list[_Glyph]) -> Iterator[PlacedWord]:
-    """Letters between spaces; each line is a block of its own, since pdfium knows of no blocks."""
-    line, letters = 0, list[_Glyph]()
-    for glyph in [*glyphs, _Glyph("\n", None)]:
-        if not glyph.text.isspace() and glyph.text:
-            letters.append(glyph)
-            continue
-        placed = [letter.corners for letter in letters if letter.corners is not None]
-        if placed:
-            left, top, right, bottom = zip(*placed, strict=True)
-            text = clean_word("".join(letter.text for letter in letters))
-            yield PlacedWord(text, (min(left), min(top), max(right), max(bottom)), line, 0)
-        letters = []
-        line += "\n" in glyph.text
-
-
-def _boxes(words: Any, width: float, height: float, longest: int) -> bytes:
-    return encode_word_boxes(word_boxes_of(words, width, height, longest=longest))
+def _notices(document: Any) -> list[str]:
+    """What the pages do not show; pdfium does not say what is a portfolio: a single page with files inside is one."""
+    notices = [IS_XFA_FORM] if raw.FPDF_GetFormType(document) == raw.FORMTYPE_XFA_FULL else []
+    with contextlib.suppress(pypdfium2.PdfiumError):  # a broken list of them must not cost the document
+        count = document.count_attachments() if len(document) == 1 else 0
+        names = [str(document.get_attachment(number).get_name()) for number in range(min(count, _MOST_FILES))]
+        notices += [of_portfolio(names)] if names else []
+    return notices
 
 
 def _metadata(document: Any) -> dict[str, str]:
@@ -239,15 +224,3 @@ def _outline(document: Any) -> list[list[Any]]:
         if index is not None:
             items.append([clean(mark.get_title()), index + 1])
     return items
-
-
-def _label(document: Any, number: int) -> str:
-    try:
-        return str(document.get_page_label(number - 1))
-    except Exception:  # a broken label table must not cost the page
-        return ""
-
-
-def _languages(request: dict[str, Any], body: bytes) -> Reply:
-    del request, body
-    return {"languages": _tesseract.installed_languages()}, b""
