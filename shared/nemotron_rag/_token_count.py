@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["TokenCount", "count_tokens", "counting_tokens"]
+__all__ = ["TokenCount", "count_tokens", "counting_tokens", "not_counting"]
 
 
 class TokenCount:
@@ -22,7 +22,7 @@ class TokenCount:
 
     def __init__(self) -> None:
         self.total: int | None = None
-        """Tokens; None if no model has said how many, as those of other servers may not."""
+        """Tokens; None if no model has said how many, as some servers do not."""
         self._lock = threading.Lock()
 
     def add(self, tokens: int) -> None:
@@ -41,6 +41,16 @@ def counting_tokens() -> Iterator[TokenCount]:
     token = _counts.set((*_counts.get(), count))
     try:
         yield count
+    finally:
+        _counts.reset(token)
+
+
+@contextmanager
+def not_counting() -> Iterator[None]:
+    """What is computed inside the ``with`` block is not the caller's: it is done to find out about a model."""
+    token = _counts.set(())
+    try:
+        yield
     finally:
         _counts.reset(token)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemotron_rag._ranks import RanksByScore
 from nemotron_rag.documents.images import load_image, pixel_bytes
 from nemotron_rag.documents.words import passage_bag, query_words
 from nemotron_rag.errors import ClosedError, InputError, StoreError
@@ -32,7 +33,6 @@ from nemotron_rag.types import (
     PageVectors,
     Passage,
     Query,
-    Ranked,
     StoredPage,
     TokenStorage,
 )
@@ -177,7 +177,7 @@ class FakeMultiVectorEmbedder:
         return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
 
 
-class FakeReranker:
+class FakeReranker(RanksByScore):
     """A `Reranker` whose logit is the share of the query's words that the passage holds, scaled to [-5, 5].
 
     Example:
@@ -205,19 +205,9 @@ class FakeReranker:
         shares = [len(words & set(_passage_words(passage))) / len(words) for passage in passages]
         return np.array(shares, dtype=np.float32) * 10 - 5
 
-    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """The passages from best to worst, at most `top_n`."""
-        scores = self.score(query, passages)
-        order = np.argsort(-scores, kind="stable")[:top_n]
-        return [Ranked(index=int(i), score=float(scores[i]), passage=passages[int(i)]) for i in order]
-
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Same as `score`."""
         return self.score(query, passages)
-
-    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """Same as `rank`."""
-        return self.rank(query, passages, top_n=top_n)
 
     def close(self) -> None:
         """Make every later call raise `ClosedError`."""

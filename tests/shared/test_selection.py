@@ -231,6 +231,37 @@ def test_ranking_in_another_way_gives_the_same(index):
     assert index.select(ranked, neighbours=1, diversity=0.3, **options) == expected
 
 
+class Places:
+    """So many pages of documents, nearest first, and how many were asked for."""
+
+    def __init__(self, documents: str) -> None:
+        self.documents, self.asked = documents, []
+
+    def find(self, count: int) -> list[str]:
+        self.asked.append(count)
+        return list(self.documents[:count])
+
+    async def afind(self, count: int) -> list[str]:
+        return self.find(count)
+
+
+@pytest.mark.parametrize(
+    ("documents", "limit", "asked"),
+    [
+        ("aaaaaaaaaaaaaaaab", None, [2]),
+        ("aaaaaaaaaaaaaaaab", 1, [2, 8, 32]),  # the one of b is far away
+        ("ab", 1, [2]),
+        ("aaaa", 1, [2, 8]),  # there are no others
+        ("", 1, [2]),
+    ],
+)
+async def test_more_pages_are_asked_for_until_enough_can_be_kept(documents, limit, asked):
+    selection, one, other = Selection(k=2, per_document=limit), Places(documents), Places(documents)
+    pages = selection.gather(one.find, str, 2)
+    assert pages == await selection.agather(other.afind, str, 2) == list(documents[: asked[-1]])
+    assert one.asked == other.asked == asked
+
+
 numbers = st.lists(st.sampled_from([3.0, 2.5, 2.0, 1.0, 0.0, -math.inf]), max_size=9)
 
 

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime
 import hashlib
 import json
 import logging
-import math
-import os
-import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from enum import Enum
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from langchain_nemotron_rag._documents import text_of
+from langchain_nemotron_rag._documents import Ids, check_ids, text_of
+from langchain_nemotron_rag._page_embedding import PageEmbedding
+from langchain_nemotron_rag._plain import image_mark, plain_json
 from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout
 from nemotron_rag.documents.held import in_parts
 from nemotron_rag.errors import InputError
 from nemotron_rag.stores.page_images import StoredImage
-from nemotron_rag.stores.qdrant import ForeignCollection, Identity, from_payload
-from nemotron_rag.types import Failure, ImageReference, ImageSource
+from nemotron_rag.stores.qdrant import ForeignCollection, from_payload
+from nemotron_rag.types import Failure, ImageSource
 
-__all__ = ["AddOptions", "Adding", "Entry", "OnError", "PageEmbedding", "abatches", "batches"]
+__all__ = ["AddOptions", "Adding", "Entry", "Reader", "entries_of"]
 
 T = TypeVar("T")
 OnError = Literal["raise", "skip"]
 _REMEMBERED = 10_000  # documents of a call that are compared with later ones of the same id
-_BIG = 2**63  # whole numbers of Qdrant are below
 _log = logging.getLogger("nemotron_rag")
 
 
@@ -68,66 +61,33 @@ class Entry:
     is_new: bool = False
 
 
-class PageEmbedding:
-    """What an embedding makes of documents: of text and image if it reads both, else of the text.
+Reader: TypeAlias = Callable[[Sequence[Any], int], Sequence[Entry]]
+"""From a part of what is added, and the place of its first document, to entries."""
 
-    Of a wrapper that passes on texts alone, as LangChain's `CacheBackedEmbeddings` does, the embedding inside reads the
-    pages with images; their vectors are not cached.
 
-    Args:
-        embedding: any.
+def entries_of(documents: Any, ids: Ids, images: DocumentImages) -> Reader:
+    """What makes entries of documents and their ids; where all are there, they are checked first.
+
+    Raises:
+        InputError: they are not several, or not one id for each.
     """
+    if isinstance(ids, str):
+        raise InputError("ids must be a list of str, got a single str; put it into a list")
+    if isinstance(documents, Document):
+        raise InputError("documents must be a list of Document, got a single one; put it into a list")
+    if isinstance(documents, Sequence) and (ids is None or isinstance(ids, Sequence)):
+        check_ids(documents, ids)
 
-    def __init__(self, embedding: Embeddings) -> None:
-        self._embedding = embedding
-        inside = getattr(embedding, "underlying_embeddings", None)
-        pages = next((each for each in (embedding, inside) if hasattr(each, "embed_pages")), None)
-        self._pages: Any = pages
-        self._said = False
+    def read(part: Sequence[tuple[Document, str | None]], first: int) -> list[Entry]:
+        documents = [document for document, _ in part]
+        chosen = check_ids(documents, [id for _, id in part], first)
+        named = images.of_documents(documents, first)
+        return [
+            Entry(first + index, document, id, *image, is_new=(given or document.id) is None)
+            for index, ((document, given), id, image) in enumerate(zip(part, chosen, named, strict=True))
+        ]
 
-    @property
-    def identity(self) -> Identity | None:
-        """What it computes, if it says; loads the model."""
-        load = getattr(self._pages, "load", None)
-        return None if load is None else getattr(load(), "identity", None)
-
-    def check(self, entry: Entry) -> None:
-        """Raise if there is nothing of a document that it reads.
-
-        Raises:
-            InputError: it is an image without a text, and images are not read.
-        """
-        if entry.image is None or self._pages is not None:
-            return
-        name = type(self._embedding).__name__
-        if not text_of(entry.document).strip():
-            raise InputError(
-                f"{entry.name} is an image without a text, and {name} reads no images; open the store with "
-                "NemotronEmbeddings"
-            )
-        if not self._said:
-            self._said = True
-            _log.warning("%s embeds texts alone: images are stored, but not searched by", name)
-
-    def embed(self, documents: Sequence[Document], images: Sequence[Image.Image | None]) -> list[list[float]]:
-        """One vector for each document, of its text and the image."""
-        embedding: Any = self._embedding
-        seen = [i for i, image in enumerate(images) if image is not None and self._pages is not None]
-        if not seen:
-            return self._embedding.embed_documents([text_of(document) for document in documents])
-        if self._pages is embedding:
-            return list(self._pages.embed_pages([self._page(*pair) for pair in zip(documents, images, strict=True)]))
-        rows: dict[int, list[float]] = {}
-        pages = self._pages.embed_pages([self._page(documents[i], images[i]) for i in seen])
-        rows.update(zip(seen, pages, strict=True))
-        rest = [i for i in range(len(documents)) if i not in rows]
-        texts = self._embedding.embed_documents([text_of(documents[i]) for i in rest]) if rest else []
-        rows.update(zip(rest, texts, strict=True))
-        return [rows[i] for i in range(len(documents))]
-
-    def _page(self, document: Document, image: Image.Image | None) -> Document:
-        key = getattr(self._pages, "image_key", "image")
-        return Document(document.page_content, metadata={**document.metadata, key: image})
+    return read
 
 
 @dataclass(slots=True)
@@ -185,6 +145,10 @@ class Adding:
         self._bar = _bar(shown=progress)
         self._task = self._bar.add_task("documents", total=total)
 
+    def add_part(self, read: Reader, part: Sequence[Any]) -> None:
+        """Add what a reader makes of a part; see `add`."""
+        self.add(read(part, self.seen))
+
     def add(self, entries: Sequence[Entry]) -> None:
         """Add a batch.
 
@@ -234,7 +198,7 @@ class Adding:
             return None
 
     def _item(self, entry: Entry) -> _Item:
-        self._embedding.check(entry)
+        self._embedding.check(entry.document, entry.name, has_image=entry.image is not None)
         key = self._images.image_key
         held = entry.document.metadata.get(key)
         metadata = {
@@ -242,7 +206,7 @@ class Adding:
         }
         plain = {str(name): plain_json(value, str(name)) for name, value in metadata.items()}
         fingerprint = None
-        image = "" if entry.image is None else _image_mark(held)
+        image = "" if entry.image is None else image_mark(held)
         if image is not None:
             content = json.dumps([entry.document.page_content, plain, image], sort_keys=True)
             fingerprint = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
@@ -356,92 +320,6 @@ class Adding:
 
 def _pixels(item: _Item) -> int:
     return 0 if item.pixels is None else item.pixels.width * item.pixels.height
-
-
-def batches(documents: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Parts of what is read as it is needed; if reading fails, what was read before comes first."""
-    part: list[T] = []
-    try:
-        for document in documents:
-            part.append(document)
-            if len(part) == size:
-                yield part
-                part = []
-    except Exception:
-        if part:
-            yield part
-        raise
-    if part:
-        yield part
-
-
-async def abatches(documents: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
-    """`batches` for event loops, which are not blocked by what reads the documents."""
-    if not isinstance(documents, AsyncIterable):
-        parts = batches(documents, size)
-        while part := await asyncio.to_thread(next, parts, None):
-            yield part
-        return
-    part = []
-    try:
-        async for document in documents:
-            part.append(document)
-            if len(part) == size:
-                yield part
-                part = []
-    except Exception:
-        if part:
-            yield part
-        raise
-    if part:
-        yield part
-
-
-def plain_json(value: Any, name: str) -> Any:
-    """A value of metadata as JSON: dates, paths, UUIDs and the like as texts, arrays and sets as lists.
-
-    Args:
-        value: of any type.
-        name: of its key, for messages.
-
-    Raises:
-        InputError: it has no place in JSON; the message names the key.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return plain_json(value.value, name)
-    if isinstance(value, str):
-        return str(value.encode("utf-8", "replace").decode())  # lone surrogates cannot be sent
-    if isinstance(value, Mapping):
-        return {str(key): plain_json(each, f"{name}.{key}") for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain_json(each, name) for each in value]
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, uuid.UUID | os.PathLike | Decimal):
-        return plain_json(os.fspath(value) if isinstance(value, os.PathLike) else str(value), name)
-    return _number(value, name)
-
-
-def _number(value: Any, name: str) -> Any:
-    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # of numpy, and of what is like it
-        return plain_json(value.tolist(), name)
-    if isinstance(value, int) and -_BIG <= value < _BIG:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    shown = repr(value) if isinstance(value, int | float) else type(value).__name__
-    raise InputError(f"metadata {name!r} cannot be stored, got {shown[:60]}; give a str, number, bool, list or dict")
-
-
-def _image_mark(held: Any) -> str | None:
-    """What tells an image from another one without opening it; None if only its pixels would."""
-    if isinstance(held, str) and held[:5].lower() == "data:":
-        return held
-    if isinstance(held, bytes):
-        return hashlib.sha256(held).hexdigest()
-    return held.pixel_hash if isinstance(held, ImageReference) else None
 
 
 def _warn(failure: Failure) -> None:

@@ -11,16 +11,12 @@ from qdrant_client import models
 
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.selection import Selection, numbers_around
-from nemotron_rag.ranking import DEFAULT_CANDIDATES
 from nemotron_rag.stores.qdrant import Filter, Shape
 
 __all__ = ["Choice", "neighbours_of"]
 
 NEIGHBOUR = "neighbour_of"
 """Metadata key of a neighbour: the id of the document that it stands beside."""
-
-_CHOSEN_FROM = 4  # points for each that is returned, where diverse ones are chosen
-_DEEPER = 4  # times as many are asked for where too few sources were found
 
 
 @dataclass(frozen=True)
@@ -50,18 +46,20 @@ class Choice:
         selection, diverse = self.selection, bool(self.selection.diversity)
         if not selection.chooses:
             return nearest(selection.k, False)
-        count = max(_CHOSEN_FROM * selection.k, DEFAULT_CANDIDATES) if diverse else selection.k
-        while True:
-            points = nearest(count, diverse)
-            sources = [self.source(point) or f"\0{point.id}" for point in points]
-            if len(points) < count or selection.is_filled(sources):
-                break
-            count *= _DEEPER
+        count = selection.pool if diverse else selection.k
+        points = selection.gather(lambda count: nearest(count, diverse), self._document, count)
         scores = [point.score if shape.falls else -point.score for point in points]
         order = selection.choose(
-            sources, scores, lambda: [np.array(shape.vector(point), np.float32) for point in points]
+            [*map(self._document, points)],
+            scores,
+            lambda: [np.array(shape.vector(point), np.float32) for point in points],
         )
         return [points[index] for index in order]
+
+    def _document(self, point: models.ScoredPoint) -> tuple[str | None, int | str]:
+        """What tells the document of a point: its source, or of a point without one itself."""
+        source = self.source(point)
+        return source, point.id if source is None else ""
 
 
 def neighbours_of(

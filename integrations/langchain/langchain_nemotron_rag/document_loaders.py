@@ -159,6 +159,7 @@ class PDFPageLoader(BaseLoader):
     Args:
         path: a PDF, or a folder of which all PDFs are read, also in folders below; the bytes of a PDF, a binary file or
             a `Blob`; or a list of these.
+        file_path: the same, as LangChain's own PDF loaders call it.
         parser: how pages become documents; by default `PDFPageParser(**options)`.
         **options: those of `PDFPageParser`: ``pages``, ``password``, ``image_folder``, ``dpi``, ...
 
@@ -184,18 +185,22 @@ class PDFPageLoader(BaseLoader):
 
     def __init__(
         self,
-        path: PdfPath | Iterable[PdfPath],
+        path: PdfPath | Iterable[PdfPath] | None = None,
         *,
+        file_path: PdfPath | Iterable[PdfPath] | None = None,
         parser: PDFPageParser | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
+        if (path is None) == (file_path is None):
+            raise InputError(f"{type(self).__name__} wants a path or file_path=, which mean the same; give one of them")
+        path = file_path if path is None else path
         if parser is not None and options:
             raise InputError(f"{', '.join(options)} came with a parser; set them where the parser is made")
         if unknown := sorted(options.keys() - LoaderOptions.__annotations__.keys()):
             known = ", ".join(LoaderOptions.__annotations__)
             name = type(self).__name__
             raise InputError(f"{name}(path, ...) has no option {', '.join(unknown)}; give one of: {known}")
-        self._sources = [path] if _is_one(path) else list(cast("Iterable[PdfPath]", path))
+        self._sources = [cast("PdfPath", path)] if _is_one(path) else list(cast("Iterable[PdfPath]", path))
         for source in self._sources:
             if isinstance(source, str | os.PathLike) and not Path(source).exists():
                 raise InputError(f"expected a {self._wanted} or a folder of them, but nothing is at {name_of(source)}")
@@ -238,6 +243,7 @@ class DocumentPageLoader(PDFPageLoader):
     Args:
         path: a document, or a folder of which all are read, also in folders below; the bytes of a document, a binary
             file or a `Blob`; or a list of these. Files in a folder that are no documents are named in a warning.
+        file_path: the same.
         parser: how pages become documents; by default `DocumentPageParser(**options)`.
         **options: those of `PDFPageParser`: ``pages``, ``password``, ``image_folder``, ``dpi``, ...
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, cast, get_args
+from typing import Annotated, Any, Self, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -17,17 +14,14 @@ from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PlainValidator, SecretStr
 
-from langchain_nemotron_rag._documents import (
-    IMAGE_KEY,
-    image_source,
-    text_of,
-)
-from langchain_nemotron_rag._found import FoundDocuments, Search, cannot, page_id_of, with_regions
+from langchain_nemotron_rag._counts import K, counts_of
+from langchain_nemotron_rag._documents import IMAGE_KEY
+from langchain_nemotron_rag._found import FoundDocuments, Search, page_id_of
 from langchain_nemotron_rag._settings import Component, Unchecked
-from langchain_nemotron_rag._stored import page_filter
+from langchain_nemotron_rag._sources import CHOICES, IndexSource, SearchType, Source, StoreSource, Wanted
 from langchain_nemotron_rag.reranking import NemotronRerank
 from langchain_nemotron_rag.vectorstores import NemotronPageVectorStore
-from nemotron_rag import Embedder, Hit, LoadOptions, MultiVectorEmbedder, PageIndex, Passage, Reranker
+from nemotron_rag import Embedder, LoadOptions, MultiVectorEmbedder, PageIndex, Reranker
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import Mode
@@ -35,7 +29,6 @@ from nemotron_rag.index.models import IndexModels
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.late_interaction.heatmap import Heatmap
 from nemotron_rag.models.adopted import adopt
-from nemotron_rag.models.arguments import check_names
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.stores.page_images import ImageForm
@@ -45,16 +38,7 @@ from nemotron_rag.types import Filter
 
 __all__ = ["NemotronPageRetriever", "SearchType"]
 
-SearchType: TypeAlias = Literal["similarity", "mmr", "similarity_score_threshold"]
-"""As in LangChain's own retrievers."""
-
-_K = 4  # documents returned, unless the caller says otherwise; LangChain's default
 _COLLECTION = "pages"
-_CHOICES = ("min_score", "per_document", "diversity", "neighbours")
-_MMR_POOL, _MMR_FACTOR = 20, 4  # documents to choose from: at least so many, and so many times those chosen
-_LAMBDA = 0.5  # LangChain's default of `lambda_mult`
-_SEARCH_OPTIONS = inspect.signature(PageIndex.search).parameters.keys() - {"self", "query", "filter"}
-_log = logging.getLogger("nemotron_rag")
 
 
 def _hidden(value: Any) -> Any:
@@ -197,12 +181,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         Raises:
             NemotronRagError: the index cannot be opened, or a model not be loaded.
         """
-        if isinstance(self.index, VectorStore):
-            load = getattr(self.index.embeddings, "load", None)
-            if load is not None:
-                load()
-        else:
-            self._open().load()
+        self._source.load()
         compressor = self._compressor(1)
         if isinstance(compressor, NemotronRerank):
             compressor.load()
@@ -234,13 +213,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
             >>> retriever.heatmap(found, "red apples").image().size
             (40, 60)
         """
-        if isinstance(self.index, VectorStore):
-            raise InputError("heatmaps need an index with token vectors; index with PageIndex and a ColEmbed model")
-        index, id = self._open(), page_id_of(document)
-        image = index.page_images([id]).get(id)
-        if image is None:
-            raise InputError(f"document {id!r} is no page of the index with an image; give one that was found here")
-        return index.heatmap(Passage(text_of(document), image), query)
+        return self._source.heatmap(document, query)
 
     async def aheatmap(self, document: Document, query: str) -> Heatmap:
         """`heatmap` for event loops, which it does not block."""
@@ -261,15 +234,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         Raises:
             StoreError: the index could not be opened or reached.
         """
-        ids = [page_id_of(document) for document in documents]
-        images: Mapping[str, Any]
-        if isinstance(self.index, VectorStore):
-            stored = self.index.get_by_ids([document.id or id for document, id in zip(documents, ids, strict=True)])
-            images = {
-                page_id_of(each): each.metadata[self.image_key] for each in stored if self.image_key in each.metadata
-            }
-        else:
-            images = self._open().page_images(ids)
+        ids, images = [page_id_of(document) for document in documents], self._source.images(documents)
         return [
             self._found.with_image(document, images[id]) if id in images else document
             for document, id in zip(documents, ids, strict=True)
@@ -351,123 +316,66 @@ class NemotronPageRetriever(Component, BaseRetriever):
     ) -> Search:
         if not isinstance(query, str):
             raise InputError(f"query must be a str, got {type(query).__name__}; for an image use retrieve_by_image")
-        returned, candidates = self._plan(k, fetch_k, top_n)
+        returned, candidates = self._counts(k, fetch_k, top_n)
         threshold = self.score_threshold if score_threshold is None else score_threshold
-        kind = self._checked_type(search_type or self.search_type, threshold)
-        more = {**(self.search_kwargs or {}), **search_kwargs}
-        chosen = self.filter if filter is None else filter
-        compressor = self._compressor(returned)
-        fetched = returned if compressor is None else candidates or max(returned, DEFAULT_CANDIDATES)
-        if isinstance(self.index, VectorStore):
-            options = self._store_options(kind, more, compressor, fetched)
-            method = options.pop("method")
-            shown = returned * (1 + 2 * options.get("neighbours", 0))
-            return self._of_store(method, query, fetched, chosen, options, compressor, shown, None, threshold)
-        selection = self._chosen | {name: more.pop(name) for name in _CHOICES if name in more}
-        if kind == "mmr":
-            selection.setdefault("diversity", 1 - more.pop("lambda_mult", _LAMBDA))
-        check_names("a search", more, _SEARCH_OPTIONS)
-        options = {"k": fetched, "filter": page_filter(chosen), "mode": self.mode, **more}
-        if selection:
-            return self._choosing(query, options, returned, candidates, selection, threshold)
-        if compressor is not None or self.reranker is False:
-            options["rerank"] = False
-        else:  # the index says whether there is a reranker
-            options["candidates"] = candidates
-        if compressor is None:
-            options["score_threshold"] = threshold
-        return Search(self._open(), "search", query, options, compressor, returned, None, threshold)
-
-    def _store_options(
-        self, kind: SearchType, more: dict[str, Any], compressor: BaseDocumentCompressor | None, fetched: int
-    ) -> dict[str, Any]:
-        """What a vector store is asked for besides, and by which ``method``."""
-        if self.neighbours and compressor is not None:
-            raise InputError("neighbours of a vector store go with no reranker, which would score them; leave one out")
-        asked = self._chosen | ({} if self.mode is None else {"mode": self.mode})
-        options = {"method": "similarity_search_with_score", **asked, **more}
-        if kind == "mmr" and asked:
-            options["diversity"] = 1 - options.pop("lambda_mult", _LAMBDA)
-        elif kind == "mmr":
-            pool = max(_MMR_POOL, _MMR_FACTOR * fetched)
-            return {**options, "fetch_k": pool, **more, "method": "max_marginal_relevance_search"}
-        return options
+        wanted = Wanted(
+            returned=returned,
+            candidates=candidates,
+            compressor=self._compressor(returned),
+            may_rank=self.reranker is not False,
+            filter=self.filter if filter is None else filter,
+            mode=self.mode,
+            chosen=self._chosen,
+            more={**(self.search_kwargs or {}), **search_kwargs},
+            search_type=self._checked_type(search_type or self.search_type, threshold),
+            threshold=threshold,
+        )
+        return self._source.by_text(query, wanted)
 
     @property
     def _chosen(self) -> dict[str, Any]:
         """Which of the pages found are returned, as far as anything is said of it; see `PageIndex.select`."""
-        given = {name: getattr(self, name) for name in _CHOICES[:3]}
-        near = {"neighbours": self.neighbours} if self.neighbours else {}
-        return {name: value for name, value in given.items() if value is not None} | near
-
-    def _choosing(
-        self,
-        query: str,
-        options: dict[str, Any],
-        returned: int,
-        candidates: int | None,
-        chosen: dict[str, Any],
-        threshold: float | None,
-    ) -> Search:
-        """A search of an index of which not just the first are returned: the index chooses, whoever ranks."""
-        shown = returned * (1 + 2 * chosen.get("neighbours", 0))
-        if isinstance(self.reranker, bool | None):
-            options |= {"k": returned, "score_threshold": threshold, **chosen}
-            options |= {"rerank": False} if self.reranker is False else {"candidates": candidates}
-            return Search(self._open(), "search", query, options, None, shown)
-        fetched = candidates or max(returned, DEFAULT_CANDIDATES)
-        options |= {"k": returned, "candidates": fetched, "per_document": chosen.get("per_document")}
-        options["min_score"] = chosen.pop("min_score", None)
-        after = {"k": returned, "filter": options["filter"], **chosen}
-        return Search(self._open(), "candidates", query, options, self._compressor(fetched), shown, after, threshold)
+        given = {name: getattr(self, name) for name in CHOICES}
+        given["neighbours"] = self.neighbours or None
+        return {name: value for name, value in given.items() if value is not None}
 
     def _by_image(self, image: Any, k: int | None, filter: Filter | None, rerank: bool) -> Search:
         check_count("k", k)
-        count, chosen = k or self.k or _K, self.filter if filter is None else filter
-        compressor = self._image_compressor(count) if rerank else None
-        fetched = count if compressor is None else max(self.fetch_k or DEFAULT_CANDIDATES, count)
-        if isinstance(self.index, VectorStore):
-            method = "similarity_search_by_image_with_score"
-            return self._of_store(method, image, fetched, chosen, self.search_kwargs or {}, compressor, count)
-        options = {"k": fetched, "filter": page_filter(chosen), **self._chosen}
-        shown = count * (1 + 2 * self.neighbours)
-        return Search(self._open(), "search_image", image_source(image), options, compressor, shown)
+        returned = k or self.k or K
+        wanted = Wanted(
+            returned=returned,
+            candidates=max(self.fetch_k or DEFAULT_CANDIDATES, returned),
+            compressor=self._image_compressor(returned) if rerank else None,
+            filter=self.filter if filter is None else filter,
+            chosen=self._chosen,
+            more=self.search_kwargs or {},
+        )
+        return self._source.by_image(image, wanted)
 
     def _image_compressor(self, count: int) -> NemotronRerank:
         """What ranks by an image: the retriever's reranker, or that of its index."""
         found = self._compressor(count)
-        if found is None and self.reranker is not False and not isinstance(self.index, VectorStore):
-            own = self._open().reranker()
-            found = None if own is None else NemotronRerank(model=own.get(), top_n=count, image_key=self.image_key)
+        if found is None and self.reranker is not False:
+            found = self._source.reranker(top_n=count, image_key=self.image_key)
         if not isinstance(found, NemotronRerank):
             raise InputError("rerank=True needs a reranker that reads images in queries; give reranker=")
         if self._chosen:
             raise InputError(f"{', '.join(self._chosen)} do not go with rerank=True; leave one of them out")
         return found
 
-    def _of_store(
-        self, method: str, query: Any, k: int, filter: Filter | None, more: Mapping[str, Any], *ranking: Any
-    ) -> Search:
-        store = cast("VectorStore", self.index)
-        if isinstance(store, NemotronPageVectorStore):  # its own images need no leave to be opened
-            store = store.giving("reference")
-        if not (hasattr(store, method) and hasattr(store, f"a{method}")):
-            raise cannot(store, method)
-        options = {"k": k, **more} if filter is None else {"k": k, "filter": filter, **more}
-        return Search(store, method, query, options, *ranking)
-
-    def _documents(
-        self, found: Sequence[Hit] | Sequence[tuple[Document, float]], compressor: BaseDocumentCompressor | None
-    ) -> list[Document]:
+    def _documents(self, found: Sequence[Any], compressor: BaseDocumentCompressor | None) -> list[Document]:
         """What was found as documents, which a compressor can read."""
-        if isinstance(self.index, VectorStore):
-            pairs = [each if isinstance(each, tuple) else (each, math.nan) for each in cast("Sequence[Any]", found)]
-            documents = self._found.of_scored(pairs, self.index)
-        else:
-            documents = self._found.of_hits(cast("Sequence[Hit]", found))
+        documents = self._source.found(found)
         if compressor is None or isinstance(compressor, NemotronRerank):  # which alone reads references
             return documents
         return self._found.shown(documents, "data_uri", len(documents), include_scores=True)
+
+    @property
+    def _source(self) -> Source:
+        """Where documents are found; an index by location is opened."""
+        if isinstance(self.index, VectorStore):
+            return StoreSource(self.index, self._found)
+        return IndexSource(self._open(), self._found)
 
     @property
     def _found(self) -> FoundDocuments:
@@ -485,9 +393,7 @@ class NemotronPageRetriever(Component, BaseRetriever):
         """Documents with the regions that answer a query in words, if these are asked for."""
         if not self.regions or not isinstance(query, str):
             return list(documents)
-        if isinstance(self.index, VectorStore):
-            raise InputError("regions are those of an index made by PageIndex; leave them out, or search such an index")
-        return with_regions(self._open(), documents, query, k=self.regions)
+        return self._source.located(documents, query, k=self.regions)
 
     def _checked_type(self, search_type: SearchType, threshold: float | None) -> SearchType:
         if search_type not in get_args(SearchType):
@@ -507,49 +413,35 @@ class NemotronPageRetriever(Component, BaseRetriever):
             placed["collection"] = self.collection != _COLLECTION
             placed |= {"tenant": self.tenant is not None, **dict.fromkeys(self._connection.options, True)}
             if names := ", ".join(name for name, is_set in placed.items() if is_set):
-                raise InputError(f"{names} belong to an index by location; set them where the index is opened")
+                verb = "belong" if "," in names else "belongs"
+                raise InputError(f"{names} {verb} to an index by location; set them where the index is opened")
         asked = ", ".join([*(["mode"] if self.mode is not None else []), *self._chosen])
         if asked and isinstance(self.index, VectorStore) and not isinstance(self.index, NemotronPageVectorStore):
             raise InputError(
                 f"{asked}: for an index of pages or a NemotronPageVectorStore; another vector store has its own ways"
             )
+        if self.regions and isinstance(self.index, VectorStore):
+            raise InputError("regions are those of an index made by PageIndex; leave them out, or search such an index")
         if isinstance(self.reranker, NemotronRerank) and self.reranker.image_key != self.image_key:
             raise InputError(
                 f"image_key is {self.image_key!r}, that of the reranker {self.reranker.image_key!r}; give one"
             )
         self._checked_type(self.search_type, self.score_threshold)
         self._lazy_reranker()
-        self._plan()
+        self._counts()
 
-    def _plan(
+    def _counts(
         self, k: int | None = None, fetch_k: int | None = None, top_n: int | None = None
     ) -> tuple[int, int | None]:
-        """How many documents to return, and to fetch for a reranker; numbers of a call go before those of the fields.
-
-        Returns:
-            The second is None if neither `fetch_k` nor `top_n` says that there is a reranker.
-
-        Raises:
-            InputError: the numbers contradict each other.
-        """
-        k, top_n = self.k if k is None else k, self.top_n if top_n is None else top_n
-        fetch_k = self.fetch_k if fetch_k is None else fetch_k
-        for name, value in (("k", k), ("fetch_k", fetch_k), ("top_n", top_n)):
-            check_count(name, value)
-        ranker = self.reranker
-        may_rerank = isinstance(self.index, PageIndex) if isinstance(ranker, bool | None) else True
-        if (ranker is False or not may_rerank) and (fetch_k, top_n) != (None, None):
-            raise InputError("fetch_k and top_n need a reranker; give reranker=, or k alone")
-        limit = ranker.top_n if isinstance(ranker, NemotronRerank) and "top_n" in ranker.model_fields_set else None
-        for name, value in (("k", k), ("top_n", top_n)):
-            if limit is not None and value is not None and value > limit:
-                raise InputError(f"{name}={value} documents cannot come from a reranker with top_n={limit}; change one")
-        if k is not None and top_n is not None and k > top_n:
-            _log.warning("k=%d and top_n=%d: %d documents are returned; leave one out", k, top_n, top_n)
-        returned = min((n for n in (k, top_n) if n is not None), default=_K if limit is None else limit)
-        if fetch_k is not None and fetch_k < returned:
-            raise InputError(f"fetch_k must be at least the {returned} documents returned, got {fetch_k}")
-        return returned, fetch_k if top_n is None else fetch_k or max(returned, DEFAULT_CANDIDATES)
+        """How many documents to return, and to fetch for a reranker; see `counts_of`."""
+        ranker, is_open = self.reranker, isinstance(self.index, PageIndex)
+        return counts_of(
+            k=self.k if k is None else k,
+            fetch_k=self.fetch_k if fetch_k is None else fetch_k,
+            top_n=self.top_n if top_n is None else top_n,
+            limit=ranker.top_n if isinstance(ranker, NemotronRerank) and "top_n" in ranker.model_fields_set else None,
+            may_rerank=ranker is not False and (is_open or not isinstance(ranker, bool | None)),
+        )
 
     def _lazy_reranker(self) -> LazyModel[Reranker] | None:
         """The reranker that is named or given as a model; None if there is none.

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 import os
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
-from typing import Any, Literal, Self, TypeAlias, Unpack, cast
+from typing import Any, Self, Unpack
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
-from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from qdrant_client import QdrantClient, models
 
-from langchain_nemotron_rag._adding import Adding, AddOptions, Entry, PageEmbedding, abatches, batches
-from langchain_nemotron_rag._choosing import Choice, neighbours_of
-from langchain_nemotron_rag._documents import (
-    IMAGE_KEY,
-    Ids,
-    Metadatas,
-    check_ids,
-    image_documents,
-    text_documents,
-)
-from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout, page_filter
+from langchain_nemotron_rag._adding import Adding, AddOptions, Entry, Reader, entries_of
+from langchain_nemotron_rag._batches import abatches, apaired, batches, length_of, paired
+from langchain_nemotron_rag._documents import IMAGE_KEY, Ids, Metadatas, image_documents, text_documents
+from langchain_nemotron_rag._finding import Finder, Scored, documents_of
+from langchain_nemotron_rag._page_embedding import PageEmbedding
+from langchain_nemotron_rag._stored import DocumentImages, DocumentLayout
 from langchain_nemotron_rag.embeddings import NemotronEmbeddings
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.errors import InputError
-from nemotron_rag.index.selection import Selection
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.ranking import check_count
 from nemotron_rag.stores.collection_options import CollectionOptions
@@ -46,14 +35,6 @@ from nemotron_rag.stores.tenant import TenantKey
 
 __all__ = ["NemotronPageVectorStore"]
 
-_NOTHING: Any = object()
-Scored: TypeAlias = list[tuple[Document, float]]
-
-Reader: TypeAlias = Callable[[Sequence[Any], int], Sequence[Entry]]
-"""From a part of what is added, and the place of its first document, to entries."""
-
-_OWN = {"self", "vector", "k", "filter", "identity", "with_vectors", "words"}  # what callers of a search do not give
-_SEARCH_OPTIONS = set(inspect.signature(ForeignCollection.nearest).parameters)
 _DELETED = 1000  # points whose images are looked up at once
 BATCH = 32
 """Documents whose images are in memory at the same time, unless the caller says otherwise."""
@@ -289,8 +270,8 @@ class NemotronPageVectorStore(VectorStore):
         if isinstance(documents, AsyncIterable):
             raise InputError("add_documents reads no async iterator; use aadd_documents")
         check_count("batch_size", batch_size)
-        read = self._reader(documents, ids)
-        return self._add(batches(_paired(documents, ids), batch_size), read, _length(documents), **options)
+        read = entries_of(documents, ids, self._images)
+        return self._add(batches(paired(documents, ids), batch_size), read, length_of(documents), **options)
 
     async def aadd_documents(  # type: ignore[override]  # an unknown option raises
         self,
@@ -302,12 +283,12 @@ class NemotronPageVectorStore(VectorStore):
     ) -> list[str]:
         """`add_documents` for event loops, which are not blocked by loaders either; takes async iterators too."""
         check_count("batch_size", batch_size)
-        read = self._reader(documents, ids)
-        adding = self._adding(_length(documents), **options)
-        pairs = _apaired(documents, ids) if isinstance(documents, AsyncIterable) else _paired(documents, ids)
+        read = entries_of(documents, ids, self._images)
+        adding = self._adding(length_of(documents), **options)
+        pairs = apaired(documents, ids) if isinstance(documents, AsyncIterable) else paired(documents, ids)
         try:
             async for part in abatches(pairs, batch_size):
-                await run_in_executor(None, _add_part, adding, read, part)
+                await run_in_executor(None, adding.add_part, read, part)
         except BaseException:
             adding.give_up()
             raise
@@ -398,23 +379,23 @@ class NemotronPageVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The stored ones of these documents, in the order of their ids."""
-        return self._found(self._collection.get([self._collection.point_id(id) for id in ids]))
+        return self._finder.found(self._collection.get([self._collection.point_id(id) for id in ids]))
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
         """The k documents nearest to a query; see the class for the options."""
-        return _documents(self.similarity_search_with_score(query, k, **options))
+        return documents_of(self.similarity_search_with_score(query, k, **options))
 
     def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> Scored:
         """`similarity_search` with scores in the collection's own measure (cosine: from -1 to 1)."""
-        return self._search(self._embedding.embed_query(query), k, self._identity(), query=query, **options)
+        return self._finder.search(self._embedding.embed_query(query), k, self._identity(), query=query, **options)
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **options: Any) -> list[Document]:
         """The k documents nearest to a vector; see the class for the options."""
-        return _documents(self.similarity_search_with_score_by_vector(embedding, k, **options))
+        return documents_of(self.similarity_search_with_score_by_vector(embedding, k, **options))
 
     def similarity_search_with_score_by_vector(self, embedding: Sequence[float], k: int = 4, **options: Any) -> Scored:
         """`similarity_search_by_vector` with scores."""
-        return self._search(embedding, k, None, **options)
+        return self._finder.search(embedding, k, None, **options)
 
     async def asimilarity_search_with_score_by_vector(self, *args: Any, **options: Any) -> Scored:
         """`similarity_search_with_score_by_vector` for event loops."""
@@ -432,7 +413,7 @@ class NemotronPageVectorStore(VectorStore):
             ImageError: the image cannot be read.
             InputError: the embedding reads no images.
         """
-        return _documents(self.similarity_search_by_image_with_score(uri, k, **options))
+        return documents_of(self.similarity_search_by_image_with_score(uri, k, **options))
 
     async def asimilarity_search_by_image(self, *args: Any, **options: Any) -> list[Document]:
         """`similarity_search_by_image` for event loops."""
@@ -447,7 +428,7 @@ class NemotronPageVectorStore(VectorStore):
             vector = embedding.embed_images([uri])[0]
         else:
             raise InputError(f"{type(embedding).__name__} reads no images; open the store with NemotronEmbeddings")
-        return self._search(vector, k, self._identity(), **options)
+        return self._finder.search(vector, k, self._identity(), **options)
 
     async def asimilarity_search_by_image_with_score(self, *args: Any, **options: Any) -> Scored:
         """`similarity_search_by_image_with_score` for event loops."""
@@ -466,13 +447,13 @@ class NemotronPageVectorStore(VectorStore):
             **options: see the class.
         """
         vector = self._embedding.embed_query(query)
-        return self._diverse(vector, self._identity(), k, fetch_k, lambda_mult, **options)
+        return self._finder.diverse(vector, self._identity(), k, fetch_k, lambda_mult, **options)
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
     ) -> list[Document]:
         """`max_marginal_relevance_search` by vector."""
-        return self._diverse(embedding, None, k, fetch_k, lambda_mult, **options)
+        return self._finder.diverse(embedding, None, k, fetch_k, lambda_mult, **options)
 
     def close(self) -> None:
         """Let go of the connection; later calls raise `ClosedError`. A client that was handed in stays open."""
@@ -489,7 +470,7 @@ class NemotronPageVectorStore(VectorStore):
         return await run_in_executor(None, self._similarity_search_with_relevance_scores, query, k, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        return (self._collection.shape() or self._new_shape).relevance
+        return self._finder.shape.relevance
 
     # ---- adding and finding
 
@@ -499,7 +480,7 @@ class NemotronPageVectorStore(VectorStore):
         adding = self._adding(total, **options)
         try:
             for part in parts:
-                _add_part(adding, read, part)
+                adding.add_part(read, part)
         except BaseException:
             adding.give_up()
             raise
@@ -507,26 +488,6 @@ class NemotronPageVectorStore(VectorStore):
 
     def _adding(self, total: int | None, **options: Unpack[AddOptions]) -> Adding:
         return Adding(self._pages, self._collection, self._layout, self._images, total=total, **options)
-
-    def _reader(self, documents: Any, ids: Ids) -> Reader:
-        """What makes entries of documents and their ids; where all are there, they are checked first."""
-        if isinstance(ids, str):
-            raise InputError("ids must be a list of str, got a single str; put it into a list")
-        if isinstance(documents, Document):
-            raise InputError("documents must be a list of Document, got a single one; put it into a list")
-        if isinstance(documents, Sequence) and (ids is None or isinstance(ids, Sequence)):
-            check_ids(documents, ids)
-
-        def read(part: Sequence[tuple[Document, str | None]], first: int) -> list[Entry]:
-            documents = [document for document, _ in part]
-            chosen = check_ids(documents, [id for _, id in part], first)
-            named = self._images.of_documents(documents, first)
-            return [
-                Entry(first + index, document, id, *image, is_new=(given or document.id) is None)
-                for index, ((document, given), id, image) in enumerate(zip(part, chosen, named, strict=True))
-            ]
-
-        return read
 
     def _delete(self, points: Sequence[int | str]) -> None:
         """Remove points, and of their images those that no other point has."""
@@ -536,126 +497,10 @@ class NemotronPageVectorStore(VectorStore):
         others = self._collection.get(self._collection.ids_matching(shared)) if keys else []
         self._images.delete(points, keys, used=self._images.keys_of(others))
 
+    @property
+    def _finder(self) -> Finder:
+        return Finder(self._collection, self._layout, self._images, self._new_shape)
+
     def _identity(self) -> Identity | None:
         """What the embedding computes, if it says; to be called after it was used, when its model is loaded."""
         return self._pages.identity
-
-    def _search(
-        self,
-        vector: Sequence[float],
-        k: int,
-        identity: Identity | None,
-        *,
-        query: str = "",
-        filter: Filter | None = None,
-        mode: Literal["dense", "hybrid"] | None = None,
-        min_score: float | None = None,
-        per_document: int | None = None,
-        diversity: float | None = None,
-        neighbours: int = 0,
-        **options: Any,
-    ) -> Scored:
-        if mode not in (None, "dense", "hybrid"):
-            raise InputError(f"mode must be dense or hybrid, got {mode!r}")
-        if mode == "hybrid" and not query:
-            raise InputError("mode='hybrid' needs a query in words; leave it out")
-        if min_score is not None:
-            if options.get("score_threshold") is not None:
-                raise InputError("min_score and score_threshold are the same here; leave one of them out")
-            options["score_threshold"] = min_score
-        words = query if mode == "hybrid" else ""
-        selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
-
-        def nearest(count: int, with_vectors: bool) -> list[models.ScoredPoint]:
-            more = {"with_vectors": with_vectors, "words": words, **options}
-            return self._nearest(vector, count, identity, filter=filter, **more)
-
-        points = Choice(selection, self._source).points(nearest, self._collection.shape() or self._new_shape)
-        scored = self._scored(points)
-        return self._with_neighbours(scored, neighbours, filter) if neighbours and scored else scored
-
-    def _source(self, point: models.ScoredPoint) -> str | None:
-        source = self._layout.document(point, of_index=self._is_index()).metadata.get("source")
-        return source if isinstance(source, str) else None
-
-    def _with_neighbours(self, scored: Scored, reach: int, filter: Filter | None) -> Scored:
-        def find(wanted: Filter) -> list[Document]:
-            translated = page_filter(wanted) if self._is_index() else wanted
-            return self._found(self._collection.get(self._collection.ids_matching(translated)))
-
-        near = neighbours_of(_documents(scored), reach, filter, find)
-        return [
-            pair
-            for found, others in zip(scored, near, strict=True)
-            for pair in (found, *((other, math.nan) for other in others))
-        ]
-
-    def _nearest(
-        self,
-        vector: Sequence[float],
-        k: int,
-        identity: Identity | None,
-        *,
-        filter: Filter | None = None,
-        **options: Any,
-    ) -> list[models.ScoredPoint]:
-        if unknown := ", ".join(sorted(options.keys() - _SEARCH_OPTIONS)):
-            known = ", ".join(["filter", *sorted(_SEARCH_OPTIONS - _OWN)])
-            raise TypeError(f"a search has no option {unknown}; it takes {known}")
-        translated = page_filter(filter) if self._is_index() else filter
-        return self._collection.nearest(vector, k, translated, identity=identity, **options)
-
-    def _diverse(
-        self, vector: list[float], identity: Identity | None, k: int, fetch_k: int, lambda_mult: float, **options: Any
-    ) -> list[Document]:
-        if not 0 <= lambda_mult <= 1:
-            raise InputError(f"lambda_mult must be from 0 (diverse) to 1 (near), got {lambda_mult!r}")
-        points = self._nearest(vector, max(k, fetch_k), identity, with_vectors=True, **options)
-        shape = self._collection.shape() or self._new_shape
-        vectors = [shape.vector(point) for point in points]
-        chosen = maximal_marginal_relevance(np.array(vector, dtype=np.float32), vectors, lambda_mult=lambda_mult, k=k)
-        return self._found([points[index] for index in chosen])
-
-    def _scored(self, points: Sequence[models.ScoredPoint]) -> Scored:
-        return [(document, float(point.score)) for document, point in zip(self._found(points), points, strict=True)]
-
-    def _found(self, points: Sequence[models.Record | models.ScoredPoint]) -> list[Document]:
-        """Points as documents with their images."""
-        of_index = bool(points) and self._is_index()
-        return self._images.show([self._layout.document(point, of_index=of_index) for point in points], points)
-
-    def _is_index(self) -> bool:
-        shape = self._collection.shape()
-        return shape is not None and shape.is_index
-
-
-def _add_part(adding: Adding, read: Reader, part: Sequence[Any]) -> None:
-    adding.add(read(part, adding.seen))
-
-
-def _length(documents: Any) -> int | None:
-    return len(documents) if isinstance(documents, Sized) else None
-
-
-def _paired(documents: Iterable[Document], ids: Ids) -> Iterator[tuple[Document, str | None]]:
-    """Each document with its id."""
-    if ids is None:
-        yield from ((document, None) for document in documents)
-        return
-    for document, id in zip_longest(documents, ids, fillvalue=_NOTHING):
-        if document is _NOTHING or id is _NOTHING:
-            raise InputError("documents need as many ids, got more of the one than of the other")
-        yield document, id
-
-
-async def _apaired(documents: AsyncIterable[Document], ids: Ids) -> AsyncIterator[tuple[Document, str | None]]:
-    given = None if ids is None else iter(ids)
-    async for document in documents:
-        id = None if given is None else next(given, _NOTHING)
-        if id is _NOTHING:
-            raise InputError("documents need as many ids, got fewer")
-        yield document, cast("str | None", id)
-
-
-def _documents(scored: Scored) -> list[Document]:
-    return [document for document, _ in scored]

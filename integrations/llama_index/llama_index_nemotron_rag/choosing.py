@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +17,11 @@ from llama_index_nemotron_rag.found import FoundNodes
 from llama_index_nemotron_rag.places import FILE_KEYS, file_of, joinable_filter, with_neighbours
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.selection import Selection, check_min_score
-from nemotron_rag.ranking import DEFAULT_CANDIDATES
 from nemotron_rag.types import FloatArray, Passage
 
-__all__ = ["CHOSEN_FROM", "Chosen", "NodeSearch"]
-
-CHOSEN_FROM = 4
-"""Pages for each that is returned, where no reranker says how many."""
+__all__ = ["Chosen", "NodeSearch"]
 
 _log = logging.getLogger("nemotron_rag")
-_DEEPER = 4  # times as many are asked for where too few files were found
 
 
 @dataclass(frozen=True)
@@ -103,25 +98,19 @@ class NodeSearch:
 
     def found(self, query: Passage) -> list[NodeWithScore]:
         """The nodes near to a query of which k are to be chosen, best first."""
-        steps = self._steps()
-        count = next(steps)
-        while True:
-            nodes = self.source.search(query, k=count, filters=self.filters, **self._options)
-            try:
-                count = steps.send(nodes)
-            except StopIteration as end:
-                return list(end.value)
+
+        def find(count: int) -> list[NodeWithScore]:
+            return self.source.search(query, k=count, filters=self.filters, **self._options)
+
+        return self._candidates(self._selection.gather(find, _document, self._first_count))
 
     async def afound(self, query: Passage) -> list[NodeWithScore]:
         """`found` for event loops."""
-        steps = self._steps()
-        count = next(steps)
-        while True:
-            nodes = await self.source.asearch(query, k=count, filters=self.filters, **self._options)
-            try:
-                count = steps.send(nodes)
-            except StopIteration as end:
-                return list(end.value)
+
+        async def find(count: int) -> list[NodeWithScore]:
+            return await self.source.asearch(query, k=count, filters=self.filters, **self._options)
+
+        return self._candidates(await self._selection.agather(find, _document, self._first_count))
 
     def select(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         """Which of ranked nodes are returned, with their neighbours behind them."""
@@ -131,30 +120,26 @@ class NodeSearch:
             if nodes and scores[0] < scores[-1]:  # distances
                 scores = [-score for score in scores]
         vectors = [self._vectors.get(item.node.node_id) for item in nodes]
-        kept = [nodes[index] for index in self._selection.choose(_documents(nodes), scores, lambda: vectors)]
+        kept = [nodes[index] for index in self._selection.choose([*map(_document, nodes)], scores, lambda: vectors)]
         if not self.chosen.neighbours or not isinstance(self.source, NodeCollection):
             return kept
         return with_neighbours(kept, self.chosen.neighbours, self.filters, self.source.matching)
 
-    def _steps(self) -> Generator[int, list[NodeWithScore], list[NodeWithScore]]:
-        """How many nodes to ask for, until k can be chosen of those that come."""
-        selection = self._selection
-        pool = max(CHOSEN_FROM * self.k, DEFAULT_CANDIDATES) if selection.diversity else self.k
-        count = wanted = self.candidates or pool
+    @property
+    def _first_count(self) -> int:
+        """How many nodes are asked for to begin with."""
         if isinstance(self.source, FoundNodes) and self.source.is_retriever:
-            count = sys.maxsize  # all that it gives, which asking again would not change
-        while True:
-            nodes = yield count
-            documents = _documents(nodes)
-            if len(nodes) < count or selection.is_filled(documents):
-                break
-            count *= _DEEPER
+            return sys.maxsize  # all that it gives, which asking again would not change
+        return self.candidates or (self._selection.pool if self._selection.diversity else self.k)
+
+    def _candidates(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        """What a reranker is given of what was found, or what is chosen from."""
         self._say_what_is_missing(nodes)
-        if selection.diversity:
+        if self._selection.diversity:
             nodes = [self._without_vector(item) for item in nodes]
         if self.candidates is None:
-            return nodes
-        return [nodes[index] for index in selection.candidates(documents, wanted)]
+            return list(nodes)
+        return [nodes[index] for index in self._selection.candidates([*map(_document, nodes)], self.candidates)]
 
     def _without_vector(self, item: NodeWithScore) -> NodeWithScore:
         """A copy as it would have been found; its vector is kept here."""
@@ -177,7 +162,7 @@ class NodeSearch:
         return {"min_score": self.chosen.min_score, **vectors}
 
 
-def _documents(nodes: Sequence[NodeWithScore]) -> list[tuple[str | None, str]]:
-    """What tells the document of each: its file, or of a node without one itself."""
-    files = [file_of(item.node) for item in nodes]
-    return [(file, item.node.node_id if file is None else "") for file, item in zip(files, nodes, strict=True)]
+def _document(item: NodeWithScore) -> tuple[str | None, str]:
+    """What tells the document of a node: its file, or of a node without one itself."""
+    file = file_of(item.node)
+    return file, item.node.node_id if file is None else ""

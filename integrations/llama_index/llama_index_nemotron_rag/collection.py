@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from llama_index.core.schema import BaseNode, Document, ImageDocument, ImageNode, NodeWithScore
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
@@ -31,6 +31,11 @@ from nemotron_rag.types import Passage
 __all__ = ["NodeCollection"]
 
 _log = logging.getLogger("nemotron_rag")
+
+
+class _SearchOptions(TypedDict, total=False):
+    min_score: float | None
+    with_vectors: bool
 
 
 class NodeCollection:
@@ -95,13 +100,7 @@ class NodeCollection:
         self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), tenant=tenant, must_exist=True)
 
     def search(
-        self,
-        query: Passage,
-        *,
-        k: int,
-        filters: Filters | None,
-        min_score: float | None = None,
-        with_vectors: bool = False,
+        self, query: Passage, *, k: int, filters: Filters | None, **options: Unpack[_SearchOptions]
     ) -> list[NodeWithScore]:
         """The k nodes nearest to a text or an image, best first.
 
@@ -109,8 +108,8 @@ class NodeCollection:
             query: one of the two.
             k: at most so many.
             filters: see `NemotronPageRetriever`.
-            min_score: worst score of a node, in the collection's own measure.
-            with_vectors: give the nodes their vectors, as ``embedding``.
+            **options: ``min_score``, the worst score of a node, in the collection's own measure; ``with_vectors`` gives
+                the nodes their vectors, as ``embedding``.
 
         Raises:
             IndexMismatchError: the embedder's vectors have another length than the collection's.
@@ -118,23 +117,15 @@ class NodeCollection:
         """
         model, image = self._embedding, query.image
         vector = model.get_query_embedding(query.text) if image is None else model.get_image_embedding(image)
-        options: dict[str, Any] = {"score_threshold": min_score, "with_vectors": with_vectors}
-        return self._nodes(self._points.nearest(vector, k, plain_filter(filters), **options))
+        return self._nodes(self._points.nearest(vector, k, plain_filter(filters), **_of_qdrant(options)))
 
     async def asearch(
-        self,
-        query: Passage,
-        *,
-        k: int,
-        filters: Filters | None,
-        min_score: float | None = None,
-        with_vectors: bool = False,
+        self, query: Passage, *, k: int, filters: Filters | None, **options: Unpack[_SearchOptions]
     ) -> list[NodeWithScore]:
         """`search` for event loops."""
         model, image = self._embedding, query.image
         vector = await (model.aget_query_embedding(query.text) if image is None else model.aget_image_embedding(image))
-        options: dict[str, Any] = {"score_threshold": min_score, "with_vectors": with_vectors}
-        points = await self._points.anearest(vector, k, plain_filter(filters), **options)
+        points = await self._points.anearest(vector, k, plain_filter(filters), **_of_qdrant(options))
         return await asyncio.to_thread(self._nodes, points)
 
     def matching(self, filters: Filters | None) -> list[BaseNode]:
@@ -202,6 +193,10 @@ class NodeCollection:
                 raise ImageError(f"{error} (NodeCollection takes image_roots= and image_hosts=)") from error
             if isinstance(named, Path) and not named.is_file():
                 raise ImageError(f"there is no {named}")
+
+
+def _of_qdrant(options: _SearchOptions) -> dict[str, Any]:
+    return {"score_threshold": options.get("min_score"), "with_vectors": options.get("with_vectors", False)}
 
 
 def _restored(payload: dict[str, Any]) -> BaseNode:

@@ -12,7 +12,7 @@ from typing import Any
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
 
-from llama_index_nemotron_rag.choosing import CHOSEN_FROM, Chosen
+from llama_index_nemotron_rag.choosing import Chosen
 from llama_index_nemotron_rag.documents import page_fields
 from llama_index_nemotron_rag.filters import Filters, index_filter
 from llama_index_nemotron_rag.nodes import PageNode
@@ -24,7 +24,7 @@ from nemotron_rag.index import Mode
 from nemotron_rag.index.lazy import LazyIndex
 from nemotron_rag.index.models import Rerank
 from nemotron_rag.index.region_search import found_regions
-from nemotron_rag.ranking import DEFAULT_CANDIDATES
+from nemotron_rag.index.selection import Selection
 from nemotron_rag.report import region_json
 from nemotron_rag.stores.page_images import StoredImage
 from nemotron_rag.types import Filter, Hit, Page, Passage, Region
@@ -153,7 +153,7 @@ class PageSearch:
     def found(self, query: Passage) -> list[NodeWithScore]:
         """The pages near to a text, or to an image, of which k are to be chosen; see `PageIndex.candidates`."""
         index, filter, chosen = self.source.index.get(), self.source.filter(self.filters), self.source.chosen
-        count = self.candidates or max(CHOSEN_FROM * self.k, DEFAULT_CANDIDATES)
+        count = self.candidates or Selection(k=self.k).pool
         options: dict[str, Any] = {"filter": filter, "min_score": chosen.min_score}
         if query.image is not None:
             hits = index.search_image(query.image, k=count, **options)

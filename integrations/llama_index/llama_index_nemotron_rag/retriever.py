@@ -297,9 +297,15 @@ def _source(
     given = {"mode": mode is not None, "inline_images": inline_images}
     names = ", ".join([*options, *(name for name, is_given in given.items() if is_given)])
     if names:
-        raise InputError(f"{names} belong to an index of nemotron_rag; what LlamaIndex wrote has its own settings")
+        raise InputError(
+            f"{names} {_belong(names)} to an index of nemotron_rag; what LlamaIndex wrote has its own settings"
+        )
     chosen.check(source)
     return source
+
+
+def _belong(names: str) -> str:
+    return "belong" if "," in names else "belongs"
 
 
 def _own_top_n(reranker: NemotronRerank) -> int | None:

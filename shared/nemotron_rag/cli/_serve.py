@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,12 @@ from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 from nemotron_rag.errors import InputError, MissingExtraError
 
-__all__ = ["serve"]
+__all__ = ["MODELS_KEY_VARIABLE", "serve"]
 
 _STOPPING = 30  # seconds that requests under way have after SIGTERM
+MODELS_KEY_VARIABLE = "NEMOTRON_RAG_MODELS_API_KEY"
+"""The environment variable that holds the key of a server that has the models; that of this one is for its clients."""
+
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -52,6 +55,15 @@ def serve(
     images: options.Images = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=f"Of another server that has the models, the index's too; its key is in {MODELS_KEY_VARIABLE}.",
+        ),
+    ] = None,
+    reranker_base_url: options.RerankerBaseUrl = None,
+    dialect: options.Dialect = None,
 ) -> int:
     """Serve models and an index over HTTP.
 
@@ -79,18 +91,21 @@ def serve(
     access = ImageAccess(hosts=tuple(image_host or ()))
     settings = ServeSettings(api_key=key, max_waiting=max_waiting, max_body_bytes=max_body << 20, images=access)
     embedders, rerankers = _named("embedder", embedder), _named("reranker", reranker)
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, **_at(base_url), "dialect": dialect}
+    of_rerankers = {} if reranker_base_url is None else _elsewhere(reranker_base_url)
     with ExitStack() as opened:
         source = None
         if location is not None:
             place = options.place(api_key, header, timeout, tenant)
-            models = {"reranker": next(iter(rerankers.values()), None), "device": device, "dtype": dtype}
+            models = {"reranker": next(iter(rerankers.values()), None), "reranker_options": of_rerankers or None}
+            models |= loading
             source = opened.enter_context(_index.open_existing(location, collection, images, place, **models))
         served = Served(
             embedder={
-                name: LazyModel(model, "embedder", "multivector_embedder", device=device, dtype=dtype)
+                name: LazyModel(model, "embedder", "multivector_embedder", **loading)
                 for name, model in embedders.items()
             },
-            reranker={name: lazy_reranker(model, device=device, dtype=dtype) for name, model in rerankers.items()},
+            reranker={name: lazy_reranker(model, **{**loading, **of_rerankers}) for name, model in rerankers.items()},
             index=source,
         )
         served.load()
@@ -106,6 +121,23 @@ def serve(
             output.say(f"http://{host}:{listening.getsockname()[1]}")
             uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _at(base_url: str | None) -> dict[str, Any]:
+    """Options of models at another server, whose key is not that of our clients."""
+    from nemotron_rag.remote.endpoint import KEY_VARIABLE, key_variable
+
+    if base_url is None:
+        return {}
+    own = key_variable(base_url)  # of a vendor's host
+    return {"base_url": base_url, "endpoint": {"key_variable": MODELS_KEY_VARIABLE if own == KEY_VARIABLE else own}}
+
+
+def _elsewhere(base_url: str) -> dict[str, Any]:
+    """Options of rerankers that are not where the embedders are."""
+    if base_url == "none":
+        return dict.fromkeys(("base_url", "endpoint", "dialect"))
+    return {**dict.fromkeys(("dialect", "device", "dtype")), **_at(base_url)}
 
 
 def _named(option: str, given: Sequence[str] | None) -> dict[str, str]:

@@ -84,7 +84,9 @@ def check_url(url: str, *, hosts: Sequence[str]) -> str:
     allowed = [name.lower() for name in hosts]
     if host not in allowed and f"{host}:{port}" not in allowed:
         known = ", ".join(hosts) or "none"
-        raise ImageError(f"image URL {shown!r} is not on an allowed host ({known}); allow it if you trust it")
+        raise ImageError(
+            f"image URL {shown!r} is not on an allowed host ({known}); give image_hosts=[it] if you trust it"
+        )
     path, query = (urllib.parse.quote(part, safe=_SAFE) for part in (parts.path, parts.query))
     return urllib.parse.urlunsplit((parts.scheme.lower(), parts.netloc, path, query, ""))
 

@@ -7,8 +7,9 @@ from typing import cast
 
 import numpy as np
 
+from nemotron_rag._ranks import RanksByScore
 from nemotron_rag.protocols import AnyEmbedder, Embedder, MultiVectorEmbedder, Reranker
-from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query, Ranked
+from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query
 
 __all__ = ["ReadingEmbedder", "ReadingManyVectors", "ReadingReranker", "reading_embedder", "seen_as"]
 
@@ -138,7 +139,7 @@ class ReadingManyVectors(_Reading):
         return await self._many.aembed_passages(self._seen(passages))
 
 
-class ReadingReranker:
+class ReadingReranker(RanksByScore):
     """A `Reranker` that sees one modality of every passage.
 
     Args:
@@ -168,16 +169,6 @@ class ReadingReranker:
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
         return await self._model.ascore(query, [seen_as(passage, self._modality) for passage in passages])
-
-    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """The passages from best to worst, at most `top_n`."""
-        seen = self._model.rank(query, [seen_as(passage, self._modality) for passage in passages], top_n=top_n)
-        return [Ranked(each.index, each.score, passages[each.index]) for each in seen]
-
-    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """`rank` for event loops."""
-        seen = await self._model.arank(query, [seen_as(passage, self._modality) for passage in passages], top_n=top_n)
-        return [Ranked(each.index, each.score, passages[each.index]) for each in seen]
 
     def close(self) -> None:
         """Nothing: the model is its owner's."""

@@ -63,7 +63,8 @@ class LazyIndex:
     ) -> None:
         if isinstance(index, PageIndex):
             if options:
-                raise InputError(f"{', '.join(options)} belong to an index by location; set them where it is opened")
+                verb = "belongs" if len(options) == 1 else "belong"
+                raise InputError(f"{', '.join(options)} {verb} to an index by location; set them where it is opened")
             index.reranker(rerank)
         else:
             _check(index, rerank, options)

@@ -113,10 +113,7 @@ class IndexModels:
         try:
             embedder = self._lazy_embedder(record).get()
         except UnknownModelError as error:
-            raise IndexMismatchError(
-                f"{self._where} was written by {self._named(record)}, which cannot be loaded by that name; "
-                "open it with embedder= the model that wrote it"
-            ) from error
+            raise IndexMismatchError(self._unknown(record)) from error
         except InputError as error:  # the name was accepted before: the settings of the record do not fit it
             raise IndexMismatchError(
                 f"{self._where} was written by {record.name if record else 'nobody yet'}, and {self._named(record)} "
@@ -154,6 +151,13 @@ class IndexModels:
         if record is None:
             raise IndexMismatchError(f"{self._where} no longer exists; open the index again")
         return record.name
+
+    def _unknown(self, record: IndexRecord | None) -> str:
+        """What to do about an embedder that cannot be found by its name."""
+        written = f"{self._where} was written by {self._named(record)}"
+        if record is not None and record.is_of_server and "base_url" not in self._options:
+            return f"{written}, which a server had; give base_url= of one that has it"
+        return f"{written}, which cannot be loaded by that name; open it with embedder= the model that wrote it"
 
     def _lazy_embedder(self, record: IndexRecord | None) -> LazyModel[AnyEmbedder]:
         with self._lock:

@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PageIndex"]
 
-_DEEPER = 4  # times as many pages are asked for where too few documents were found
 _SAMPLED = 200  # pages whose metadata keys are named where a filter has a wrong one
 _log = logging.getLogger("nemotron_rag")
 
@@ -957,24 +956,23 @@ class PageIndex:
             request: of the search.
             query: whose words hybrid mode looks for.
         """
-        count, rows = request.fetched, request.vectors(vectors)
-        while True:
+        rows, words = request.vectors(vectors), request.words(query)
+
+        def find(count: int) -> list[Hit]:
             found = self._state.store.query(
-                rows, k=count, prefetch=request.prefetch, words=request.words(query), filter=request.filter
+                rows, k=count, prefetch=request.prefetch, words=words, filter=request.filter
             )
-            hits = [
+            return [
                 Hit(self._page(stored, request.filter), score=score, retrieval_score=score, rank=rank)
                 for rank, (stored, score) in enumerate(found, 1)
                 if request.min_score is None or score >= request.min_score
             ]
-            documents = [_document(hit) for hit in hits]
-            if len(hits) < count or request.selection.is_filled(documents):
-                break
-            count *= _DEEPER
-        self._check_keys(request.filter, found=bool(found))
+
+        hits = list(request.selection.gather(find, _document, request.fetched))
+        self._check_keys(request.filter, found=bool(hits))
         if not request.reranking:
             return hits
-        return [hits[index] for index in request.selection.candidates(documents, request.fetched)]
+        return [hits[index] for index in request.selection.candidates([*map(_document, hits)], request.fetched)]
 
     def _selected(self, hits: list[Hit], selection: Selection, filter: Filter | None) -> list[Hit]:
         """Hits in their final order, and their neighbours."""

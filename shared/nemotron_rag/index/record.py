@@ -182,6 +182,11 @@ class IndexRecord:
         if wanted is not None:
             compare(where, has={"revision": self.identity.get("revision")}, given={"revision": wanted})
 
+    @property
+    def is_of_server(self) -> bool:
+        """Whether a server computed the vectors."""
+        return self.identity.get(_DIALECT) is not None
+
     def check_place(self, where: str) -> None:
         """Refuse a model in this process where a server of another kind than ours computed the vectors.
 

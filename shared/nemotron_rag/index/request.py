@@ -17,8 +17,6 @@ __all__ = ["Mode", "Request"]
 Mode: TypeAlias = Literal["dense", "multi", "hybrid"]
 """How pages are found; see `PageIndex.search`."""
 
-_CHOSEN_FROM = 4  # pages for each that is returned, where diverse ones are chosen and no reranker reads them
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -70,7 +68,7 @@ class Request:
             return self.candidates
         if self.reranking:
             return max(self.k, DEFAULT_CANDIDATES)
-        return max(_CHOSEN_FROM * self.k, DEFAULT_CANDIDATES) if self.selection.diversity else self.k
+        return self.selection.pool if self.selection.diversity else self.k
 
     def vectors(self, given: PageVectors) -> PageVectors:
         """Which of a query's (dimensions,) or (tokens, dimensions) is searched for: in dense mode the tokens' mean."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from nemotron_rag.errors import InputError
-from nemotron_rag.ranking import check_count
+from nemotron_rag.ranking import DEFAULT_CANDIDATES, check_count
 from nemotron_rag.types import FloatArray
 
 __all__ = ["Selection", "check_min_score", "numbers_around"]
 
+P = TypeVar("P")
 _FARTHEST = 100  # pages before and after a hit
+_CHOSEN_FROM = 4  # pages for each that is kept, where diverse ones are chosen
+_DEEPER = 4  # times as many pages are asked for where too few documents were found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,35 @@ class Selection:
         """Whether it keeps others than the first k."""
         return self.per_document is not None or bool(self.diversity)
 
+    @property
+    def pool(self) -> int:
+        """How many pages to choose diverse ones from, where no reranker says it."""
+        return max(_CHOSEN_FROM * self.k, DEFAULT_CANDIDATES)
+
+    def gather(self, find: Callable[[int], Sequence[P]], document: Callable[[P], Hashable], count: int) -> Sequence[P]:
+        """The nearest pages, and more of them until k can be kept or no more are found.
+
+        Args:
+            find: gives so many of the nearest pages, best first.
+            document: of a page.
+            count: to begin with.
+        """
+        while True:
+            pages = find(count)
+            if self._suffice(pages, document, count):
+                return pages
+            count *= _DEEPER
+
+    async def agather(
+        self, find: Callable[[int], Awaitable[Sequence[P]]], document: Callable[[P], Hashable], count: int
+    ) -> Sequence[P]:
+        """`gather` for event loops."""
+        while True:
+            pages = await find(count)
+            if self._suffice(pages, document, count):
+                return pages
+            count *= _DEEPER
+
     def is_filled(self, documents: Sequence[Hashable]) -> bool:
         """Whether k pages can be kept of pages of these documents."""
         return self.per_document is None or len(self._within(documents, range(len(documents)))) >= self.k
@@ -97,6 +130,10 @@ class Selection:
         if self.diversity and len(scored) > 1:
             return self._within(documents, [*self._spread(documents, scores, scored, vectors()), *rest])[: self.k]
         return self._within(documents, [*scored, *rest])[: self.k]
+
+    def _suffice(self, pages: Sequence[P], document: Callable[[P], Hashable], count: int) -> bool:
+        """Whether k pages can be kept of these, or there are no more."""
+        return self.per_document is None or len(pages) < count or self.is_filled([*map(document, pages)])
 
     def _spread(
         self,

@@ -8,15 +8,15 @@ from typing import cast
 
 import numpy as np
 
+from nemotron_rag._ranks import RanksByScore
 from nemotron_rag._tracing import traced_rerank
 from nemotron_rag.protocols import MultiVectorEmbedder, Reranker
-from nemotron_rag.ranking import check_top_n, ranked
-from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query, Ranked
+from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query
 
 __all__ = ["MaxSimReranker", "as_reranker"]
 
 
-class MaxSimReranker:
+class MaxSimReranker(RanksByScore):
     """A `Reranker` whose score is the MaxSim of a query and a passage, by the vectors of their tokens.
 
     Passages are embedded anew in each call. The score is a sum over the query's tokens, so scores of two queries cannot
@@ -73,16 +73,6 @@ class MaxSimReranker:
         queries = await self._embedder.aembed_queries([query])
         scores = await asyncio.to_thread(self._embedder.score, queries, rows)
         return cast("FloatArray", scores[0])
-
-    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """The passages from best to worst, at most `top_n`; equal scores keep the caller's order."""
-        check_top_n(top_n)
-        return ranked(self.score(query, passages), passages, top_n)
-
-    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """`rank` for event loops."""
-        check_top_n(top_n)
-        return ranked(await self.ascore(query, passages), passages, top_n)
 
     def close(self) -> None:
         """Close the embedder."""

@@ -468,7 +468,9 @@ def _advice(short: str, kinds: Sequence[Kind]) -> str:
     """What to give instead of a name that is not known."""
     successor = SUCCESSORS.get(short)
     if successor is not None:
-        return f"it is not supported, {successor} takes its place; vectors of the two cannot be compared"
+        ranks = any(spec.id == successor and spec.kind == "reranker" for spec in CATALOG)
+        unlike = "scores" if ranks else "vectors"
+        return f"it is not supported, {successor} takes its place; {unlike} of the two cannot be compared"
     offered = [spec.id for spec in CATALOG if not kinds or spec.kind in kinds]
     near = difflib.get_close_matches(short.lower(), offered, n=3, cutoff=0.5)
     if near:

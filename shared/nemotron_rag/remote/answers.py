@@ -13,11 +13,13 @@ from nemotron_rag.documents.files import one_line
 from nemotron_rag.errors import EndpointError, NonFiniteError
 from nemotron_rag.types import FloatArray
 
-__all__ = ["as_logits", "field", "in_order", "numbers", "unit_rows"]
+__all__ = ["as_logits", "field", "in_order", "numbers", "tokens_of", "unit_rows"]
 
 T = TypeVar("T")
 _LEAST, _MOST = 1e-38, 1 - 2.0**-25  # probabilities that float32 tells from 0 and 1
 _SLACK = 1e-6  # of a probability that was rounded
+_COUNTS = (("usage", "prompt_tokens"), ("usage", "total_tokens"), ("meta", "tokens", "input_tokens"))
+_LARGEST = 2**53  # number that is believed
 
 
 def field(answer: object, *names: str, where: str) -> Any:
@@ -56,6 +58,17 @@ def in_order(rows: Iterable[object], read: Callable[[Any], T], *, count: int, wh
         raise EndpointError(f"{where} answered {count} rows with the places {one_line(str(places))}, not one for each")
     found = dict(zip(places, listed, strict=True))
     return [read(found[place]) for place in range(count)]
+
+
+def tokens_of(answer: object) -> int | None:
+    """How many tokens a server says that it computed, where any dialect says it; None if it does not."""
+    for names in _COUNTS:
+        found = answer
+        for name in names:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if type(found) is int and 0 <= found < _LARGEST:
+            return found
+    return None
 
 
 def numbers(values: object, *, where: str) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, Unpack
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from nemotron_rag._tracing import traced_embedding
 from nemotron_rag.documents.passages import check_list
 from nemotron_rag.errors import EndpointError, InputError
 from nemotron_rag.late_interaction.maxsim import maxsim
+from nemotron_rag.ranking import check_count
 from nemotron_rag.remote.answers import in_order, numbers, unit_rows
-from nemotron_rag.remote.endpoint import Dialect, Endpoint
 from nemotron_rag.remote.formats import Role
 from nemotron_rag.remote.inputs import Input, encoded
-from nemotron_rag.remote.model import Connected, Known, RemoteModel
+from nemotron_rag.remote.model import Connected, RemoteModel, RemoteOptions
 from nemotron_rag.stores.patience import DEFAULT_PATIENCE, SHORT_PATIENCE
 from nemotron_rag.types import FloatArray, Kind, Passage, Query
 
@@ -32,21 +32,11 @@ class _RemoteEmbedder(RemoteModel, Generic[R]):
     """Of the array of one input."""
 
     def __init__(
-        self,
-        model: str | None = None,
-        *,
-        base_url: str,
-        dialect: Dialect | None = None,
-        endpoint: Endpoint | Mapping[str, Any] | None = None,
-        known: Known | None = None,
-        dimensions: int | None = None,
+        self, model: str | None = None, *, dimensions: int | None = None, **options: Unpack[RemoteOptions]
     ) -> None:
-        if dimensions is not None and (not isinstance(dimensions, int) or isinstance(dimensions, bool)):
-            raise InputError(f"dimensions must be a positive integer, got {dimensions!r}")
-        if dimensions is not None and dimensions < 1:
-            raise InputError(f"dimensions must be a positive integer, got {dimensions}")
+        check_count("dimensions", dimensions)
         self._wanted = dimensions
-        super().__init__(model, base_url=base_url, dialect=dialect, endpoint=endpoint, known=known)
+        super().__init__(model, **options)
 
     @property
     def dimensions(self) -> int:
@@ -179,11 +169,8 @@ class RemoteEmbedder(_RemoteEmbedder[FloatArray]):
 
     Args:
         model: as the server calls it; None for the only one.
-        base_url: of the server.
-        dialect: that it speaks; None to find out.
-        endpoint: how requests are made: an `Endpoint`, or its options.
-        known: what is known of the model.
         dimensions: shorter vectors, for servers and models that have them; None for all.
+        **options: ``base_url``, ``dialect``, ``endpoint`` and ``known``, see `RemoteModel`.
 
     Raises:
         InputError: an argument cannot be used.

@@ -41,6 +41,7 @@ class EndpointOptions(TypedDict, total=False):
 
     api_key: str | HoldsSecret | None
     headers: Mapping[str, str] | None
+    key_variable: str | None
     timeout: float
     patience: float | None
     batch_size: int
@@ -64,6 +65,8 @@ class Endpoint:
             ``OPENAI_API_KEY``, ``CO_API_KEY`` or ``JINA_API_KEY`` for these vendors' own hosts, else, and where that is
             not set, ``NEMOTRON_RAG_API_KEY``.
         headers: sent with every request.
+        key_variable: the environment variable that holds the key, in the place of these: where several servers have
+            keys of their own.
         timeout: seconds that one request may take, from connecting to the last byte.
         patience: seconds for which a request is tried again while the server is busy or does not answer, 0 for never.
             None for 120 where passages are embedded, and for 5 where somebody waits: of queries, and of reranking.
@@ -83,6 +86,7 @@ class Endpoint:
         Endpoint(timeout=5)
     """
 
+    key_variable: str | None = None
     timeout: float = 60.0
     patience: float | None = None
     batch_size: int = 32
@@ -162,9 +166,19 @@ class Endpoint:
 
     def sent(self, base_url: str) -> tuple[dict[str, str], Secrets]:
         """The headers of a request to a server, and what no message may show of them."""
-        key = self._connection.api_key or _key_of_environment(base_url)
+        key = self._connection.api_key or self._key_of_environment(base_url)
         secrets = Secrets(key, self._connection.headers)
         return {**({} if key is None else {"authorization": f"Bearer {key}"}), **self._connection.headers}, secrets
+
+    def names_of_key(self, base_url: str) -> tuple[str, ...]:
+        """The environment variables in which the key of a server is looked for, in their order."""
+        if self.key_variable is not None:
+            return (self.key_variable,)
+        return tuple(dict.fromkeys((key_variable(base_url), KEY_VARIABLE)))
+
+    def _key_of_environment(self, base_url: str) -> str | None:
+        names = self.names_of_key(base_url)
+        return next((key for name in names if (key := Connection(api_key=os.environ.get(name)).api_key)), None)
 
     def _all(self) -> dict[str, Any]:
         return {"api_key": self._connection.api_key, "headers": self._connection.headers, **self.to_json()}
@@ -182,9 +196,14 @@ class Endpoint:
             if getattr(self, name) not in choices:
                 named = ", ".join(map(repr, filter(None, choices)))
                 raise InputError(f"{name} must be one of {named}, got {getattr(self, name)!r}")
-        prefixes = {"query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
-        if bad := [name for name, prefix in prefixes.items() if not isinstance(prefix, str | None)]:
-            raise InputError(f"{bad[0]} must be a str, got {type(prefixes[bad[0]]).__name__}")
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        texts = {name: getattr(self, name) for name in ("query_prefix", "passage_prefix", "key_variable")}
+        if bad := [name for name, text in texts.items() if not isinstance(text, str | None)]:
+            raise InputError(f"{bad[0]} must be a str, got {type(texts[bad[0]]).__name__}")
+        if self.key_variable == "":
+            raise InputError("key_variable must be the name of an environment variable, got ''")
 
 
 def key_variable(base_url: str) -> str:
@@ -192,11 +211,6 @@ def key_variable(base_url: str) -> str:
     host = (urlsplit(base_url).hostname or "").lower()
     found = next((name for end, name in _VENDORS.items() if host == end or host.endswith(f".{end}")), None)
     return KEY_VARIABLE if found is None else found
-
-
-def _key_of_environment(base_url: str) -> str | None:
-    names = dict.fromkeys((key_variable(base_url), KEY_VARIABLE))
-    return next((key for name in names if (key := Connection(api_key=os.environ.get(name)).api_key)), None)
 
 
 def _is_seconds(value: object) -> bool:

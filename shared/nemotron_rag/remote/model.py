@@ -9,12 +9,14 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Required, Self, TypedDict, TypeVar
 
 from nemotron_rag._forking import renewed_in_child
+from nemotron_rag._token_count import count_tokens, not_counting
 from nemotron_rag.documents.passages import check_passage, check_query, text_of
 from nemotron_rag.errors import ClosedError, InputError, ItemTooLargeError
 from nemotron_rag.remote.addresses import Address
+from nemotron_rag.remote.answers import tokens_of
 from nemotron_rag.remote.background import BACKGROUND
 from nemotron_rag.remote.endpoint import DIALECTS, Dialect, Endpoint, ScoreScale
 from nemotron_rag.remote.formats import Asked, format_of, speakers
@@ -23,7 +25,7 @@ from nemotron_rag.remote.probe import look_at
 from nemotron_rag.remote.transport import TooLargeError, Transport
 from nemotron_rag.types import Kind, Modality, Passage, Query
 
-__all__ = ["Connected", "Known", "RemoteModel"]
+__all__ = ["Connected", "Known", "RemoteModel", "RemoteOptions"]
 
 T = TypeVar("T")
 _IN_FLIGHT = 4  # requests of one call
@@ -90,6 +92,15 @@ class Connected:
     def url(self) -> str:
         """Where requests go."""
         return self.address.of(self.format.operation, version=self.format.version)
+
+
+class RemoteOptions(TypedDict, total=False):
+    """Where a model is, and how it is asked; see `RemoteModel`."""
+
+    base_url: Required[str]
+    dialect: Dialect | None
+    endpoint: Endpoint | Mapping[str, Any] | None
+    known: Known | None
 
 
 class RemoteModel:
@@ -208,7 +219,8 @@ class RemoteModel:
                 self._connecting = asyncio.Lock()
             async with self._connecting:
                 if self._state is None:
-                    self._state = await self._connect_anew()
+                    with not_counting():
+                        self._state = await self._connect_anew()
         return self._state
 
     async def _connect_anew(self) -> Connected:
@@ -240,7 +252,11 @@ class RemoteModel:
         return found
 
     async def _post(self, state: Connected, body: dict[str, Any], *, patience: float) -> Any:
-        return await state.transport.post(state.url, body, patience=patience)
+        answer = await state.transport.post(state.url, body, patience=patience)
+        tokens = tokens_of(answer)
+        if tokens is not None:
+            count_tokens(tokens)
+        return answer
 
     async def _send_all(
         self,

@@ -8,16 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from nemotron_rag._ranks import RanksByScore
 from nemotron_rag._tracing import traced_rerank
 from nemotron_rag.documents.passages import check_list, check_passage
 from nemotron_rag.errors import EndpointError, ImageError, NonFiniteError
-from nemotron_rag.ranking import check_top_n, ranked
 from nemotron_rag.remote.answers import as_logits, in_order, numbers
 from nemotron_rag.remote.endpoint import ScoreScale
 from nemotron_rag.remote.inputs import Input, as_input, encoded
 from nemotron_rag.remote.model import Connected, RemoteModel
 from nemotron_rag.stores.patience import SHORT_PATIENCE
-from nemotron_rag.types import FloatArray, Kind, Passage, Query, Ranked
+from nemotron_rag.types import FloatArray, Kind, Passage, Query
 
 __all__ = ["RemoteReranker"]
 
@@ -25,7 +25,7 @@ _PROBE_QUERY = Input("Which city is the capital of France?")
 _PROBES = (Input("Paris is the capital of France."), Input("Bread needs flour, water and salt."))
 
 
-class RemoteReranker(RemoteModel):
+class RemoteReranker(RanksByScore, RemoteModel):
     """A `Reranker` at a server; `nemotron_rag.load_reranker` makes one of a url.
 
     Scores are logits. Those of servers that answer with probabilities are computed from them: their sigmoid is what the
@@ -69,25 +69,11 @@ class RemoteReranker(RemoteModel):
         check_list(passages)
         return self._run(self._score(query, passages))
 
-    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """Rank passages from best to worst, at most `top_n`; equal scores keep the caller's order.
-
-        Raises:
-            InputError: `top_n` is negative, or as for `score`.
-        """
-        check_top_n(top_n)
-        return ranked(self.score(query, passages), passages, top_n)
-
     @traced_rerank
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """`score` for event loops."""
         check_list(passages)
         return await self._arun(self._score(query, passages))
-
-    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """`rank` for event loops."""
-        check_top_n(top_n)
-        return ranked(await self.ascore(query, passages), passages, top_n)
 
     async def _learn(self, connected: Connected) -> Connected:
         scale = self._endpoint.scores or connected.format.scale

@@ -18,7 +18,7 @@ import httpx
 
 from nemotron_rag.documents.files import one_line, shown_url
 from nemotron_rag.errors import ClosedError, EndpointError, InputError
-from nemotron_rag.remote.endpoint import Endpoint, key_variable
+from nemotron_rag.remote.endpoint import Endpoint
 from nemotron_rag.stores.patience import SHORT_PATIENCE, Waiting, seconds_of
 from nemotron_rag.stores.server import LOOPBACK, warn_if_open
 
@@ -204,7 +204,7 @@ class Transport:
         return self._secrets.hide(one_line(found or text, limit=_SHOWN)) or "no message"
 
     def _denied(self, answer: _Answer) -> str:
-        variable = key_variable(self._base_url)
+        variable = self._endpoint.names_of_key(self._base_url)[0]
         return (
             f"{self.where} does not accept the key (HTTP {answer.status}): {self._message(answer)}; "
             f"set {variable}, or give endpoint={{'api_key': ...}}"

@@ -83,7 +83,8 @@ def _add_search(server: MCPServer[Any], index: PageIndex, settings: ToolSettings
     ) -> CallToolResult:
         """Find the pages that answer a query, best first."""
         try:
-            hits = await index.asearch(query, k=k, filter=None if document is None else {"source": document})
+            where = None if document is None else {"source": await _source(index, document)}
+            hits = await index.asearch(query, k=k, filter=where)
         except NemotronRagError as error:
             return _failed(error)
         if not hits:
@@ -100,7 +101,7 @@ def _add_reading(server: MCPServer[Any], index: PageIndex, settings: ToolSetting
     ) -> CallToolResult:
         """Read one page: its text, a long one in parts, and its image in a size in which small print can be read."""
         try:
-            where = {"source": document, "page_number": page_number}
+            where = {"source": await _source(index, document), "page_number": page_number}
             found = await index.asearch(document, k=1, rerank=False, filter=where)  # any words: one page is left
         except NemotronRagError as error:
             return _failed(error)
@@ -127,6 +128,14 @@ def _add_list(server: MCPServer[Any], index: PageIndex) -> None:
         more = len(names) - _SHOWN_DOCUMENTS
         lines = [f"{len(names)} documents, {pages} pages", *map(printable, names[:_SHOWN_DOCUMENTS])]
         return _said("\n".join([*lines, *([f"and {more} more"] if more > 0 else [])]))
+
+
+async def _source(index: PageIndex, shown: str) -> str:
+    """The document of a name, in which control characters are shown escaped."""
+    if "\\" not in shown:
+        return shown
+    names = await asyncio.to_thread(index.sources)
+    return shown if shown in names else next((name for name in names if printable(name) == shown), shown)
 
 
 def _part(text: str, start: int, settings: ToolSettings) -> str:

@@ -148,7 +148,9 @@ def test_what_is_no_document_retriever_or_option(documents):
     ):
         with pytest.raises(InputError, match=wrong):
             call()
-    with pytest.raises(TypeError, match="a search has no option kk; it takes filter, offset, score_threshold"):
+    with pytest.raises(
+        TypeError, match="a search has no option kk; it takes diversity, filter, min_score, mode, neigh"
+    ):
         store.similarity_search("a", kk=3)
     store.close()
 

@@ -98,7 +98,7 @@ def test_misspelt_and_misplaced_settings_are_refused_without_showing_them(server
         NemotronPageRetriever(index=URL, images=None, api_key=KEY.encode())
     with pytest.raises(InputError, match="no user and no password") as in_url:
         NemotronPageRetriever(index=f"https://user:{KEY}@qdrant.invalid", images=None)
-    with pytest.raises(InputError, match="api_key belong to an index by location") as misplaced:
+    with pytest.raises(InputError, match="api_key belongs to an index by location") as misplaced:
         NemotronPageRetriever(index=PageIndex(embedder=FakeEmbedder()), api_key=KEY)
     for caught in (misspelt, typed, in_url, misplaced):
         assert KEY not in str(caught.value) + repr(caught.value)

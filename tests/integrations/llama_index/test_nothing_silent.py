@@ -97,7 +97,7 @@ async def test_an_index_of_llama_index_is_searched_by_an_image_and_with_filters(
         NemotronPageRetriever(theirs.as_retriever(), filters=one).retrieve("x")
     with pytest.raises(InputError, match="finds nothing by an image"):
         NemotronPageRetriever(theirs.as_retriever()).retrieve(query)
-    with pytest.raises(InputError, match="mode belong to an index of nemotron_rag"):
+    with pytest.raises(InputError, match="mode belongs to an index of nemotron_rag"):
         NemotronPageRetriever(theirs, mode="hybrid")
     with pytest.raises(InputError, match=r"of a vector store, pass VectorStoreIndex.from_vector_store"):
         NemotronPageRetriever(theirs.vector_store)

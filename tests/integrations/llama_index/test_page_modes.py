@@ -66,7 +66,7 @@ def test_words_and_an_image_are_joined(tmp_path, index):
 
 def test_modes_that_cannot_be_are_refused(index, embedder):
     nodes = NodeCollection(client=QdrantClient(":memory:"), collection="docs", embedder=FakeEmbedder())
-    with pytest.raises(InputError, match="mode belong to an index of nemotron_rag"):
+    with pytest.raises(InputError, match="mode belongs to an index of nemotron_rag"):
         NemotronPageRetriever(nodes, mode="hybrid")
     with pytest.raises(InputError, match="mode must be one of dense, multi, hybrid; got 'sparse'"):
         NemotronPageRetriever(index, mode="sparse").retrieve("red")

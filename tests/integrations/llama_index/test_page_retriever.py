@@ -193,7 +193,7 @@ def test_an_image_that_cannot_be_read_is_an_error(retriever, tmp_path):
     [
         ({"similarity_top_k": 0}, "similarity_top_k must be a positive integer, got 0"),
         ({"top_n": "3"}, "top_n must be a positive integer, got '3'"),
-        ({"embedder": FakeEmbedder()}, "embedder belong to an index by location"),
+        ({"embedder": FakeEmbedder()}, "embedder belongs to an index by location"),
         ({"index": 7}, "wanted index as a folder"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path):
 
 
 def test_a_collection_has_settings_of_its_own(collection, client):
-    with pytest.raises(InputError, match="inline_images belong to an index"):
+    with pytest.raises(InputError, match="inline_images belongs to an index"):
         NemotronPageRetriever(collection, inline_images=True)
     with pytest.raises(InputError, match="either a location or a client"):
         NodeCollection(collection="docs", embedder=FakeEmbedder())

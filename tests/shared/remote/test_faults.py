@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from nemotron_rag import Page, PageIndex, Passage, load_embedder, load_reranker
+from nemotron_rag._token_count import counting_tokens
 from nemotron_rag.errors import (
     ClosedError,
     EndpointError,
@@ -305,6 +306,48 @@ def test_one_refused_page_does_not_stop_an_index():
     assert "poison" in report.failures[0].reason
 
 
+# ---- what the servers count
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ({"usage": {"prompt_tokens": 7, "total_tokens": 7}}, 14),  # of two requests
+        ({"usage": {"total_tokens": 5}}, 10),
+        ({"meta": {"tokens": {"input_tokens": 3}}}, 6),
+        ({"usage": None}, None),
+        ({"usage": {"total_tokens": "many"}}, None),
+        ({"usage": {"total_tokens": -1}}, None),
+        ({"usage": {"total_tokens": True}}, None),
+        ({"usage": [3]}, None),
+        ({}, None),
+    ],
+)
+def test_tokens_are_counted_as_the_server_counts_them(said, counted):
+    def answer(asked):
+        return rows(*[GOOD] * len(asked.body["input"]), **said)
+
+    with scripted(answer) as (url, asked), counting_tokens() as tokens:
+        connect(url, batch_size=1).embed_passages(TEXTS)
+    assert len(asked) == 3
+    assert tokens.total == counted  # without those of the request that found out the dimensions
+
+
+async def test_each_caller_counts_its_own_tokens():
+    def answer(asked):
+        return rows(*[GOOD] * len(asked.body["input"]), usage={"total_tokens": len(asked.body["input"][0])})
+
+    async def count(embedder, text):
+        with counting_tokens() as tokens:
+            await embedder.aembed_queries([text])
+        return tokens.total
+
+    with scripted(answer) as (url, _):
+        embedder = connect(url)
+        assert await asyncio.gather(*(count(embedder, "x" * n) for n in (3, 50, 7))) == [3, 50, 7]
+        embedder.close()
+
+
 # ---- keys
 
 
@@ -350,6 +393,18 @@ def test_a_vendors_key_goes_to_its_own_hosts_alone(monkeypatch, url, variable):
     assert headers["authorization"] == f"Bearer key-of-{variable}"
 
 
+def test_servers_with_keys_of_their_own_get_no_other(monkeypatch):
+    monkeypatch.setenv("NEMOTRON_RAG_API_KEY", "key-of-one")
+    monkeypatch.setenv("KEY_OF_THE_OTHER", "key-of-other")
+    other, without = Endpoint(key_variable="KEY_OF_THE_OTHER"), Endpoint(key_variable="NO_SUCH_KEY")
+    assert other.sent("http://localhost:1")[0] == {"authorization": "Bearer key-of-other"}
+    assert without.sent("https://api.openai.com/v1")[0] == {}
+    assert pickle.loads(pickle.dumps(other)) == other
+    refused = pytest.raises(EndpointError, match="set KEY_OF_THE_OTHER, or give")
+    with scripted(lambda asked: Reply({"error": "no"}, 401)) as (url, _), refused:
+        connect(url, key_variable="KEY_OF_THE_OTHER").connect()
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -378,6 +433,7 @@ def test_urls_that_cannot_be_used_are_refused_without_showing_what_they_hold(url
         ({"truncate": "START"}, "truncate must be one of 'END', 'NONE'"),
         ({"scores": "sigmoid"}, "scores must be one of 'logit', 'probability'"),
         ({"query_prefix": 3}, "query_prefix must be a str, got int"),
+        ({"key_variable": ""}, "key_variable must be the name of an environment variable"),
         ({"api_key": "a\nb"}, "characters that cannot be sent"),
         ({"batchsize": 3}, "endpoint= has no option 'batchsize'; give some of: api_key"),
     ],

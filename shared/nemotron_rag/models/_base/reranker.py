@@ -10,21 +10,21 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 
+from nemotron_rag._ranks import RanksByScore
 from nemotron_rag._tracing import traced_rerank
 from nemotron_rag.documents.passages import check_passage, check_query
 from nemotron_rag.errors import CheckpointError, ClosedError
 from nemotron_rag.models._base.packed import PackedModel
 from nemotron_rag.models._base.weights import load_weight
 from nemotron_rag.protocols import FloatArray
-from nemotron_rag.ranking import check_top_n, ranked
-from nemotron_rag.types import Kind, Modality, Passage, Query, Ranked
+from nemotron_rag.types import Kind, Modality, Passage, Query
 
 __all__ = ["CrossEncoder", "LinearCrossEncoder", "load_head"]
 
 M = TypeVar("M", bound=PackedModel[Any])
 
 
-class CrossEncoder(ABC, Generic[M]):
+class CrossEncoder(RanksByScore, ABC, Generic[M]):
     """Scores passages against a query.
 
     Args:
@@ -52,25 +52,11 @@ class CrossEncoder(ABC, Generic[M]):
         model, prepare = self._checked(query)
         return self._logits(model.run(passages, prepare))
 
-    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """Rank passages from best to worst, at most `top_n`; equal scores keep the caller's order.
-
-        Raises:
-            InputError: `top_n` is negative, or as for `score`.
-        """
-        check_top_n(top_n)
-        return ranked(self.score(query, passages), passages, top_n)
-
     @traced_rerank
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Async `score`."""
         model, prepare = self._checked(query)
         return self._logits(await model.arun(passages, prepare))
-
-    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """Async `rank`."""
-        check_top_n(top_n)
-        return ranked(await self.ascore(query, passages), passages, top_n)
 
     def close(self) -> None:
         """Release the weights; they are freed when no other object shares them."""

@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nemotron_rag._ranks import RanksByScore
 from nemotron_rag.errors import ClosedError, InputError
 from nemotron_rag.models.adopted.identity import identity_of, name_of
 from nemotron_rag.models.adopted.inputs import Reading, lock_of
-from nemotron_rag.ranking import check_top_n, ranked
-from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query, Ranked
+from nemotron_rag.types import FloatArray, Kind, Modality, Passage, Query
 
 __all__ = ["AdoptedReranker"]
 
 T = TypeVar("T")
 
 
-class AdoptedReranker:
+class AdoptedReranker(RanksByScore):
     """A `Reranker` over a loaded ``CrossEncoder``.
 
     Scores are its logits, without the activation that ``predict`` applies by itself (a sigmoid for most models);
@@ -93,18 +93,9 @@ class AdoptedReranker:
             scores += self._predicted([(asked, each) for each in part])
         return np.asarray(scores, dtype=np.float32)
 
-    def rank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """The passages from best to worst, at most `top_n`; equal scores keep the caller's order."""
-        check_top_n(top_n)
-        return ranked(self.score(query, passages), passages, top_n)
-
     async def ascore(self, query: Query, passages: Sequence[Passage]) -> FloatArray:
         """Async `score`."""
         return await asyncio.to_thread(self.score, query, passages)
-
-    async def arank(self, query: Query, passages: Sequence[Passage], *, top_n: int | None = None) -> list[Ranked]:
-        """Async `rank`."""
-        return await asyncio.to_thread(self.rank, query, passages, top_n=top_n)
 
     def close(self) -> None:
         """Let go of the model."""

@@ -12,7 +12,7 @@ from nemotron_rag.types import PAGE_FIELDS
 __all__ = ["KeyCheck"]
 
 _NAMED = 20  # keys in a message at most
-_FIELDS = (*PAGE_FIELDS, "number")
+_FIELDS = (*PAGE_FIELDS, "number", "label")  # the last is there for PDFs that print labels on their pages
 
 
 class KeyCheck:
@@ -20,7 +20,7 @@ class KeyCheck:
 
     Args:
         name: of the store, for messages.
-        fields: keys that are never metadata.
+        fields: keys that are never said to be missing.
     """
 
     def __init__(self, name: object, *, fields: Iterable[str] = _FIELDS) -> None:

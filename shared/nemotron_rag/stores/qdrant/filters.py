@@ -70,7 +70,8 @@ def compile_filter(
         parts = [compile_filter(part, fields=fields, metadata=metadata, files=files) for part in filter]
         return models.Filter(must=[part for part in parts if part is not None])
     if not isinstance(filter, Mapping):
-        raise InputError(f"filter must be a dict or a qdrant_client.models.Filter, got {type(filter).__name__}")
+        hint = "; put it into Filter(must=[...])" if type(filter).__module__.startswith("qdrant_client") else ""
+        raise InputError(f"filter must be a dict or a qdrant_client.models.Filter, got {type(filter).__name__}{hint}")
     compiled = models.Filter(must=[_expression(each, fields, metadata) for each in parse_filter(filter)])
     if not files or not compiled.must:
         return compiled
