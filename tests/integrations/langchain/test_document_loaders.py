@@ -33,6 +33,17 @@ def opened(document) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(document.metadata["image"].split(",")[1])))
 
 
+def test_a_path_may_be_called_as_other_loaders_call_it(parser, report_pdf):
+    for loader in (
+        PDFPageLoader(file_path=report_pdf, parser=parser),
+        PDFPageLoader(file_path=[report_pdf], parser=parser),
+    ):
+        assert len(loader.load()) == 4
+    for given in ({}, {"path": report_pdf, "file_path": report_pdf}):
+        with pytest.raises(InputError, match="PDFPageLoader wants a path or file_path="):
+            PDFPageLoader(**given, parser=parser)
+
+
 def test_pages_with_text_image_and_provenance(parser, report_pdf):
     pages = list(PDFPageLoader(report_pdf, parser=parser).lazy_load())
     originals = list(read_pdf(report_pdf, workers=0, ocr="never", dpi=72))
@@ -195,8 +206,8 @@ def test_what_a_loader_refuses(report_pdf, tmp_path, caplog):
     for missing in (tmp_path / "none.pdf", [report_pdf, str(tmp_path / "none")]):
         with pytest.raises(InputError, match="nothing is at .*none"):
             PDFPageLoader(missing)
-    with pytest.raises(InputError, match=r"has no option file_path; give one of: .*pages"):
-        PDFPageLoader(report_pdf, file_path=report_pdf)
+    with pytest.raises(InputError, match=r"has no option extract_images; give one of: .*pages"):
+        PDFPageLoader(report_pdf, extract_images=True)
     with pytest.raises(InputError, match="pages came with a parser"):
         PDFPageLoader(report_pdf, parser=PDFPageParser(), pages="1")
     with pytest.raises(InputError, match="got int"):

@@ -165,5 +165,74 @@ def test_what_a_retriever_does_not_take():
             NemotronPageRetriever(index=wrong)
 
 
-def tool_of(retriever) -> None:
-    create_page_retriever_tool(retriever, "search", "d")
+KRILL = {"eaten": "krill", "page": 1}
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"$and": [{"eaten": "krill"}, {"page": {"$gte": 1}}]},
+        {"$or": [{"eaten": "krill"}, {"eaten": "plankton"}]},
+        {"eaten": {"$ne": "grass"}},
+        {"$not": {"eaten": "grass"}},
+        {"eaten": {"$in": ["krill"]}},
+        {"page": {"$eq": 1}},
+    ],
+)
+def test_operators_of_other_stores_are_understood(filter):
+    store = NemotronPageVectorStore(embeddings())
+    store.add_texts(["blue whales", "brown cows"], [KRILL, {"eaten": "grass", "page": 0}])
+    for search in (store.similarity_search, NemotronPageRetriever(index=store).invoke):
+        assert [found.metadata for found in map(plain, search("a", filter=filter))] == [KRILL]
+    store.close()
+
+
+def plain(document: Document) -> Document:
+    scores = ("relevance_score", "retrieval_score")
+    metadata = {key: value for key, value in document.metadata.items() if key not in scores}
+    return Document(document.page_content, metadata=metadata)
+
+
+def test_what_cannot_be_used_is_answered_with_what_to_give():
+    store, condition = (
+        NemotronPageVectorStore(embeddings()),
+        models.FieldCondition(key="metadata.page", range={"gte": 1}),
+    )
+    store.add_texts(["blue whales"], [KRILL])
+    page = Document("a", metadata={"image": "https://h.example/a.png"})
+    for error, words, call in (
+        (
+            InputError,
+            r"got FieldCondition; put it into Filter\(must=",
+            lambda: store.similarity_search("a", filter=condition),
+        ),
+        (
+            InputError,
+            "takes the operators gt, gte",
+            lambda: store.similarity_search("a", filter={"page": {"$near": 1}}),
+        ),
+        (InputError, r"give image_hosts=\[it\]", lambda: embeddings().embed_pages([page])),
+        (
+            UnknownModelError,
+            "scores of the two cannot",
+            lambda: NemotronRerank(model="nvidia/nv-rerankqa-mistral-4b-v3"),
+        ),
+        (InputError, "regions are those of an index", lambda: NemotronPageRetriever(index=store, regions=2)),
+        (
+            InputError,
+            "filter_keys need a Nemotron",
+            lambda: tool_of(store.as_retriever(), filter_keys={"page": "A page."}),
+        ),
+        (
+            InputError,
+            "embedder belongs to an index",
+            lambda: NemotronPageRetriever(index=store, embedder=FakeEmbedder()),
+        ),
+    ):
+        with pytest.raises(error, match=words):
+            call()
+    store.close()
+
+
+def tool_of(retriever, **options) -> None:
+    create_page_retriever_tool(retriever, "search", "d", **options)

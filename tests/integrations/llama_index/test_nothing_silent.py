@@ -71,6 +71,14 @@ def test_a_filter_that_cannot_be_used_is_refused_when_the_retriever_is_made(inde
         NemotronPageRetriever(index, filters={"page_image_path": "a.png"})
 
 
+@pytest.mark.parametrize(
+    ("key", "warned"), [("page_label", False), ("file_name", False), ("source", False), ("yaer", True)]
+)
+def test_only_keys_that_were_given_are_said_to_be_missing(index, caplog, key, warned):
+    assert NemotronPageRetriever(index, filters={key: "nowhere"}).retrieve("a") == []
+    assert ("which the filter asks for" in caplog.text) == warned
+
+
 @pytest.fixture
 def theirs(embedding, pages):
     return VectorStoreIndex(embedding(pages), embed_model=embedding)

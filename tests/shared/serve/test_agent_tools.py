@@ -185,6 +185,24 @@ def test_impossible_settings_are_refused():
         ToolSettings(search_side=3)
 
 
+@pytest.mark.filterwarnings("ignore")  # it is in beta
+async def test_tools_of_langchain_are_made_of_them(index):
+    pytest.importorskip("fastmcp", reason="no fastmcp, on which langchain.mcp stands")
+    from langchain.mcp import MCPAdapter
+
+    async with MCPAdapter(make_mcp_server(index)) as adapter:
+        tools = {tool.name: tool for tool in await adapter.list_tools()}
+        found = await tools["search_pages"].ainvoke(asked("search_pages", query="red apples", k=1))
+        failed = await tools["read_page"].ainvoke(asked("read_page", document="fruit.pdf", page_number=9))
+    assert [block["type"] for block in found.content] == ["text", "image"]
+    assert found.content[0]["text"].startswith("1. fruit.pdf, page 1, score 5.000")
+    assert (failed.status, "no page 9 of 'fruit.pdf'" in failed.content[0]["text"]) == ("error", True)
+
+
+def asked(name, **arguments):
+    return {"type": "tool_call", "id": "1", "name": name, "args": arguments}
+
+
 @pytest.mark.slow
 async def test_the_command_speaks_over_stdio(tmp_path):
     location = str(tmp_path / "index")

@@ -129,6 +129,7 @@ def test_openai_like_of_llama_index(url, models):
         ("cohere", "", False),
         ("jina_ai", "/v1/rerank", False),
         ("hosted_vllm", "", False),
+        ("nvidia_nim", "", True),
         ("nvidia_nim/ranking", "", True),
     ],
 )
