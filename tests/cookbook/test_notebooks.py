@@ -67,7 +67,7 @@ def check(notebook):
     assert len(images(notebook)) == 3
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
     before = sorted(COOKBOOK.rglob("*"))
