@@ -28,7 +28,8 @@ demo: $(DEMO)  ## Index, search and rerank the PDFs in cookbook/pdfs, offline, a
 	$(BIN)/nemotron-rag demo --out demo_output
 
 test: $(ALL)  ## Run every test that needs neither a GPU nor the model hub, on up to four cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not cluster and not gpu and not hub"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not gpu and not hub"
 
 test-fast: $(ALL)  ## Run the quick tests of the core and of the contract of adapters, on up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not gpu and not hub" \

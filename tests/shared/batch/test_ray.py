@@ -23,6 +23,7 @@ from support.qdrant_http import HttpServer
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.enable_socket,
     pytest.mark.timeout(280),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning"),
