@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack
 
 from nemotron_rag._tracing import traced_retrieval
@@ -17,6 +16,7 @@ from nemotron_rag.batch.place import IndexPlace
 from nemotron_rag.batch.workers import Workers
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages, PdfEngine
 from nemotron_rag.errors import InputError
+from nemotron_rag.index.finding import Finder, above, arank_hits, rank_hits
 from nemotron_rag.index.ingest import Ingest
 from nemotron_rag.index.integrity import check
 from nemotron_rag.index.models import IndexModels, Rerank
@@ -24,7 +24,7 @@ from nemotron_rag.index.plan import Plan
 from nemotron_rag.index.region_search import regions_of, word_boxes_of_page
 from nemotron_rag.index.regions import RegionsBy
 from nemotron_rag.index.request import Mode, Request
-from nemotron_rag.index.selection import Selection, numbers_around
+from nemotron_rag.index.selection import Selection
 from nemotron_rag.index.source_files import Sources, clean_source, fold_sources
 from nemotron_rag.index.spread import SpreadIngest, check_engine
 from nemotron_rag.index.state import Images, IndexState, images_of
@@ -34,10 +34,9 @@ from nemotron_rag.late_interaction.token_vectors import TokenVectors
 from nemotron_rag.models.lazy import LazyModel
 from nemotron_rag.models.load import LoadOptions, ModelName
 from nemotron_rag.protocols import AnyEmbedder, PageStore, Reranker, reads_image_queries
-from nemotron_rag.ranking import OnImageError, OnUnscored, Place, RankingPolicy, ScoreTransform, arank, rank
+from nemotron_rag.ranking import OnImageError, OnUnscored, RankingPolicy, ScoreTransform
 from nemotron_rag.stores.collection_options import CollectionOptions
-from nemotron_rag.stores.filters import is_empty, matching_files, page_found, parse_filter
-from nemotron_rag.stores.filters.nowhere import KeyCheck
+from nemotron_rag.stores.filters import is_empty, matching_files, parse_filter
 from nemotron_rag.stores.server import Connection, HoldsSecret
 from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import (
@@ -49,11 +48,9 @@ from nemotron_rag.types import (
     ImageSource,
     IndexedType,
     Page,
-    PageVectors,
     Passage,
     Query,
     Region,
-    StoredPage,
     WordBoxes,
 )
 
@@ -62,7 +59,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PageIndex"]
 
-_SAMPLED = 200  # pages whose metadata keys are named where a filter has a wrong one
 _log = logging.getLogger("nemotron_rag")
 
 AddEngine: TypeAlias = Literal["ray"] | Engine
@@ -185,8 +181,8 @@ class PageIndex:
             raise
         in_memory = images is True and stored_images is not None and stored_images.root.startswith("memory://")
         self._scratch = stored_images if in_memory else None
-        self._keys = KeyCheck(opened)
-        self._said_missing = self._said_images = False
+        self._finder = Finder(self._state)
+        self._said_images = False
 
     def __repr__(self) -> str:
         """``PageIndex(collection 'pages' at ./index, embedder='starter-embed-vl')``."""
@@ -434,15 +430,14 @@ class PageIndex:
             on_image_error=on_image_error,
             on_unscored=on_unscored,
         )
-        if not self._can_search(query):
+        if not self._finder.can_search(query):
             return []
         embedder = self._state.embedder()
         rows = embedder.embed_queries([_checked_query(query, embedder)])
-        hits = self._nearest(rows[0], request, query=_words(query))
+        hits = self._finder.nearest(rows[0], request, query=_words(query))
         if reranker is None or not hits:
-            return self._selected(_above(hits, policy), request.selection, filter)
-        places = _rank_pages(reranker.get(), query, [hit.page for hit in hits], policy)
-        return self._selected(_reranked(hits, places), request.selection, filter)
+            return self._finder.selected(above(hits, policy), request.selection, filter)
+        return self._finder.selected(rank_hits(reranker.get(), query, hits, policy), request.selection, filter)
 
     @traced_retrieval
     async def asearch(
@@ -481,15 +476,15 @@ class PageIndex:
             on_image_error=on_image_error,
             on_unscored=on_unscored,
         )
-        if not await asyncio.to_thread(self._can_search, query):
+        if not await asyncio.to_thread(self._finder.can_search, query):
             return []
         embedder = await asyncio.to_thread(self._state.embedder)
         rows = await embedder.aembed_queries([_checked_query(query, embedder)])
-        hits = await asyncio.to_thread(self._nearest, rows[0], request, query=_words(query))
+        hits = await asyncio.to_thread(self._finder.nearest, rows[0], request, query=_words(query))
         if reranker is None or not hits:
-            return await asyncio.to_thread(self._selected, _above(hits, policy), request.selection, filter)
-        places = await _arank_pages(await reranker.aget(), query, [hit.page for hit in hits], policy)
-        return await asyncio.to_thread(self._selected, _reranked(hits, places), request.selection, filter)
+            return await asyncio.to_thread(self._finder.selected, above(hits, policy), request.selection, filter)
+        ranked = await arank_hits(await reranker.aget(), query, hits, policy)
+        return await asyncio.to_thread(self._finder.selected, ranked, request.selection, filter)
 
     @traced_retrieval
     def candidates(
@@ -525,11 +520,11 @@ class PageIndex:
         selection = Selection(k=k, per_document=per_document)
         options: dict[str, Any] = {"filter": filter, "mode": mode, "prefetch": prefetch, "min_score": min_score}
         _, request = self._request(selection, candidates=candidates, rerank=None, **options)
-        if not self._can_search(query):
+        if not self._finder.can_search(query):
             return []
         embedder = self._state.embedder()
         rows = embedder.embed_queries([_checked_query(query, embedder)])
-        return self._nearest(rows[0], request, query=_words(query))
+        return self._finder.nearest(rows[0], request, query=_words(query))
 
     async def acandidates(self, query: Query, **options: Any) -> list[Hit]:
         """`candidates` for event loops, which it does not block."""
@@ -563,7 +558,7 @@ class PageIndex:
             NemotronRagError: the store failed.
         """
         selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
-        return self._selected(list(hits), selection, filter)
+        return self._finder.selected(list(hits), selection, filter)
 
     async def aselect(self, hits: Sequence[Hit], **options: Any) -> list[Hit]:
         """`select` for event loops, which it does not block."""
@@ -591,12 +586,12 @@ class PageIndex:
         """
         selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
         _, request = self._request(selection, rerank=False, filter=filter, min_score=min_score)
-        if not self._can_search(""):
+        if not self._finder.can_search(""):
             return []
         embedder, query = self._state.embedder(), Passage(image=image)
         as_query = self._reads_images(embedder)
         rows = embedder.embed_queries([query]) if as_query else embedder.embed_passages([query])
-        return self._selected(self._nearest(rows[0], request), selection, filter)
+        return self._finder.selected(self._finder.nearest(rows[0], request), selection, filter)
 
     @traced_retrieval
     async def asearch_image(
@@ -613,13 +608,13 @@ class PageIndex:
         """`search_image` for event loops, which it does not block."""
         selection = Selection(k=k, per_document=per_document, diversity=diversity, neighbours=neighbours)
         _, request = await asyncio.to_thread(self._request, selection, rerank=False, filter=filter, min_score=min_score)
-        if not await asyncio.to_thread(self._can_search, ""):
+        if not await asyncio.to_thread(self._finder.can_search, ""):
             return []
         embedder = await asyncio.to_thread(self._state.embedder)
         query, as_query = Passage(image=image), self._reads_images(embedder)
         rows = await (embedder.aembed_queries([query]) if as_query else embedder.aembed_passages([query]))
-        hits = await asyncio.to_thread(self._nearest, rows[0], request)
-        return await asyncio.to_thread(self._selected, hits, selection, filter)
+        hits = await asyncio.to_thread(self._finder.nearest, rows[0], request)
+        return await asyncio.to_thread(self._finder.selected, hits, selection, filter)
 
     def page_images(self, ids: Sequence[str]) -> dict[str, ImageReference]:
         """The images of pages, not opened, by page id; pages that are not here or have none are left out.
@@ -639,7 +634,7 @@ class PageIndex:
         Raises:
             NemotronRagError: as from `search`.
         """
-        if self._can_search(""):
+        if self._finder.can_search(""):
             self._state.embedder()
         if (reranker := self.reranker()) is not None:
             reranker.get()
@@ -756,7 +751,7 @@ class PageIndex:
             return state.remove_matching({"source": sorted({os.fspath(source), clean_source(source)})})[0]
         filter = {} if everything else fold_sources(filter)
         removed, found = state.remove_matching(filter)
-        self._check_keys(filter, found=found)
+        self._finder.check_keys(filter, found=found)
         return removed
 
     async def adelete(
@@ -778,7 +773,7 @@ class PageIndex:
         """
         store, filter = self._state.store, fold_sources(filter)
         found = store.count(filter) if self._state.exists() else 0
-        self._check_keys(filter, found=bool(found))
+        self._finder.check_keys(filter, found=bool(found))
         return found
 
     async def acount(self, filter: Filter | None = None) -> int:
@@ -924,18 +919,6 @@ class PageIndex:
         )
         return reranker, request
 
-    def _can_search(self, query: object) -> bool:
-        if not isinstance(query, str | Passage):
-            raise InputError(f"query must be a str, got {type(query).__name__}; for an image use search_image")
-        if self._state.exists():
-            return True
-        if not self._said_missing:
-            self._said_missing = True
-            store = self._state.store
-            named = store.missing() if hasattr(store, "missing") else store
-            _log.warning("nothing is found: there is no index yet: %s; check its name and place, or add to it", named)
-        return False
-
     def _reads_images(self, embedder: AnyEmbedder) -> bool:
         """Whether the model reads images as queries; that it does not is said once."""
         reads = reads_image_queries(embedder)
@@ -947,79 +930,6 @@ class PageIndex:
                 embedder.name,
             )
         return reads
-
-    def _nearest(self, vectors: PageVectors, request: Request, *, query: str = "") -> list[Hit]:
-        """The pages that a request finds; of a limited number of each document so many that k are left of them.
-
-        Args:
-            vectors: of the query, (dimensions,) or (tokens, dimensions).
-            request: of the search.
-            query: whose words hybrid mode looks for.
-        """
-        rows, words = request.vectors(vectors), request.words(query)
-
-        def find(count: int) -> list[Hit]:
-            found = self._state.store.query(
-                rows, k=count, prefetch=request.prefetch, words=words, filter=request.filter
-            )
-            return [
-                Hit(self._page(stored, request.filter), score=score, retrieval_score=score, rank=rank)
-                for rank, (stored, score) in enumerate(found, 1)
-                if request.min_score is None or score >= request.min_score
-            ]
-
-        hits = list(request.selection.gather(find, _document, request.fetched))
-        self._check_keys(request.filter, found=bool(hits))
-        if not request.reranking:
-            return hits
-        return [hits[index] for index in request.selection.candidates([*map(_document, hits)], request.fetched)]
-
-    def _selected(self, hits: list[Hit], selection: Selection, filter: Filter | None) -> list[Hit]:
-        """Hits in their final order, and their neighbours."""
-        if selection.chooses and hits:
-            ids = [hit.page.id for hit in hits]
-            order = selection.choose(
-                [_document(hit) for hit in hits],
-                [hit.score for hit in hits],
-                lambda: [*map(self._state.store.vectors(ids).get, ids)],
-            )
-            hits = [hits[index] for index in order]
-        kept = [replace(hit, rank=rank) for rank, hit in enumerate(hits[: selection.k], 1)]
-        return self._with_neighbours(kept, selection.neighbours, filter) if selection.neighbours else kept
-
-    def _with_neighbours(self, hits: list[Hit], reach: int, filter: Filter | None) -> list[Hit]:
-        """Hits with the pages around them; none twice."""
-        around = [{"source": hit.page.source, "page_number": numbers_around(hit.page.number, reach)} for hit in hits]
-        named = [part for part, hit in zip(around, hits, strict=True) if hit.page.source]
-        if not named:
-            return hits
-        filter = fold_sources(filter)
-        found: dict[tuple[str, int], StoredPage] = {}
-        for stored in self._state.store.pages(_both({"or": named}, filter), texts=True):
-            found.update({(source, stored.page.number): stored for source in stored.sources})
-        taken = {hit.page.id for hit in hits}
-        result = []
-        for hit in hits:
-            places = [(hit.page.source, number) for number in numbers_around(hit.page.number, reach)]
-            near = [found[place] for place in places if place in found and found[place].page.id not in taken]
-            taken.update(stored.page.id for stored in near)
-            here = _both({"source": hit.page.source}, filter)
-            pages = [replace(self._page(stored, here), source=hit.page.source) for stored in near]
-            result.append(replace(hit, neighbours=tuple(pages)))
-        return result
-
-    def _page(self, stored: StoredPage, filter: Filter | None) -> Page:
-        """The page with its image, as the file has it in which the filter found it."""
-        return replace(page_found(stored, filter), image=self._state.image_of(stored))
-
-    def _check_keys(self, filter: Filter | None, *, found: bool) -> None:
-        """Say which keys of a filter no page has, where the answer may be wrong for it: they may be misspelt."""
-        if not filter or not isinstance(filter, Mapping) or not self._state.exists():
-            return
-        store = self._state.store
-        for key in self._keys.missing(self._keys.doubtful(parse_filter(filter), found=found), store.count):
-            some = (stored.page.metadata for stored in islice(store.pages(), _SAMPLED))
-            _log.warning("%s", self._keys.message(key, some))
 
 
 def _checked_query(query: Query, embedder: AnyEmbedder) -> Query:
@@ -1040,45 +950,6 @@ def _checked_query(query: Query, embedder: AnyEmbedder) -> Query:
 
 def _words(query: Query) -> str:
     return query if isinstance(query, str) else query.text
-
-
-def _rank_pages(reranker: Reranker, query: Query, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
-    """`ranking.rank` for pages, which it calls by source and number."""
-    return rank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
-
-
-async def _arank_pages(reranker: Reranker, query: Query, pages: Sequence[Page], policy: RankingPolicy) -> list[Place]:
-    """`_rank_pages` for event loops, which it does not block."""
-    return await arank(reranker, query, pages, policy=policy, describe=lambda index: _describe(pages[index]))
-
-
-def _both(one: Mapping[str, Any], other: Filter | None) -> Filter:
-    """A filter for what two match, in the same file if both are plain ones."""
-    return {"and": [one, other]} if isinstance(other, Mapping) else one if other is None else (one, other)
-
-
-def _document(hit: Hit) -> str:
-    """What counts as one document: the pages of one source; a page without one is alone."""
-    return hit.page.source or f"\0{hit.page.id}"
-
-
-def _describe(page: Page) -> str:
-    return f"page {page.number} of {page.source or page.id}"
-
-
-def _reranked(hits: Sequence[Hit], places: Sequence[Place]) -> list[Hit]:
-    return [
-        replace(hits[place.index], score=float("-inf") if place.score is None else place.score, rank=rank)
-        for rank, place in enumerate(places, 1)
-    ]
-
-
-def _above(hits: list[Hit], policy: RankingPolicy) -> list[Hit]:
-    """Hits that are not reranked: only the threshold holds for them."""
-    if policy.score_transform is not None:
-        raise InputError("score_transform= is for reranking, and there is no reranker; leave it out")
-    threshold = policy.score_threshold
-    return hits if threshold is None else [hit for hit in hits if hit.score >= threshold]
 
 
 def _store(
