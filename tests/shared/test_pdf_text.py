@@ -1,5 +1,7 @@
 """Text layers that can be trusted: read from right to left, or said to be undecodable."""
 
+# ruff: noqa: RUF001  # letters of other scripts are meant
+
 from __future__ import annotations
 
 import os
@@ -18,6 +20,7 @@ from nemotron_rag.documents.pdf import ocr_available, read_pdf
 from nemotron_rag.documents.pdf._glyphs import PlacedCharacter
 from nemotron_rag.documents.pdf._quality import is_undecodable, legible, quality_of
 from nemotron_rag.documents.pdf._right_to_left import in_reading_order
+from nemotron_rag.documents.reading import read_document
 from nemotron_rag.documents.word_boxes import text_lines
 from nemotron_rag.testing import FakeEmbedder
 
@@ -78,10 +81,35 @@ def test_covers_are_said_to_be_covers(made, says, engine, tmp_path):
     with PageIndex(embedder=FakeEmbedder(), pdf_engine=engine) as index:
         report = index.add(path, progress=False)
         assert report.added == 1
-        assert says in report.failures[0].reason
+        said = says if made is form or engine == "mupdf" else "holds files that are not read; save its file and add it"
+        assert said in report.failures[0].reason
     from llama_index.readers.nemotron_rag import PDFPageReader
 
     assert len(PDFPageReader(image_folder=tmp_path).load_data(path)) == 1
+
+
+PERSIAN = [
+    "سود شرکت ۱۲٫۵٪ افزایش یافت",
+    "کارمند نمی\u200cتواند بیش از ۳۰ روز غایب باشد",
+    "نشانی: www.example.com",
+]
+JAPANESE = ["売上高は前年比12.5%増の3,400億円となった。", "この規程は、従業員の休暇について定める。"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "encoding"),
+    [
+        (PERSIAN, "utf-8"),
+        (JAPANESE, "utf-8"),
+        (JAPANESE, "cp932"),
+        (JAPANESE, "euc_jp"),
+        (["Größe und Maß: 4 % höher", "Réunion à Genève, été 2024"], "cp1252"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["txt", "md"])
+def test_texts_in_any_letters_and_encoding(lines, encoding, kind):
+    (page,) = read_document("\n\n".join(lines).encode(encoding), name=f"letter.{kind}", ocr="never")
+    assert [line for line in page.text.split("\n") if line] == lines
 
 
 def unspaced(text: str) -> str:
@@ -99,6 +127,8 @@ def placed(visual: str) -> list[PlacedCharacter]:
         ("123 גבא", "אבג 123"),
         ("-5% גבא 1,250", "1,250 אבג -5%"),
         ("$5 גבא", "אבג $5"),
+        ("12.5%-ב הלע", "עלה ב-12.5%"),
+        ("(LLM( גבא", "אבג (LLM)"),  # turned round in part
         ("2024 1999 גבא", "אבג 1999 2024"),
         ("GPU H200 ודהגבא", "אבגהדו GPU H200"),
         (")ד( גבא", "אבג (ד)"),  # brackets as written, not as drawn
@@ -116,6 +146,16 @@ def test_what_is_drawn_becomes_what_is_read(visual, logical):
 def test_the_order_in_which_glyphs_are_drawn_does_not_matter():
     visual = placed("123 GPU גבא")
     assert in_reading_order([visual]) == in_reading_order([visual[::-1]]) == in_reading_order([visual[4:] + visual[:4]])
+
+
+def test_marks_belong_to_the_letters_on_which_they_stand():
+    """As Chromium draws: a letter without a width in a gap, its mark before it, and gaps narrower than spaces."""
+    drawn = [("ي", 40, 45), ("و", 33, 40), ("ً", 29, 29), ("م", 29, 29), ("ا", 23, 27), ("ن", 8, 20)]
+    letters = [PlacedCharacter(text, left, right) for text, left, right in drawn]
+    gaps = [(29, 33, True), (27, 29, True), (20, 23, False), (45, 48, False)]
+    spaces = [PlacedCharacter(" ", left, right, made) for left, right, made in gaps]
+    (line,) = in_reading_order([[*letters, *spaces]])
+    assert line.text.strip() == "يومًا ن"
 
 
 @given(

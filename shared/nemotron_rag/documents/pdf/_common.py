@@ -19,6 +19,7 @@ __all__ = [
     "clean_metadata",
     "clean_word",
     "ocr_dpi",
+    "of_attached",
     "of_portfolio",
     "reason_of",
     "saslprep",
@@ -131,9 +132,19 @@ def clean_metadata(found: Mapping[str, Any]) -> dict[str, str]:
 
 def of_portfolio(names: Sequence[str]) -> str:
     """What is said of a document that is a cover for files inside it."""
+    return f"is a portfolio, of which only the cover is read; {_save(names)}"
+
+
+def of_attached(names: Sequence[str]) -> str:
+    """What is said of a document with files inside it, where the engine does not tell a portfolio from others."""
+    return f"holds files that are not read; {_save(names)}"
+
+
+def _save(names: Sequence[str]) -> str:
     shown = ", ".join(clean(name)[:_NAME] for name in names[:_NAMES])
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return f"is a portfolio, of which only the cover is read; save its {len(names)} files and add them: {shown}{more}"
+    those = "its file and add it" if len(names) == 1 else f"its {len(names)} files and add them"
+    return f"save {those}: {shown}{more}"
 
 
 def saslprep(password: str) -> str:

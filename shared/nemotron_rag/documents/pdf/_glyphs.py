@@ -15,6 +15,7 @@ THIN = 0.01
 """Points: what is not wider has no advance of its own."""
 
 LAM = "\u0644"
+_NARROW = 0.9  # of a space
 ALEFS = "\u0627\u0622\u0623\u0625\u0671"
 
 Role = Literal["right", "left", "number", "separator", "sign", "neutral"]
@@ -87,12 +88,18 @@ def glyphs_of(line: Sequence[PlacedCharacter]) -> list[Glyph]:
     marks_after = _follow(line, _is_mark)
     found: list[Glyph] = []
     waiting = ""
-    for character in line:
+    last: PlacedCharacter | None = None
+    for place, character in enumerate(line):
         is_mark = _is_mark(character)
         if not is_mark and not _is_part(character):
             found.append(Glyph(character.text + waiting, _box(character)))
-            waiting = ""
-        elif found and (marks_after if is_mark else ligatures_after):
+            waiting, last = "", character
+            continue
+        is_after = marks_after if is_mark else ligatures_after
+        if is_mark:
+            stands_before, stands_after = _stands_on(character, last), _stands_on(character, _next(line[place + 1 :]))
+            is_after = is_after if stands_before == stands_after else stands_before
+        if found and is_after:
             found[-1].text += character.text
         else:
             waiting = character.text + waiting
@@ -103,6 +110,15 @@ def glyphs_of(line: Sequence[PlacedCharacter]) -> list[Glyph]:
     return found
 
 
+def _stands_on(mark: PlacedCharacter, glyph: PlacedCharacter | None) -> bool:
+    return glyph is not None and glyph.left - THIN <= mark.left < glyph.right - THIN
+
+
+def _next(line: Sequence[PlacedCharacter]) -> PlacedCharacter | None:
+    """The first glyph."""
+    return next((each for each in line if not _is_mark(each) and not _is_part(each)), None)
+
+
 def _box(character: PlacedCharacter) -> Box:
     return character.left, character.top, character.right, character.bottom
 
@@ -110,19 +126,26 @@ def _box(character: PlacedCharacter) -> Box:
 def _with_widths(line: Sequence[PlacedCharacter]) -> list[PlacedCharacter]:
     """Letters without a width have that of the gap in which they stand, which is then no space.
 
-    Some programs write letters with vowel marks so.
+    Some programs write letters with vowel marks so. Where a line has spaces of its own, narrower gaps are none.
     """
+    widths = sorted(each.right - each.left for each in line if each.text == " " and not each.is_made)
+    room = widths[len(widths) // 2] if widths else 0.0
     gaps = {character.left: character.right for character in line if character.is_made and character.text == " "}
     letters = {character.left for character in line if _is_thin(character) and role_of(character.text) == "right"}
     filled = {left: right for left, right in gaps.items() if left in letters}
+    taken = set(filled)
     kept = []
     for character in line:
-        if character.is_made and character.text == " " and character.left in filled:
+        if character.is_made and character.text == " " and (character.left in taken or _is_narrow(character, room)):
             continue
         if _is_thin(character) and role_of(character.text) == "right" and character.left in filled:
             character = character._replace(right=filled.pop(character.left))
         kept.append(character)
     return kept
+
+
+def _is_narrow(space: PlacedCharacter, room: float) -> bool:
+    return THIN < space.right - space.left < _NARROW * room
 
 
 def _follow(line: Sequence[PlacedCharacter], belongs: Callable[[PlacedCharacter], bool]) -> bool:
@@ -142,7 +165,8 @@ def _follow(line: Sequence[PlacedCharacter], belongs: Callable[[PlacedCharacter]
 
 def _neighbour(line: Sequence[PlacedCharacter]) -> str:
     """The first glyph, or nothing."""
-    return next((each.text for each in line if not _is_mark(each) and not _is_part(each)), "")
+    glyph = _next(line)
+    return "" if glyph is None else glyph.text
 
 
 def _is_thin(character: PlacedCharacter) -> bool:

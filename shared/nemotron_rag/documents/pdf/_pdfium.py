@@ -21,7 +21,7 @@ from nemotron_rag.documents.pdf._common import (
     clean,
     clean_metadata,
     ocr_dpi,
-    of_portfolio,
+    of_attached,
     saslprep,
     size_of_image,
 )
@@ -200,12 +200,12 @@ def _opened(source: str | bytes, password: str | None) -> Any:
 
 
 def _notices(document: Any) -> list[str]:
-    """What the pages do not show; pdfium does not say what is a portfolio: a single page with files inside is one."""
+    """What the pages do not show; pdfium does not say what is a portfolio: one page with files inside may be one."""
     notices = [IS_XFA_FORM] if raw.FPDF_GetFormType(document) == raw.FORMTYPE_XFA_FULL else []
     with contextlib.suppress(pypdfium2.PdfiumError):  # a broken list of them must not cost the document
         count = document.count_attachments() if len(document) == 1 else 0
         names = [str(document.get_attachment(number).get_name()) for number in range(min(count, _MOST_FILES))]
-        notices += [of_portfolio(names)] if names else []
+        notices += [of_attached(names)] if names else []
     return notices
 
 

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from nemotron_rag.documents.pdf._common import clean_word
-from nemotron_rag.documents.pdf._glyphs import ALEFS, LAM, PlacedCharacter, role_of
+from nemotron_rag.documents.pdf._glyphs import ALEFS, LAM, THIN, PlacedCharacter, role_of
 from nemotron_rag.documents.word_boxes import PlacedWord
 from nemotron_rag.types import Box
 
@@ -52,8 +52,8 @@ def text_of(signs: Sequence[Sign]) -> str:
 
 def words_of(signs: Sequence[Sign], place: Callable[[Box], Box]) -> Iterator[PlacedWord]:
     """Letters between spaces; each line is a block of its own, since pdfium knows of no blocks."""
-    for number, line in enumerate(_lines(signs)):
-        for word in line:
+    for number, line in enumerate(_split(signs)):
+        for word in _words(line):
             left, top, right, bottom = zip(*(sign.corners for sign in word if sign.corners), strict=True)
             text = clean_word("".join(sign.in_word for sign in word))
             yield PlacedWord(text, place((min(left), min(top), max(right), max(bottom))), number, 0)
@@ -63,22 +63,49 @@ def lines_of(signs: Sequence[Sign]) -> list[list[PlacedCharacter]]:
     """The lines of a page for `in_reading_order`, letters of a word together, in whatever order.
 
     pdfium puts some of the words and some of their letters the wrong way round, and spaces beside the wrong signs. It
-    is right in where letters stand, and in how many spaces there are: these are put into the widest gaps.
+    is right in where letters stand, and spaces that have a width. Where they have none, it is right in how many there
+    are: these are put into the widest gaps.
     """
-    return [_with_spaces([_letters(word) for word in line]) for line in _lines(signs) if line]
+    found = []
+    for line in _split(signs):
+        words = _with_lost_marks([_letters(word) for word in _words(line)])
+        spaces = [_space(sign) for sign in line if sign.text.isspace() and _width(sign) > THIN]
+        if 2 * len(spaces) < len(words) - 1:
+            spaces = _in_gaps(words)
+        if words:
+            found.append(_interleaved(words, spaces))
+    return found
 
 
-def _lines(signs: Sequence[Sign]) -> list[list[list[Sign]]]:
-    """Words of lines; those without any place are left out."""
-    lines: list[list[list[Sign]]] = [[[]]]
+def _split(signs: Sequence[Sign]) -> Iterator[list[Sign]]:
+    """The lines of a page."""
+    line: list[Sign] = []
     for sign in signs:
-        if sign.in_word and sign.corners:
-            lines[-1][-1].append(sign)
+        line.append(sign)
         if "\n" in sign.text:
-            lines.append([[]])
+            yield line
+            line = []
+    yield line
+
+
+def _words(line: Sequence[Sign]) -> list[list[Sign]]:
+    """The words of a line; those without any place are left out."""
+    words: list[list[Sign]] = [[]]
+    for sign in line:
+        if sign.in_word and sign.corners:
+            words[-1].append(sign)
         elif sign.text.isspace():
-            lines[-1].append([])
-    return [[word for word in line if word] for line in lines]
+            words.append([])
+    return [word for word in words if word]
+
+
+def _width(sign: Sign) -> float:
+    return sign.corners[2] - sign.corners[0] if sign.corners else 0.0
+
+
+def _space(sign: Sign) -> PlacedCharacter:
+    left = sign.origin[0]
+    return PlacedCharacter(" ", left, left + _width(sign))
 
 
 def _letters(word: Sequence[Sign]) -> list[PlacedCharacter]:
@@ -110,18 +137,36 @@ def _of_glyph(glyph: list[Sign]) -> Iterator[PlacedCharacter]:
         has_width = has_width and is_mark
 
 
-def _with_spaces(words: Sequence[list[PlacedCharacter]]) -> list[PlacedCharacter]:
-    """The letters of a line, with as many spaces as part its words, in the widest gaps."""
-    widest = sorted(_gaps(words), reverse=True)[: len(words) - 1]
-    spaces = [PlacedCharacter(" ", place, place, True) for _, place in widest]
+def _interleaved(words: Sequence[list[PlacedCharacter]], spaces: Sequence[PlacedCharacter]) -> list[PlacedCharacter]:
+    """The letters of a line, a space behind each word, wherever it stands."""
     line: list[PlacedCharacter] = []
     for number, word in enumerate(words):
         line += [*word, *spaces[number : number + 1]]
-    return line
+    return [*line, *spaces[len(words) :]]
+
+
+def _with_lost_marks(words: Sequence[list[PlacedCharacter]]) -> list[list[PlacedCharacter]]:
+    """Words, with the vowel marks that stand alone in pdfium's order behind the letters above which they are drawn."""
+    kept = [[*word] for word in words if not all(unicodedata.combining(letter.text) for letter in word)]
+    for mark in (mark for word in words for mark in word if all(unicodedata.combining(each.text) for each in word)):
+        for word in kept:
+            places = [place for place, letter in enumerate(word, 1) if letter.left <= mark.left < letter.right - THIN]
+            if places:
+                word.insert(places[0], mark)
+                break
+    return kept
+
+
+def _in_gaps(words: Sequence[list[PlacedCharacter]]) -> list[PlacedCharacter]:
+    """As many spaces as part the words of a line, in its widest gaps."""
+    widest = sorted(_gaps(words), reverse=True)[: max(0, len(words) - 1)]
+    return [PlacedCharacter(" ", place, place, True) for _, place in widest]
 
 
 def _gaps(words: Sequence[list[PlacedCharacter]]) -> Iterator[tuple[float, float]]:
     """How wide each gap between two glyphs is, more where pdfium parts words, and a place in it."""
+    if not words:
+        return
     standing = sorted((letter.left, letter.right, number) for number, word in enumerate(words) for letter in word)
     widths = sorted(right - left for left, right, _ in standing)
     likely = _LIKELY * widths[len(widths) // 2]

@@ -142,7 +142,7 @@ def _joins(sign: str, before: Role, after: Role, *, is_arabic: bool) -> bool:
     """Whether a sign is part of the number beside it; after Arabic letters signs are written as other marks are."""
     if sign in _PREFIXES and after == "number" and before != "number":
         return not is_arabic or sign not in "+-\u2212"
-    return not is_arabic and before == "number"
+    return not is_arabic and before == "number" and unicodedata.bidirectional(sign) == "ET"
 
 
 def _left_runs(roles: Sequence[Role]) -> list[tuple[int, int]]:
@@ -188,7 +188,17 @@ def _joined(line: Sequence[_Piece], *, mirror: bool) -> str:
     text = "".join(
         piece.text.translate(_MIRRORED) if mirror and not piece.is_left_to_right else piece.text for piece in line
     )
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", text))
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", _paired(text)))
+
+
+def _paired(text: str) -> str:
+    """A line without brackets that open or close twice: some readers have turned one of them round already."""
+    for closing, opening in _OPENING.items():
+        opened, closed = text.count(opening), text.count(closing)
+        if opened != closed and (opened + closed) % 2 == 0:
+            sides = iter((opening, closing) * (opened + closed))
+            text = "".join(next(sides) if each in (opening, closing) else each for each in text)
+    return text
 
 
 def _unmatched(text: str) -> int:
