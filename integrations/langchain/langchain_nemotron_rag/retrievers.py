@@ -109,7 +109,8 @@ class NemotronPageRetriever(Component, BaseRetriever):
         search_type: "similarity"; "mmr" for documents that are unlike each other, with `diversity` or the
             ``lambda_mult`` of `search_kwargs` (1 is the nearest, 0 as unlike as can be); or
             "similarity_score_threshold", which needs `score_threshold`.
-        score_threshold: smallest ``relevance_score`` that is returned: of the reranker, else of the vectors.
+        score_threshold: smallest ``relevance_score`` that is returned: of the reranker, else of the vectors. It is not
+            LangChain's relevance from 0 to 1, which ``as_retriever`` of a vector store makes of a cosine.
         search_kwargs: further options of the search, as `PageIndex.search` or the vector store takes them, such as
             ``prefetch``, ``offset`` or ``lambda_mult``.
         images: where the images of an index by location are stored; see `PageIndex`. With a server, name a folder or

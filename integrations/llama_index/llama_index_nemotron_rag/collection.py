@@ -33,6 +33,10 @@ __all__ = ["NodeCollection"]
 _log = logging.getLogger("nemotron_rag")
 
 
+class _NotAllowedError(ImageError):
+    """What a payload names may not be opened."""
+
+
 class _SearchOptions(TypedDict, total=False):
     min_score: float | None
     with_vectors: bool
@@ -95,6 +99,7 @@ class NodeCollection:
         self._own = not isinstance(embedder, NemotronEmbedding)
         self._embedding = embedder if isinstance(embedder, NemotronEmbedding) else NemotronEmbedding(embedder)
         qdrant = Qdrant(location, client=client, async_client=async_client, **connection)
+        self._said: set[str] = set()
         roots = [default_image_folder()] if image_roots is None else image_roots
         self._access = ImageAccess(roots=roots, hosts=image_hosts)
         self._points = ForeignCollection(qdrant, collection, layout=Layout(vector_name), tenant=tenant, must_exist=True)
@@ -180,9 +185,15 @@ class NodeCollection:
         except ImageError as error:
             if isinstance(node, ImageNode) and node.image:  # which it holds itself, whatever else it names
                 return for_llm(node.model_copy(update={"image_path": None, "image_url": None}))
-            _log.warning("node %s of %s comes without its image: %s", node.id_, self, error)
+            self._say_once("access" if isinstance(error, _NotAllowedError) else "file", node, error)
             return without_image(node)
         return for_llm(node)
+
+    def _say_once(self, cause: str, node: BaseNode, error: ImageError) -> None:
+        """Of the first node: all others of a folder that may not be opened, or has moved, would say the same."""
+        if cause not in self._said:
+            self._said.add(cause)
+            _log.warning("node %s of %s comes without its image, and maybe others: %s", node.id_, self, error)
 
     def _check_images(self, node: BaseNode) -> None:
         """Raise if the payload names a file or URL that it may not, or a file that is not there."""
@@ -190,7 +201,7 @@ class NodeCollection:
             try:
                 self._access.check(named)
             except ImageError as error:
-                raise ImageError(f"{error} (NodeCollection takes image_roots= and image_hosts=)") from error
+                raise _NotAllowedError(f"{error} (NodeCollection takes image_roots= and image_hosts=)") from error
             if isinstance(named, Path) and not named.is_file():
                 raise ImageError(f"there is no {named}")
 

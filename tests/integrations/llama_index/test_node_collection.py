@@ -173,6 +173,10 @@ def test_no_payload_names_a_file_outside_the_allowed_folders(client, embedding, 
     assert found["fine"].image_url == "https://images.example/a.png"
     assert (found["both"].image, found["both"].image_path) == (b64(), None)
     assert "NodeCollection takes image_roots= and image_hosts=" in caplog.text
+    said = caplog.text.count("comes without its image")
+    assert 1 <= said <= 2  # what may not be opened, and what is not there; not each of eight nodes, nor in each search
+    NemotronPageRetriever(collection, similarity_top_k=20).retrieve("anything")
+    assert caplog.text.count("comes without its image") == said
 
 
 def test_by_default_only_the_readers_own_folder_is_allowed(client, embedding, store, tmp_path, monkeypatch):
