@@ -122,3 +122,20 @@ def test_volumes_are_declared_and_writable_for_a_user_who_is_not_root():
     assert user != "root"
     (volumes,) = map(json.loads, instructions("VOLUME"))
     assert f"chown {user} {' '.join(volumes)}" in CONTAINER
+
+
+def test_the_job_on_kuberay_is_a_command_of_ours(understood):
+    job = yaml.safe_load((ROOT / "cookbook" / "kuberay.yaml").read_text(encoding="utf-8"))["spec"]
+    entry, *arguments = shlex.split(job["entrypoint"])
+    assert entry in PROJECT["scripts"]
+    name, given = understood(arguments)
+    assert (name, given["engine"], given["address"]) == ("index", "ray", "auto")
+    cluster = job["rayClusterSpec"]
+    (embed,) = cluster["workerGroupSpecs"]
+    (worker,) = embed["template"]["spec"]["containers"]
+    assert embed["minReplicas"] >= 1  # a plan that nothing can run is refused before a cluster grows
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert head["envFrom"] == worker["envFrom"] == [{"secretRef": {"name": "nemotron-rag"}}]
+    (pinned,) = re.findall(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cluster["rayVersion"] == pinned

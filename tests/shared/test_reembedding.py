@@ -29,7 +29,7 @@ def docs(tmp_path):
 
 @pytest.fixture
 def old(docs, tmp_path):
-    with PageIndex(tmp_path / "index", embedder=FakeEmbedder()) as index:
+    with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), dpi=50, pdf_engine="mupdf") as index:
         image = Image.linear_gradient("L").resize((20, 30)).convert("RGB")
         add(index, [docs, Page("alone", image, id="p1", metadata={"k": 1})], metadata={"year": 2024})
         shutil.rmtree(docs)  # nobody needs them any more
@@ -61,6 +61,8 @@ def test_it_is_the_same_index_with_the_vectors_of_the_new_model(old, tmp_path, m
         assert new.search("page 2 of a.pdf", k=1)[0].page.source.endswith("a.pdf")
         assert len(expected) == new.count() == 9
         assert check_copy(old, new)[0] == 0
+        settings = [(index._state.record.dpi, index._state.record.pdf_engine) for index in (old, new)]
+        assert settings[0] == settings[1] == (50, "mupdf")
         again = reembed(old, new, progress=False)
         assert (again.added, again.unchanged) == (0, 12)  # three pages are in two documents
         assert new.count({"source": str(tmp_path / "docs/same-as-b.pdf"), "year": 2024}) == 3

@@ -24,7 +24,7 @@ from nemotron_rag.documents.urls import check_url, find_urls, is_url, url_below
 from nemotron_rag.errors import DocumentError, InputError
 from nemotron_rag.index import PageIndex
 from nemotron_rag.models import lazy
-from support.pages import CountingEmbedder, add, make_pdf
+from support.pages import CountingEmbedder, add, make_pdf, text_page
 
 SECRET = "hunter2hunter2"
 
@@ -305,6 +305,14 @@ def test_copies_go_with_the_process_and_those_of_a_killed_one_with_the_next(docs
         with Copies() as others:
             others.get(f"zip://a.pdf::{tmp_path / 'x.zip'}")
         assert Path(copies._folder).exists()
+
+
+def test_names_of_pages_that_were_never_urls_of_files_are_found(tmp_path):
+    source = "https://me:pw@example.com/a.pdf?page=1"
+    with PageIndex(embedder=CountingEmbedder()) as index:
+        add(index, [text_page(1, "words", source=source)])
+        assert index.count({"source": source}) == index.count({"source": {"eq": source}}) == 1
+        assert index.delete(source) == 1
 
 
 def test_names():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import threading
 import time
@@ -18,12 +16,11 @@ import numpy as np
 
 from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.batch.rows import Row, from_row, from_table, to_row, to_table, vectors_of
-from nemotron_rag.documents.files import one_line
-from nemotron_rag.documents.urls import check_url, is_url
-from nemotron_rag.errors import ClosedError, ImageError, InputError, MissingExtraError, StoreError
+from nemotron_rag.batch.stage_folder import StageFolder
+from nemotron_rag.errors import ClosedError, ImageError, InputError, StoreError
 from nemotron_rag.late_interaction.projection import mean_vector
 from nemotron_rag.stores.filters import matches, matching_files, parse_filter
-from nemotron_rag.stores.page_images import PageImages, StoredImage, put_file
+from nemotron_rag.stores.page_images import PageImages, StoredImage
 from nemotron_rag.types import (
     Filter,
     FloatArray,
@@ -36,10 +33,13 @@ from nemotron_rag.types import (
     page_uuid,
 )
 
-__all__ = ["STAGE", "ParquetStage", "is_stage"]
+__all__ = ["STAGE", "STAGED_IMAGES", "ParquetStage", "is_stage"]
 
 STAGE = "parquet://"
 """How the location of a stage begins: ``parquet://`` and a folder or fsspec URL."""
+
+STAGED_IMAGES = "memory://nemotron-rag-stage-"
+"""How the place of images begins that are on their way into a stage."""
 
 _RECORD = "record.json"
 _FORMAT = 1
@@ -80,16 +80,9 @@ class ParquetStage:
         root = location.removeprefix(STAGE)
         if not is_stage(location) or not root:
             raise InputError(f"a stage is parquet:// and a folder or URL, as in parquet://my-stage, got {location!r}")
-        self.root = check_url(root) if is_url(root) else root
-        try:
-            import fsspec  # noqa: PLC0415  of the extra
-
-            self._fs, base = fsspec.core.url_to_fs(self.root)
-        except ImportError as error:
-            raise MissingExtraError(error.name or "fsspec", "qdrant") from error
-        self._base = base.rstrip("/")
-        digest = hashlib.sha256(f"{self._fs.protocol}{self._base}".encode()).hexdigest()
-        self.image_root = f"memory://nemotron-rag-stage-{digest[:16]}"
+        self._folder = StageFolder(root)
+        self.root = self._folder.root
+        self.image_root = f"{STAGED_IMAGES}{uuid.uuid4().hex}"
         """Where images are until the page is put: they come into its row."""
         self._images = PageImages(self.image_root)
         self._lock = threading.RLock()
@@ -137,7 +130,7 @@ class ParquetStage:
         """
         if not self.exists():
             noted = {"format": _FORMAT, "dimensions": dimensions, "token_storage": token_storage, "record": record}
-            self._put(_RECORD, json.dumps(noted).encode())
+            self._folder.write(_RECORD, json.dumps(noted).encode())
         if self.shape != (dimensions, token_storage):
             raise StoreError(f"{self} has other vectors than {dimensions}-d ones; give another folder")
 
@@ -153,10 +146,8 @@ class ParquetStage:
         if not len(pages):
             return
         rows = [self._row(stored, each) for stored, each in zip(pages, vectors, strict=True)]
-        data = io.BytesIO()
-        _parquet().write_table(to_table(rows), data)
         name = f"{_PAGES}{_stamp()}.parquet"
-        self._put(name, data.getvalue())
+        self._folder.write_table(name, to_table(rows))
         with self._lock:
             if self._seen:
                 self._take_rows(name, rows)
@@ -205,7 +196,7 @@ class ParquetStage:
         """The pages that a filter, or each of a tuple of them, matches, read as they are consumed."""
         conditions = [parse_filter(each) for each in (filter if isinstance(filter, tuple) else (filter,))]
         files, shards = self.files(), self._known()
-        if isinstance(filter, Mapping) and filter.keys() == {"source"}:
+        if isinstance(filter, Mapping) and set(filter) == {"source"}:
             sources = [filter["source"]] if isinstance(filter["source"], str) else filter["source"]
             if isinstance(sources, list):
                 files = sorted({shards[page_id][-1] for each in sources for page_id in self._ids.get(each, ())})
@@ -313,7 +304,7 @@ class ParquetStage:
         if not changes:
             return
         name = f"{_FILES}{_stamp()}.json"
-        self._put(name, json.dumps(changes).encode())
+        self._folder.write(name, json.dumps(changes).encode())
         with self._lock:
             if self._seen:
                 self._take_changes(name, changes)
@@ -344,41 +335,25 @@ class ParquetStage:
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self} was closed; open it again")
-            new = [name for name in self._listed() if name not in self._seen]
+            new = [name for name in self._folder.names(_PAGES, _FILES) if name not in self._seen]
             for name in new:
                 if name.startswith(_PAGES):
-                    self._take_rows(name, self._table(name, ["id", "source", "others"]).to_pylist())
+                    self._take_rows(name, self._folder.table(name, ["id", "source", "others"]).to_pylist())
                 else:
-                    self._take_changes(name, json.loads(self._read(name)))
+                    self._take_changes(name, json.loads(self._folder.read(name)))
 
     def _read_light(self, name: str) -> dict[str, Row]:
         return {row["id"]: row for row in self._rows(name, without=_LARGE)}
 
     def _rows(self, name: str, *, without: Sequence[str] = ()) -> list[Row]:
         columns = [column for column in _COLUMNS if column not in without]
-        return [{**dict.fromkeys(without), "text": "", **row} for row in from_table(self._table(name, columns))]
-
-    def _table(self, name: str, columns: Sequence[str]) -> Any:
-        try:
-            with self._fs.open(f"{self._base}/{name}", "rb") as file:
-                return _parquet().read_table(file, columns=list(columns))
-        except MissingExtraError:
-            raise
-        except Exception as error:  # each file system has errors of its own, and so has Arrow
-            raise StoreError(f"{self}: {name} cannot be read: {one_line(str(error))}") from error
-
-    def _listed(self) -> list[str]:
-        """The names of all files with pages, and with changes to them."""
-        try:
-            self._fs.invalidate_cache()
-            names = [path.rpartition("/")[2] for path in self._fs.ls(self._base, detail=False)]
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in names if name.startswith((_PAGES, _FILES)))
+        return [{**dict.fromkeys(without), "text": "", **row} for row in from_table(self._folder.table(name, columns))]
 
     def _noted(self) -> dict[str, Any] | None:
+        if self._closed:
+            raise ClosedError(f"{self} was closed; open it again")
         try:
-            noted = json.loads(self._read(_RECORD))
+            noted = json.loads(self._folder.read(_RECORD))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -386,20 +361,6 @@ class ParquetStage:
         if not isinstance(noted, dict) or noted.get("format") != _FORMAT:
             raise StoreError(f"{self} is none of this version of nemotron-rag; write it anew, elsewhere")
         return noted
-
-    def _read(self, name: str) -> bytes:
-        if self._closed:
-            raise ClosedError(f"{self} was closed; open it again")
-        data: bytes = self._fs.cat_file(f"{self._base}/{name}")
-        return data
-
-    def _put(self, name: str, data: bytes) -> None:
-        try:
-            put_file(self._fs, f"{self._base}/{name}", data)
-        except Exception as error:  # each file system has errors of its own
-            raise StoreError(
-                f"could not write {name} of {self}: {one_line(str(error))}; check space and rights"
-            ) from error
 
 
 def _stored(row: Row) -> StoredPage:
@@ -415,11 +376,3 @@ def _one(vectors: PageVectors) -> FloatArray:
 def _stamp() -> str:
     """When, and by whom: names of files are in the order of the writes."""
     return f"{time.time_ns():020d}-{uuid.uuid4().hex}"
-
-
-def _parquet() -> Any:
-    try:
-        from pyarrow import parquet  # noqa: PLC0415  of the extra
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
-    return parquet

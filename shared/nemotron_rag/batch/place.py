@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemotron_rag.batch.parquet import ParquetStage, is_stage
+from nemotron_rag.batch.parquet import STAGED_IMAGES, ParquetStage, is_stage
 from nemotron_rag.documents.images import ImageFormat
 from nemotron_rag.protocols import PageStore
 from nemotron_rag.stores.page_images import PageImages
@@ -53,8 +53,10 @@ class IndexPlace:
         Raises:
             StoreError: it cannot be opened.
         """
-        store = ParquetStage(self.location) if is_stage(self.location) else self._qdrant()
-        images = None if self.images is None else PageImages(self.images, image_format=self.image_format)
+        store, root = self._qdrant() if not is_stage(self.location) else ParquetStage(self.location), self.images
+        if isinstance(store, ParquetStage) and root is not None and root.startswith(STAGED_IMAGES):
+            root = store.image_root  # that of another process
+        images = None if root is None else PageImages(root, image_format=self.image_format)
         if images is not None and self.tenant is not None:
             images = images.of_tenant(self.tenant)
         return store, images

@@ -114,7 +114,9 @@ def reembed(
     if as_json:
         output.show_json(output.added_json(report) | {"lacking": lacking, "found": sample.found, "alias": led})
     else:
-        output.say_lines([*output.added_lines(report), _lacks(lacking, into), sample_line(sample)])
+        output.say_lines([*output.added_lines(report), _lacks(lacking, into)])
+        if sample.asked:
+            output.say(sample_line(sample))
         if alias is not None:
             output.say(f"{alias!r} leads to {into!r} now" if complete else f"{alias!r} was left as it is")
     return 0 if complete or (share is not None and not report.failures) else 1

@@ -9,7 +9,8 @@ from dataclasses import replace
 from nemotron_rag.documents.access import ImageAccess
 from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
-from nemotron_rag.index.source_files import LeftOut, SourceFile, Unusable, expand
+from nemotron_rag.index.found_sources import LeftOut, SourceFile, Unusable
+from nemotron_rag.index.source_files import expand
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.types import Failure, Hit, Page
 

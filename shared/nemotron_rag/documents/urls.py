@@ -24,10 +24,12 @@ __all__ = [
     "RemoteFile",
     "bare_url",
     "check_url",
+    "clean_url",
     "errors_of",
     "file_at",
     "file_system",
     "find_urls",
+    "is_local",
     "is_url",
     "local_path",
     "url_below",
@@ -57,6 +59,12 @@ def bare_url(url: str) -> str:
     return f"{one_line(url.partition('://')[0].partition('::')[0])}://..."
 
 
+def is_local(url: str) -> bool:
+    """Whether it is a ``file://`` URL that `local_path` reads."""
+    _, _, rest = url.partition("://")
+    return "::" not in url and url.lower().startswith(_LOCAL) and rest.removeprefix("localhost").startswith("/")
+
+
 def local_path(url: str) -> str | None:
     """The path of a ``file://`` URL, which is a file or folder as any other; None for other URLs.
 
@@ -69,15 +77,21 @@ def local_path(url: str) -> str | None:
     """
     if "::" in url or not url.lower().startswith(_LOCAL):
         return None
-    rest = url.partition("://")[2]
-    path = rest.removeprefix("localhost")
-    if not path.startswith("/"):
+    path = url.partition("://")[2].removeprefix("localhost")
+    if not is_local(url):
         raise InputError(f"a file URL must hold an absolute path, as in file:///folder/a.pdf, got {one_line(url)!r}")
     return urllib.request.url2pathname(path)
 
 
+def clean_url(url: str) -> str:
+    """The name of what is behind a URL in an index: the URL without slashes at its end."""
+    head, *others = url.split("::")
+    scheme, separator, path = head.partition("://")
+    return "::".join([f"{scheme.lower()}{separator}{path.rstrip('/')}", *others])
+
+
 def check_url(url: str) -> str:
-    """The name of what is behind a URL in an index: the URL without slashes at its end.
+    """The name of what is behind a URL that is to be read; see `clean_url`.
 
     Raises:
         InputError: it holds a password or a query, which would be stored and shown, or its scheme reads other places.
@@ -91,9 +105,7 @@ def check_url(url: str) -> str:
                 f"a URL of a source must hold no user, password or query, which would be stored and shown, got a "
                 f"{one_line(scheme)}:// URL with one; set credentials in the environment of its file system"
             )
-    head, *others = url.split("::")
-    scheme, separator, path = head.partition("://")
-    return "::".join([f"{scheme.lower()}{separator}{path.rstrip('/')}", *others])
+    return clean_url(url)
 
 
 def url_below(url: str, path: str) -> str:
@@ -154,7 +166,7 @@ def find_urls(url: str, *, passed_over: str | None = None) -> FoundUrls | None:
     fs, path = file_system(name)
     with errors_of(name, fs):
         fs.invalidate_cache()
-        info = {"type": "file"} if name.startswith(_WEB) else _info(fs, path)
+        info: Any = {"type": "file"} if name.startswith(_WEB) else _info(fs, path)
         if info is None:
             return None
         if info["type"] != "directory":

@@ -15,7 +15,8 @@ from nemotron_rag.documents.urls import is_url
 from nemotron_rag.errors import InputError, NemotronRagError
 from nemotron_rag.evaluation.dataset import Dataset, JudgedQuery, file_page
 from nemotron_rag.evaluation.page_ids import PageIds
-from nemotron_rag.index.source_files import SourceFile, expand
+from nemotron_rag.index.found_sources import SourceFile
+from nemotron_rag.index.source_files import expand
 from nemotron_rag.types import ImageSource
 
 __all__ = ["JudgedFiles", "files_of"]

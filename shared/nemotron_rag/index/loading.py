@@ -212,8 +212,9 @@ class _Load:
             if self._stopped.is_set():
                 break
             with self._timers["load"]:
-                todo = self._missing(some)
-                unchanged += len(some) - len(todo)
+                todo, lost = self._with_images(self._missing(some))
+                unchanged += len(some) - len(todo) - len(lost)
+                failures += lost
                 refused = writer.write([new for new, _ in todo], [vectors for _, vectors in todo])
             failures += [new.failure(error) for new, error in refused]
             advance(len(some))
@@ -242,6 +243,18 @@ class _Load:
             if old is None or wanted.replacing(old).files != old.files or wanted.content_hash != old.content_hash:
                 todo.append((replace(new, replaces=old is not None), vectors))
         return todo
+
+    def _with_images(self, items: Sequence[_Item]) -> tuple[list[_Item], list[Failure]]:
+        """Those whose image is in the stage or in its place, and failures of the others."""
+        good, bad = list[_Item](), list[Failure]()
+        for new, vectors in items:
+            image, images = new.page.image, self._images
+            if isinstance(image, StoredImage) and image.data is None and images is not None and not images.has(image):
+                reason = f"its image is neither in the stage nor at {images.root}; give images= where it was written"
+                bad.append(Failure(new.page.source, reason, new.page.number))
+            else:
+                good.append((new, vectors))
+        return good, bad
 
     def _sampled(self, names: Sequence[str], count: int) -> dict[str, PageVectors]:
         """Some pages and their vectors, from files that lie evenly among all."""

@@ -17,6 +17,7 @@ from nemotron_rag.batch.workers import Workers
 from nemotron_rag.documents.pdf import Ocr, OnError, Pages, PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.finding import Finder, above, arank_hits, rank_hits
+from nemotron_rag.index.found_sources import clean_source
 from nemotron_rag.index.ingest import Ingest
 from nemotron_rag.index.integrity import check
 from nemotron_rag.index.models import IndexModels, Rerank
@@ -25,7 +26,7 @@ from nemotron_rag.index.region_search import regions_of, word_boxes_of_page
 from nemotron_rag.index.regions import RegionsBy
 from nemotron_rag.index.request import Mode, Request
 from nemotron_rag.index.selection import Selection
-from nemotron_rag.index.source_files import Sources, clean_source, fold_sources
+from nemotron_rag.index.source_files import Sources, fold_sources
 from nemotron_rag.index.spread import SpreadIngest, check_engine
 from nemotron_rag.index.state import Images, IndexState, images_of
 from nemotron_rag.index.vanished import check_places, places_of, vanished

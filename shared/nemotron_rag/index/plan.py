@@ -18,19 +18,8 @@ from nemotron_rag.documents.copies import Copies
 from nemotron_rag.documents.files import one_line
 from nemotron_rag.documents.pdf import Pages, Ranges, parse_pages, read_pdf, resolve_pages
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError
-from nemotron_rag.index.source_files import (
-    LeftOut,
-    SourceFile,
-    Sources,
-    Unusable,
-    UrlSource,
-    check_page,
-    decoded,
-    expand,
-    fingerprint,
-    is_storable,
-    storable,
-)
+from nemotron_rag.index.found_sources import LeftOut, SourceFile, Unusable, UrlSource
+from nemotron_rag.index.source_files import Sources, check_page, decoded, expand, fingerprint, is_storable, storable
 from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import Failure, Page, StoredPage
 

@@ -77,6 +77,8 @@ def reembed(
     """
     source, target = old._state, new._state
     _check(old, new, part)
+    if source.record is not None and not target.exists():
+        target.follow(source.record)
     plan = _Plan(source, target, part, on_error)
     if engine is None and workers is None:
         return Ingest(plan, target, progress=progress).run()

@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nemotron_rag.documents.copies import Copies, UrlCopy
 from nemotron_rag.documents.images import load_page_image, pixel_bytes, to_rgb
 from nemotron_rag.documents.pdf import PdfEngine
-from nemotron_rag.documents.reading import Document, find_documents
-from nemotron_rag.documents.urls import RemoteFile, bare_url, check_url, find_urls, is_url, local_path
+from nemotron_rag.documents.reading import find_documents
+from nemotron_rag.documents.urls import (
+    bare_url,
+    check_url,
+    find_urls,
+    is_url,
+    local_path,
+)
 from nemotron_rag.documents.word_boxes import check_word_boxes
 from nemotron_rag.errors import DocumentError, InputError, MissingExtraError
+from nemotron_rag.index.found_sources import LeftOut, SourceFile, Unusable, UrlSource, clean_source
 from nemotron_rag.stores.filters import rename_keys
-from nemotron_rag.types import Page, page_id
+from nemotron_rag.types import Page
 
 __all__ = [
-    "LeftOut",
-    "SourceFile",
     "Sources",
-    "Unusable",
-    "UrlSource",
-    "clean_source",
     "decoded",
     "expand",
     "fingerprint",
@@ -37,145 +37,6 @@ Sources: TypeAlias = "str | os.PathLike[str] | Page | Iterable[str | os.PathLike
 """A document, a folder of documents, an fsspec URL of either, a page, or any iterable of these."""
 
 _NUMBERS = 2**63
-
-
-@dataclass(eq=False)
-class SourceFile:
-    """One file.
-
-    Args:
-        path: of a document; see `nemotron_rag.documents.reading`.
-        password: of a protected PDF.
-        pdf_engine: what reads PDFs.
-    """
-
-    path: Path
-    password: str | None = field(default=None, repr=False)
-    pdf_engine: PdfEngine = "auto"
-
-    @property
-    def source(self) -> str:
-        """How the index calls the document; see `clean_source`."""
-        return clean_source(self.path)
-
-    @property
-    def location(self) -> str:
-        """Where other processes find it."""
-        return str(self.path.absolute())
-
-    @cached_property
-    def document(self) -> Document:
-        """What reads it."""
-        return Document(self.path, self.source, password=self.password, pdf_engine=self.pdf_engine)
-
-    def ids(self, numbers: Iterable[int]) -> dict[str, int]:
-        """Page numbers by page id.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
-        return {page_id(self.document.content_hash, number): number for number in numbers}
-
-
-class UrlSource(SourceFile):
-    """One file behind a URL, copied to this machine as long as it is read.
-
-    Args:
-        file: that was listed.
-        password: of a protected PDF.
-        pdf_engine: what reads PDFs.
-    """
-
-    def __init__(self, file: RemoteFile, password: str | None, pdf_engine: PdfEngine) -> None:
-        super().__init__(Path(file.path), password, pdf_engine)
-        self._file = file
-        self._brought: UrlCopy | InputError | None = None
-        self._copies: Copies | None = None
-
-    @property
-    def source(self) -> str:
-        """Its URL."""
-        return self._file.url
-
-    @property
-    def location(self) -> str:
-        """Its URL."""
-        return self.source
-
-    @cached_property
-    def document(self) -> Document:
-        """What reads it; it is copied here now if `bring` was not called.
-
-        Raises:
-            InputError: it could not be copied.
-        """
-        if self._brought is None:
-            self._copies = Copies()
-            self.bring(self._copies)
-        brought = self._brought
-        if not isinstance(brought, UrlCopy):
-            raise brought or InputError(f"{self.source} is not here")
-        return Document(
-            brought.path, self.source, password=self.password, pdf_engine=self.pdf_engine, digest=brought.digest
-        )
-
-    def bring(self, copies: Copies) -> None:
-        """Copy it; what is wrong with it is said when it is read."""
-        try:
-            self._brought = copies.fetch(self._file)
-        except InputError as error:
-            self._brought = error
-
-    def release(self, copies: Copies) -> None:
-        """Remove the copy."""
-        if isinstance(self._brought, UrlCopy):
-            copies.drop(self._brought)
-        self._brought = None
-        self.__dict__.pop("document", None)
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Files in a folder that are no documents.
-
-    Args:
-        sources: what they would be called.
-    """
-
-    sources: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """Something among the sources that is neither document nor page.
-
-    Args:
-        source: what it calls itself.
-        error: why it cannot be used.
-    """
-
-    source: str
-    error: InputError
-
-
-def clean_source(path: str | os.PathLike[str]) -> str:
-    r"""The name of a file in the index: as the caller wrote it, with ``./``, ``x/..`` and doubled slashes folded.
-
-    A relative path stays relative and an absolute one absolute, so an index can be moved together with its files.
-    Backslashes of Windows become slashes. Of names that are no Unicode, bytes are written out (``caf\xe9.pdf``), so
-    that no two files have one name. A URL stays as it is but for slashes at its end; one of ``file://`` is its path.
-    """
-    given = os.fspath(path)
-    if is_url(given):
-        at = local_path(given)
-        if at is None:
-            return check_url(given)
-        path = at
-    name = Path(os.path.normpath(path)).as_posix()
-    try:
-        return name.encode().decode()
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def fold_sources(filter: Any) -> Any:
@@ -319,7 +180,7 @@ def _at(
 
 def _name(url: str) -> str:
     try:
-        return clean_source(url)
+        return check_url(url)
     except InputError:
         return bare_url(url)
 

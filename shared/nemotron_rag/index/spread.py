@@ -18,9 +18,9 @@ from nemotron_rag.batch.workers import Workers
 from nemotron_rag.batch.writing import PageWriter
 from nemotron_rag.errors import IndexMismatchError, InputError
 from nemotron_rag.index.documents import Documents
+from nemotron_rag.index.found_sources import LeftOut
 from nemotron_rag.index.ingest import progress_bar, tell_what_is_done
 from nemotron_rag.index.plan import Finished, Known, Missing, Plan
-from nemotron_rag.index.source_files import LeftOut
 from nemotron_rag.index.state import IndexState
 from nemotron_rag.runtime.timing import Timer
 from nemotron_rag.types import AddReport, Failure

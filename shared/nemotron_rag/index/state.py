@@ -106,6 +106,12 @@ class IndexState:
         most = self._given["max_pixels"] or default
         return {"dpi": self._given["dpi"], "max_pixels": most, "pdf_engine": self._pdf_engine or "auto"}
 
+    def follow(self, record: IndexRecord) -> None:
+        """Let a new index render pages as another one does, but for what the caller gave."""
+        if all(value is None for value in self._given.values()):
+            self._given = {"dpi": record.dpi, "max_pixels": record.max_pixels}
+        self._pdf_engine = self._pdf_engine or record.pdf_engine
+
     def lookup(self, ids: Sequence[str]) -> Mapping[str, StoredPage]:
         """The stored ones of these pages, by id, without those whose image has gone: they are to be read again."""
         found = self.store.get(ids) if self.exists() else {}

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemotron_rag.documents.urls import is_url, local_path, url_below, url_exists
+from nemotron_rag.documents.urls import check_url, is_url, local_path, url_below, url_exists
 from nemotron_rag.errors import InputError
-from nemotron_rag.index.source_files import clean_source
+from nemotron_rag.index.found_sources import clean_source
 from nemotron_rag.protocols import PageStore
 from nemotron_rag.types import Page
 
@@ -30,7 +30,8 @@ def places_of(sources: Place | Iterable[Place]) -> list[Place]:
         if not isinstance(place, str | os.PathLike):
             kind = "Pages" if isinstance(place, Page) else type(place).__name__
             raise InputError(f"sync wants files and folders, got {kind}; use add and delete for anything else")
-        clean_source(place)
+        if is_url(given := os.fspath(place)) and local_path(given) is None:
+            check_url(given)
     return places
 
 

@@ -239,6 +239,18 @@ class PageImages:
                 f"could not write image {key} under {self.root}: {one_line(str(error))}; check space and rights"
             ) from error
 
+    def has(self, image: StoredImage) -> bool:
+        """Whether a file is there under the key of an image.
+
+        Raises:
+            StoreError: the place cannot be asked.
+        """
+        _check_key(image.key)
+        try:
+            return bool(self._fs.exists(f"{self._base.rstrip('/')}/{image.key}"))
+        except Exception as error:  # each file system has errors of its own
+            raise StoreError(f"could not look for image {image}: {one_line(str(error))}") from error
+
     def write_words(self, page_id: str, words: WordBoxes | None) -> None:
         """Store beside a page's image where its words stand, over what was there; None if that is not known.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import pickle
 import sys
 from functools import partial
@@ -67,6 +68,7 @@ def recipe(name):
 
 def on_daft():
     pytest.importorskip("daft")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(COOKBOOK), *sys.path])  # its processes import the recipe
     return recipe("scale_daft").on_daft
 
 
@@ -84,7 +86,8 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=["loop", "frames", "daft", "spark"])
-def test_the_index_is_that_of_add_alone(docs, tmp_path, engine):
+def test_the_index_is_that_of_add_alone(docs, tmp_path, engine, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     run, sources = engine(), [docs, Page("alone", id="p1", number=1)]
     with PageIndex(embedder=FakeEmbedder()) as index:
         expected, whole = comparable(add(index, sources, metadata={"year": 2024})), None
@@ -120,6 +123,21 @@ def test_an_engine_that_loses_rows_is_noticed(docs, tmp_path):
         with pytest.raises(InputError, match=r"returned \d+ of 14 pages"):
             add(index, [docs / "a.pdf", docs / "b.pdf"], engine=losing)
         assert add(index, [docs / "a.pdf", docs / "b.pdf"], engine=run_here).added == 1
+
+
+class Poisoned(FakeEmbedder):
+    def embed_passages(self, passages):
+        if any("page 7 " in passage.text for passage in passages):
+            raise InputError("cannot stand seven")
+        return super().embed_passages(passages)
+
+
+def test_a_page_that_fails_is_named_or_raised(docs, tmp_path):
+    with PageIndex(tmp_path / "index", embedder=Poisoned()) as index:
+        report = add(index, docs / "a.pdf", engine=run_here)
+        assert (report.added, [failure.number for failure in report.failures]) == (10, [8])
+        with pytest.raises(InputError, match="cannot stand seven"):
+            add(index, docs / "a.pdf", engine=run_here, on_error="raise")
 
 
 def test_what_is_no_engine_is_refused(docs):

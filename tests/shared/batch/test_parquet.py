@@ -130,6 +130,9 @@ def test_images_that_are_in_their_place_are_only_noted(docs, stage, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in images.rglob("*.png")} == written
     with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), images=images) as index:
         assert contents(index)[:3] == whole[:3]
+    elsewhere = load_stage(stage, tmp_path / "other", progress=False)
+    assert (elsewhere.added, elsewhere.is_complete) == (1, False)  # the page without an image
+    assert "give images= where it was written" in elsewhere.failures[0].reason
 
 
 def test_another_format_tenant_and_no_images(docs, stage, tmp_path):
@@ -215,7 +218,7 @@ def test_what_is_missing_or_damaged_is_said(docs, stage, tmp_path, capsys):
         load_stage(str(tmp_path / "nothing"), tmp_path / "x", progress=False)
     (tmp_path / "stage" / sorted(path.name for path in (tmp_path / "stage").glob("pages-*"))[0]).write_bytes(b"PAR1")
     assert main(["load", stage, "--to", str(tmp_path / "x")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "could not read" in capsys.readouterr().err
 
 
 def test_a_page_that_is_not_found_by_its_vector_is_told(docs, stage, tmp_path, monkeypatch, capsys):

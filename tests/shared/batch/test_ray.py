@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pymupdf
 import pytest
+from PIL import Image
 
 from nemotron_rag import PageIndex
 from nemotron_rag.batch.workers import Workers
 from nemotron_rag.errors import InputError
+from nemotron_rag.index.loading import load_stage
+from nemotron_rag.index.reembedding import check_copy, reembed
 from nemotron_rag.testing import FakeEmbedder
 from nemotron_rag.types import Page
 from support.qdrant_http import HttpServer
@@ -29,6 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning"),
 ]
 RENDER = {"dpi": 40}
+STORE = 100 * 2**20  # bytes of the object store
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def _cluster(request):
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        object_store_memory=100 * 2**20,
+        object_store_memory=STORE,
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
     )
     yield
@@ -82,8 +88,8 @@ def contents(index):
     return pages, vectors, {page_id: image and image.open().tobytes() for page_id, image in images.items()}
 
 
-def serial(folder, *, extra=()):
-    with PageIndex(embedder=FakeEmbedder(), **RENDER) as index:
+def serial(folder, *, extra=(), embedder=None):
+    with PageIndex(embedder=embedder or FakeEmbedder(), **RENDER) as index:
         report = index.add([folder, *extra], metadata={"year": 2024}, progress=False)
         return report, contents(index)
 
@@ -111,17 +117,22 @@ def test_on_a_server_it_is_the_serial_index(folder, server, tmp_path):
     assert (again.added, again.unchanged) == (0, expected.added + expected.unchanged)
 
 
+class Poisoned(FakeEmbedder):
+    def embed_passages(self, passages):
+        if any("number 7 " in passage.text for passage in passages):
+            raise InputError("cannot stand seven")
+        return super().embed_passages(passages)
+
+
 @pytest.mark.usefixtures("_cluster")
-def test_in_a_folder_this_process_writes(folder, tmp_path):
-    expected, whole = serial(folder)
-    with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), **RENDER) as index:
+def test_in_a_folder_this_process_writes_and_a_poisoned_page_costs_itself(folder, tmp_path):
+    expected, whole = serial(folder, embedder=Poisoned())
+    with PageIndex(tmp_path / "index", embedder=Poisoned(), **RENDER) as index:
         report = index.add(folder, metadata={"year": 2024}, progress=False, engine="ray")
         assert contents(index) == whole
-        (folder / "a.pdf").unlink()
-        write_pdf(folder / "a.pdf", 3, text="other words")
-        changed = index.add(folder, metadata={"year": 2024}, progress=False, engine="ray")
-        assert (changed.added, changed.removed) == (3, 11)
     assert comparable(report) == comparable(expected)
+    assert sorted((Path(f.source).name, f.number) for f in report.failures) == [("a.pdf", 7), ("broken.pdf", None)]
+    assert report.added == 15
 
 
 class DiesOnce(FakeEmbedder):
@@ -138,43 +149,61 @@ class DiesOnce(FakeEmbedder):
         return super().embed_passages(passages)
 
 
-class Poisoned(FakeEmbedder):
-    def embed_passages(self, passages):
-        if any("number 7 " in passage.text for passage in passages):
-            raise InputError("cannot stand seven")
-        return super().embed_passages(passages)
-
-
 @pytest.mark.usefixtures("_cluster")
 def test_a_worker_that_dies_and_a_server_that_is_busy_lose_nothing(folder, server, tmp_path):
     busy = iter(range(2))
     server.fault = lambda number: "busy" if number > 20 and next(busy, None) is not None else None
-    _, whole = serial(folder)
+    shutil.make_archive(str(tmp_path / "documents"), "zip", folder)
+    url = f"zip://::{tmp_path / 'documents.zip'}"
+    expected, whole = serial(url)
     options = {"images": tmp_path / "images", **RENDER}
     with PageIndex(server.url, embedder=DiesOnce(str(tmp_path / "died")), **options) as index:
         report = index.add(
-            folder, metadata={"year": 2024}, progress=False, engine="ray", workers=Workers(write=1, span=4, batch=4)
+            url, metadata={"year": 2024}, progress=False, engine="ray", workers=Workers(write=1, span=4, batch=4)
         )
         assert contents(index) == whole
     assert (tmp_path / "died").exists()
     assert next(busy, None) is None
-    assert report.added == 16
+    assert comparable(report) == comparable(expected)
 
 
 @pytest.mark.usefixtures("_cluster")
-def test_a_poisoned_page_is_named_and_costs_itself(folder, tmp_path):
-    with PageIndex(tmp_path / "index", embedder=Poisoned(), **RENDER) as index:
-        report = index.add(folder, progress=False, engine="ray")
-        assert report.added == 15
-        assert sorted((Path(f.source).name, f.number) for f in report.failures) == [("a.pdf", 7), ("broken.pdf", None)]
-        with pytest.raises(InputError, match="cannot stand seven"):
-            index.add(folder / "a.pdf", progress=False, engine="ray", on_error="raise")
+def test_a_stage_is_written_by_workers_and_pages_are_embedded_anew(folder, tmp_path):
+    expected, whole = serial(folder, extra=pages_given_alone())
+    stage = f"parquet://{tmp_path / 'stage'}"
+    with PageIndex(stage, embedder=FakeEmbedder(), **RENDER) as staged:
+        sources = [folder, *pages_given_alone()]
+        workers = Workers(write=1, span=4, batch=4)
+        report = staged.add(sources, metadata={"year": 2024}, progress=False, engine="ray", workers=workers)
+    assert comparable(report) == comparable(expected)
+    assert load_stage(stage, tmp_path / "index", progress=False).is_complete
+    shutil.rmtree(folder)
+    with (
+        PageIndex(tmp_path / "index", embedder=FakeEmbedder()) as old,
+        PageIndex(tmp_path / "index", collection="new", embedder=FakeEmbedder(dimensions=24)) as new,
+    ):
+        assert contents(old) == whole
+        report = reembed(old, new, progress=False, engine="ray")
+        assert (report.added, report.failures) == (old.count(), ())
+        pages, vectors, images = contents(new)
+        assert (pages, images) == (whole[0], whole[2])
+        assert {len(row) for row in vectors.values()} == {24}
+        assert check_copy(old, new)[0] == 0
 
 
 @pytest.mark.usefixtures("_cluster")
 def test_five_hundred_pages_stream_through_a_small_object_store(tmp_path):
-    write_pdf(tmp_path / "long.pdf", 500)
-    with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), dpi=200) as index:
+    colours = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    Image.fromarray(colours).save(noise := io.BytesIO(), "PNG")  # which does not compress
+    assert 500 * len(noise.getvalue()) > STORE  # all pages at once would not fit
+    with pymupdf.open() as document:
+        image = 0
+        for number in range(500):
+            page = document.new_page(width=300, height=300)
+            image = page.insert_image(page.rect, stream=noise.getvalue(), xref=image)
+            page.insert_text((20, 80), f"number {number}")
+        document.save(tmp_path / "long.pdf")
+    with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), dpi=72) as index:
         report = index.add(tmp_path / "long.pdf", progress=False, engine="ray")
         assert report.added == index.count() == 500
     summary = ray._private.internal_api.memory_summary(stats_only=True)
