@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     console = Console(width=140)
     console.print("\n".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
     console.print(f"{given.pages} pages, of which the model takes {model:.1f} s", highlight=False)
-    print_table(console, ("pages added by", "time", "against one process"), rows)
+    print_table(console, "The same pages, added by", ("", "time", "against one process"), rows)
     print(json.dumps(facts | {"pages": given.pages, "model_seconds": model, "seconds": seconds}))
 
 

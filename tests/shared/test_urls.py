@@ -278,6 +278,25 @@ def test_spans_of_a_url_are_copied_once_and_a_change_is_seen(docs, tmp_path):
     assert "has changed since it was listed" in row["error"]
 
 
+def test_names_in_an_archive_are_only_names(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("../../up.txt", "a::b.txt", "q?x=1.txt", "ok/é ü.txt", "empty.txt"):
+            archive.writestr(name, "" if "empty" in name else "words of a text")
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 nonsense")
+    url = f"zip://::{tmp_path / 'x.zip'}"
+    with PageIndex(embedder=CountingEmbedder()) as index:
+        report = add(index, [url, f"zip://::{tmp_path / 'broken.zip'}"])
+        assert index.sources() == [url_below(url, "ok/é ü.txt"), url_below(url, "q?x=1.txt")]
+    reasons = sorted(failure.reason for failure in report.failures)
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "cannot be opened",
+        "is empty",
+        "two colons in the name of a file; rename it",
+    ]
+    with Copies() as copies:  # as workers do, by the name that was listed
+        assert copies.get(url_below(url, "q?x=1.txt")).path.read_text() == "words of a text"
+
+
 _KILLED = """
 import os, sys
 from nemotron_rag.documents.copies import Copies

@@ -180,12 +180,12 @@ def find_urls(url: str, *, passed_over: str | None = None) -> FoundUrls | None:
 
 
 def file_at(url: str) -> RemoteFile:
-    """The one file at a URL.
+    """The one file at a URL, as `find_urls` named it.
 
     Raises:
         InputError: there is none, or that cannot be found out.
     """
-    name = check_url(url)
+    name = clean_url(url)
     fs, path = file_system(name)
     with errors_of(name, fs):
         return RemoteFile(name, fs, path, None if name.startswith(_WEB) else fs.info(path).get("size"))
@@ -217,9 +217,9 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise InputError(f"{url} needs a package that is not installed: {one_line(str(error))}") from error
+        raise InputError(f"{url}: needs a package that is not installed: {one_line(str(error))}") from error
     except Exception as error:  # each file system has errors of its own
-        raise InputError(f"{url} cannot be opened: {_said(error, None)}") from None
+        raise InputError(f"{url}: cannot be opened: {_said(error, None)}") from None
     return fs, path
 
 

@@ -210,7 +210,7 @@ class Collection:
         if self.qdrant.engine == "edge":
             raise InputError(f"{self} is in a folder, which has no aliases; open it as collection={self.name!r}")
         make = models.CreateAlias(collection_name=self.name, alias_name=alias)
-        operations = [models.CreateAliasOperation(create_alias=make)]
+        operations: list[Any] = [models.CreateAliasOperation(create_alias=make)]
         if any(each.alias_name == alias for each in self.qdrant.call("get_aliases").aliases):
             operations.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
         self.qdrant.call("update_collection_aliases", change_aliases_operations=operations)
