@@ -18,7 +18,7 @@ from nemotron_rag.index import PageIndex
 from nemotron_rag.stores.page_images import PageImages
 from nemotron_rag.testing import FakeEmbedder
 from support import killed
-from support.pages import add, contents, make_pdf, same
+from support.pages import add, contents, endless, make_pdf, same
 
 pytestmark = pytest.mark.slow
 
@@ -167,3 +167,47 @@ def test_a_killed_process_leaves_an_index_that_the_next_run_completes(tmp_path, 
         assert (report.added, report.unchanged) == (PAGES - seen, seen)
         assert same(contents(index), wanted)
     assert images_in(Path("killed")) == images_in(Path("undisturbed"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals and /proc")
+def test_ctrl_c_ends_at_once_while_a_page_is_being_rendered(tmp_path):
+    """Not after the time that a page may take; nothing is left running."""
+    (tmp_path / "endless.pdf").write_bytes(endless(3))
+    code = (
+        "from nemotron_rag import PageIndex\nfrom nemotron_rag.testing import FakeEmbedder\n"
+        "index = PageIndex(embedder=FakeEmbedder())\nprint('begin', flush=True)\n"
+        "index.add('endless.pdf', progress=False)"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert program.stdout.readline() == b"begin\n"
+        renderer = _busy_child(program.pid)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=25)
+    finally:
+        program.kill()
+    assert b"KeyboardInterrupt" in said
+    assert not Path(f"/proc/{renderer}").exists()
+
+
+def _busy_child(pid: int) -> int:
+    """A child that has computed for two seconds: it renders."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in _children(pid):
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            if int(fields[11]) > 2 * ticks:
+                return int(child)
+        time.sleep(0.1)
+    raise AssertionError("no renderer works")
+
+
+def _children(pid: int) -> list[str]:
+    return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]

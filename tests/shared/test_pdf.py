@@ -36,6 +36,7 @@ from nemotron_rag.documents.pdf import _pool as _pdf_pool
 from nemotron_rag.documents.pdf import _rendering as _pdf_rendering
 from nemotron_rag.errors import InputError, MissingExtraError, NemotronRagError, PdfError, PdfPasswordError
 from nemotron_rag.types import Failure, Page, page_id
+from support.pages import endless, raw_pdf, stream_object
 
 Reports = list[Failure]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
@@ -47,33 +48,6 @@ def document(pages: int = 3, size: tuple[float, float] = (300, 200), **save: obj
         page = made.new_page(width=size[0], height=size[1])
         page.insert_text((20, 40), f"This is page {number}.")
     return made.tobytes(**save)
-
-
-def raw_pdf(objects: list[str]) -> bytes:
-    """A PDF of the given objects, 1 the catalog; without a cross-reference table, which readers rebuild."""
-    body = "".join(f"{number} 0 obj\n{text}\nendobj\n" for number, text in enumerate(objects, 1))
-    return f"%PDF-1.7\n{body}trailer\n<</Root 1 0 R>>\n".encode()
-
-
-def stream_object(dictionary: str, content: str) -> str:
-    return f"<<{dictionary}/Length {len(content)}>>\nstream\n{content}\nendstream"
-
-
-def endless(pages: int = 1) -> bytes:
-    """Each page draws a form that draws 10 times a form that ...: 10^11 rectangles out of 3 kB."""
-    first_form = 3 + pages
-    kids = " ".join(f"{3 + i} 0 R" for i in range(pages))
-    objects = ["<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Kids[{kids}]/Count {pages}>>"]
-    resources = f"<</XObject<</F {first_form} 0 R>>>>"
-    content = first_form + 12
-    page = f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents {content} 0 R/Resources{resources}>>"
-    objects += [page] * pages
-    for level in range(11):
-        inner = f"/Resources<</XObject<</F {first_form + level + 1} 0 R>>>>"
-        objects.append(stream_object(f"/Type/XObject/Subtype/Form/BBox[0 0 200 200]{inner}", "/F Do " * 10))
-    objects.append(stream_object("/Type/XObject/Subtype/Form/BBox[0 0 200 200]", "0 0 9 9 re f"))
-    objects.append(stream_object("", "/F Do"))
-    return raw_pdf(objects)
 
 
 @pytest.fixture

@@ -56,3 +56,30 @@ def same(one: dict[str, tuple], other: dict[str, tuple]) -> bool:
     return one.keys() == other.keys() and all(
         one[i][0] == other[i][0] and np.allclose(one[i][1], other[i][1], atol=1e-5) for i in one
     )
+
+
+def raw_pdf(objects: list[str]) -> bytes:
+    """A PDF of the given objects, 1 the catalog; without a cross-reference table, which readers rebuild."""
+    body = "".join(f"{number} 0 obj\n{text}\nendobj\n" for number, text in enumerate(objects, 1))
+    return f"%PDF-1.7\n{body}trailer\n<</Root 1 0 R>>\n".encode()
+
+
+def stream_object(dictionary: str, content: str) -> str:
+    return f"<<{dictionary}/Length {len(content)}>>\nstream\n{content}\nendstream"
+
+
+def endless(pages: int = 1) -> bytes:
+    """Each page draws a form that draws 10 times a form that ...: 10^11 rectangles out of 3 kB."""
+    first_form = 3 + pages
+    kids = " ".join(f"{3 + i} 0 R" for i in range(pages))
+    objects = ["<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Kids[{kids}]/Count {pages}>>"]
+    resources = f"<</XObject<</F {first_form} 0 R>>>>"
+    content = first_form + 12
+    page = f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents {content} 0 R/Resources{resources}>>"
+    objects += [page] * pages
+    for level in range(11):
+        inner = f"/Resources<</XObject<</F {first_form + level + 1} 0 R>>>>"
+        objects.append(stream_object(f"/Type/XObject/Subtype/Form/BBox[0 0 200 200]{inner}", "/F Do " * 10))
+    objects.append(stream_object("/Type/XObject/Subtype/Form/BBox[0 0 200 200]", "0 0 9 9 re f"))
+    objects.append(stream_object("", "/F Do"))
+    return raw_pdf(objects)

@@ -172,8 +172,7 @@ class Ingest:
         total = self._plan.total() if self._progress else None
         with (
             progress_bar(shown=self._progress) as bar,
-            closing(read_ahead(self._as_there_is_room(), depth=self._batch_size)) as steps,
-            _ending(interruption),
+            closing(read_ahead(self._as_there_is_room(), depth=self._batch_size, leave=interruption.come)) as steps,
             closing(self._room),
             closing(self._through_stages(self._cut(steps), stop)) as settled,
         ):
@@ -322,16 +321,6 @@ def tell_what_is_done(error: BaseException, report: AddReport) -> None:
     error.report = report  # type: ignore[attr-defined]  # also an error of others
     done = f"{report.added} pages added, {report.unchanged} unchanged, {report.removed} removed"
     error.add_note(f"before this error: {done}, {len(report.failures)} failures; what is stored stays")
-
-
-@contextmanager
-def _ending(interruption: Interruption) -> Iterator[None]:
-    """End what is being rendered when the block is left by an error, Ctrl-C among them."""
-    try:
-        yield
-    except BaseException:
-        interruption.come()
-        raise
 
 
 @contextmanager

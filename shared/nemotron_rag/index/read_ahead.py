@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -15,28 +15,36 @@ _T = TypeVar("_T")
 _POLL = 0.1  # seconds; how often a waiting thread looks whether its reader has left
 
 
-def read_ahead(items: Generator[_T, None, None], *, depth: int) -> Generator[_T, None, None]:
+def read_ahead(
+    items: Generator[_T, None, None], *, depth: int, leave: Callable[[], None] | None = None
+) -> Generator[_T, None, None]:
     """Yield the items of a generator that runs at most `depth` + 1 items ahead.
 
-    Closing what is returned stops the thread at its next item and closes `items` there.
+    Closing what is returned stops the thread at its next item and closes `items` there; so does Ctrl-C while one is
+    waited for.
 
     Args:
         items: runs in a new thread from its first item to its last; its error comes out here.
         depth: items that wait in between.
+        leave: called where the items are left before the last one, to end at once the work on the next.
     """
     run = _Run(items, depth)
     run.start()
+    is_done = False
     try:
         while True:
             more, value = run.ready.get()
             if more:
                 yield value
-            elif value is None:
+                continue
+            is_done = True
+            if value is None:
                 return
-            else:
-                raise value
+            raise value
     finally:
         run.left.set()
+        if leave is not None and not is_done:
+            leave()
         run.join()
 
 
