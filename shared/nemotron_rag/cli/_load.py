@@ -12,7 +12,8 @@ from nemotron_rag.cli import _options as options
 from nemotron_rag.cli import _output as output
 
 if TYPE_CHECKING:
-    from nemotron_rag.index.loading import LoadReport, Sample
+    from nemotron_rag.index.loading import LoadReport
+    from nemotron_rag.index.sample import Sample
 
 __all__ = ["load", "sample_line"]
 

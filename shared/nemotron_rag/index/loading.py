@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Unpack
 
-import numpy as np
-
 from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.batch.parquet import ParquetStage
 from nemotron_rag.batch.writing import PageWriter
 from nemotron_rag.errors import IndexMismatchError, InputError, StoreError
 from nemotron_rag.index.ingest import progress_bar
 from nemotron_rag.index.record import IndexRecord, compare
+from nemotron_rag.index.sample import Sample, look_for
 from nemotron_rag.index.state import Images, images_of
 from nemotron_rag.runtime.timing import Timer
 from nemotron_rag.stores.collection_options import CollectionOptions
@@ -26,29 +25,12 @@ from nemotron_rag.stores.server import ConnectionOptions
 from nemotron_rag.stores.tenant import Tenant, TenantKey
 from nemotron_rag.types import Failure, Page, PageFile, PageVectors, StoredPage
 
-__all__ = ["LoadReport", "Sample", "load_stage", "look_for"]
+__all__ = ["LoadReport", "load_stage"]
 
 _THREADS = 4
 _SAMPLE = 32
 _BATCH, _BATCH_BYTES = 64, 16 * 2**20  # pages and bytes that a thread has at once
-_DEPTH = 10  # hits among which a page must find itself
-_EQUAL = 1e-3  # of its own score: pages that look alike share it
 _Item = tuple[NewPage, PageVectors]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Pages that were looked for by their own vectors.
-
-    Args:
-        asked: so many.
-        found: those that were among the first ten, or as good as these.
-        lost: ids of the others.
-    """
-
-    asked: int = 0
-    found: int = 0
-    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +53,7 @@ class LoadReport:
     unchanged: int
     failures: tuple[Failure, ...] = ()
     stored: int = 0
-    sample: Sample = Sample()
+    sample: Sample = field(default_factory=Sample)
     indexed: bool = True
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -266,22 +248,6 @@ class _Load:
             for stored, _, vectors in islice(self._stage.whole(name), each):
                 found[stored.page.id] = vectors
         return dict(islice(found.items(), count))
-
-
-def look_for(store: Any, vectors: Mapping[str, PageVectors]) -> Sample:
-    """Look for pages by their own vectors.
-
-    Args:
-        store: a `PageStore`.
-        vectors: (dimensions,) or (tokens, dimensions), by page id.
-    """
-    lost = []
-    for page_id, rows in vectors.items():
-        hits = store.query(rows, k=_DEPTH)
-        own = float(np.linalg.norm(rows, axis=-1).sum()) if rows.ndim == 2 else 1.0
-        if all(stored.page.id != page_id for stored, _ in hits) and not (hits and hits[-1][1] >= own * (1 - _EQUAL)):
-            lost.append(page_id)
-    return Sample(len(vectors), len(vectors) - len(lost), tuple(lost))
 
 
 def _cut(items: Iterator[_Item]) -> Iterator[list[_Item]]:

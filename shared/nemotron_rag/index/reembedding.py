@@ -20,8 +20,8 @@ from nemotron_rag.batch.workers import Workers
 from nemotron_rag.documents.pdf import OnError
 from nemotron_rag.errors import InputError
 from nemotron_rag.index.ingest import Ingest
-from nemotron_rag.index.loading import Sample, look_for
 from nemotron_rag.index.plan import Known, Step
+from nemotron_rag.index.sample import Sample, look_for
 from nemotron_rag.index.spread import SpreadIngest, Work, check_engine
 from nemotron_rag.index.state import IndexState
 from nemotron_rag.types import AddReport, PageFile, StoredPage, page_uuid
