@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nemotron_rag.batch.embedding import EmbedderFacts
 from nemotron_rag.batch.pages import NewPage
@@ -18,6 +18,9 @@ from nemotron_rag.batch.stages import EmbedPages, WritePages
 from nemotron_rag.documents.reading import Document
 from nemotron_rag.errors import InputError
 from nemotron_rag.late_interaction.token_vectors import TokenVectors
+
+if TYPE_CHECKING:
+    from nemotron_rag.models.load import LoadOptions
 
 __all__ = ["GRAPH_BYTES", "Costs", "Rates", "measure"]
 
@@ -146,12 +149,13 @@ def measure(documents: Iterable[Document], model: Any, *, pages: int = 64, **opt
     rows, rendering = _timed(lambda: list(_rendered(documents, pages)))
     if not rows:
         raise InputError("there is no page to measure with; give documents that can be read")
-    loaded = EmbedPages(model, options=options or None)
+    load = cast("LoadOptions", options)
+    loaded = EmbedPages(model, options=load)
     facts = loaded.facts()
     tokens = None
     if facts.kind == "multivector_embedder":
         tokens = TokenVectors(pooling=None if facts.locates else "hierarchical").resolved(facts.dimensions)
-        loaded = EmbedPages(model, token_vectors=tokens.to_json(), options=options or None)
+        loaded = EmbedPages(model, token_vectors=tokens.to_json(), options=load)
     loaded(rows[:_WARM])
     embedded, embedding = _timed(lambda: [row for some in _batches(rows) for row in loaded(some)])
     good, bad = good_and_bad(embedded)

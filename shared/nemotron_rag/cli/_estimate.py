@@ -51,8 +51,8 @@ def estimate(
     given |= {"image_bytes": image_bytes, "payload_bytes": payload_bytes}
     known = {name: value for name, value in given.items() if value is not None}
     rates = _rates(documents, embedder, known, sample, device=device, dtype=dtype)
-    wanted = {"gpus": gpus, "hours": hours if gpus is not None else hours or _DAY}
-    costs = [rates.costs(count, **wanted) for count in pages or _SIZES]
+    within = hours if gpus is not None else hours or _DAY
+    costs = [rates.costs(count, gpus=gpus, hours=within) for count in pages or _SIZES]
     if as_json:
         output.show_json({"rates": asdict(rates), "measured": bool(documents), "costs": [*map(_json, costs)]})
         return 0

@@ -20,7 +20,7 @@ from nemotron_rag.batch.writing import PageWriter
 from nemotron_rag.documents.pdf import Interruption, interruptible
 from nemotron_rag.index.documents import Documents
 from nemotron_rag.index.found_sources import LeftOut
-from nemotron_rag.index.plan import Finished, Known, Plan, Step
+from nemotron_rag.index.plan import Finished, Known, Step, Steps
 from nemotron_rag.index.read_ahead import read_ahead
 from nemotron_rag.index.state import IndexState
 from nemotron_rag.runtime.timing import Timer, timed
@@ -131,7 +131,7 @@ class Ingest:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Steps,
         index: IndexState,
         *,
         progress: bool,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from PIL import Image
 
@@ -23,7 +23,7 @@ from nemotron_rag.index.source_files import Sources, check_page, decoded, expand
 from nemotron_rag.stores.tenant import Tenant
 from nemotron_rag.types import Failure, Page, StoredPage
 
-__all__ = ["Finished", "Known", "Missing", "OnError", "Part", "Plan", "Step"]
+__all__ = ["Finished", "Known", "Missing", "OnError", "Part", "Plan", "Step", "Steps"]
 
 _ACCEPTED = (str, os.PathLike, Page, Iterable)
 
@@ -63,6 +63,20 @@ class Finished:
 
 Step: TypeAlias = NewPage | Known | Finished | Failure | LeftOut
 Part: TypeAlias = NewPage | Known | Missing | Finished | Failure | LeftOut
+
+
+class Steps(Protocol):
+    """What `Ingest` carries out: a `Plan`, or the pages of another index."""
+
+    @property
+    def on_error(self) -> OnError:
+        """See `Plan`."""
+
+    def total(self) -> int | None:
+        """How many pages there will be; None if that is not known beforehand."""
+
+    def steps(self) -> Generator[Step, None, None]:
+        """What is to be done, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ alias leads to it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nemotron_rag.batch.pages import NewPage
 from nemotron_rag.batch.place import IndexPlace
@@ -131,17 +131,14 @@ def point_alias(index: PageIndex, alias: str) -> None:
     store.point_alias(alias)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Plan:
-    """What is to be embedded; in the place of a `Plan`."""
+    """What is to be embedded, as `Steps`."""
 
     source: IndexState
     target: IndexState
     part: Part | None
     on_error: OnError
-    password: None = None
-    pdf_options: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def total(self) -> int | None:
         """How many pages there are, if all are asked for."""
@@ -182,7 +179,7 @@ class _SpreadReembedding(SpreadIngest):
     def __init__(
         self, plan: _Plan, index: IndexState, place: IndexPlace | None, *, old: IndexPlace, **options: Any
     ) -> None:
-        super().__init__(plan, index, place, **options)
+        super().__init__(cast("Any", plan), index, place, **options)  # of which only `on_error` is asked here
         self._old, self._copy = old, plan
 
     def _listed(self) -> Work:
