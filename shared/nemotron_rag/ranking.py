@@ -67,9 +67,12 @@ class RankingPolicy:
         score_transform: of the reported score; the order follows the logits.
         on_image_error: see `OnImageError`.
         on_unscored: see `OnUnscored`.
+        fuse: join the reranker's order with the one in which the passages came, that of the search which found them,
+            by reciprocal rank fusion: a passage must stand well in both. For rerankers that are not trusted alone. The
+            reported score is then the fusion score, which tells an order only; of equal ones, what came first is first.
 
     Raises:
-        InputError: a value is not one of these.
+        InputError: a value is not one of these, or a fusion score is to be transformed or held to a threshold.
 
     Example:
         >>> RankingPolicy(top_n=3).on_image_error
@@ -81,8 +84,11 @@ class RankingPolicy:
     score_transform: ScoreTransform = None
     on_image_error: OnImageError = "text"
     on_unscored: OnUnscored = "last"
+    fuse: bool = False
 
     def __post_init__(self) -> None:
+        if self.fuse and not (self.score_threshold is None and self.score_transform in (None, "raw")):
+            raise InputError("fusion scores tell an order only; leave out score_threshold and score_transform, or fuse")
         if self.top_n is not None and (not _is_int(self.top_n) or self.top_n < 0):
             raise InputError(f"top_n must be a non-negative integer or None, got {self.top_n!r}")
         for name, choices in (("on_image_error", OnImageError), ("on_unscored", OnUnscored)):
@@ -315,7 +321,9 @@ class _Batch:
             _log.warning("the score is not finite for %s; load the model in another dtype", named)
         best = sorted(by_index.keys() - set(unscored), key=lambda index: (-by_index[index], index))
         threshold = self.policy.score_threshold
-        scored = [Place(index, self.policy.report(by_index[index]), index in self.lost) for index in best]
+        reported = [(index, self.policy.report(by_index[index])) for index in best]
+        scores = fuse([sorted(best), best]) if self.policy.fuse else reported
+        scored = [Place(index, score, index in self.lost) for index, score in scores]
         kept = [
             place for place in scored if threshold is None or (place.score is not None and place.score >= threshold)
         ]

@@ -226,6 +226,16 @@ class AdapterContract:
         carried = adapter.carry([Item(text) for text in TEXTS])
         assert len(adapter.rank(adapter.reranker(FakeReranker()), carried, QUERY)) == 5
 
+    def test_the_order_in_which_they_came_has_its_say(self, adapter):
+        carried = adapter.carry([Item("a"), Item("b"), Item("c")])
+        ranked = adapter.rank(adapter.reranker(Scripted(-3, 2, 0), fuse=True), carried, "q")
+        assert [hit.key for hit in ranked] == [1, 0, 2]  # by the logits 1, 2, 0
+        scores = [hit.score for hit in ranked]
+        assert scores == pytest.approx([1 / 61 + 1 / 62, 1 / 61 + 1 / 63, 1 / 62 + 1 / 63])
+        for wrong in ({"score_threshold": 0.5}, {"score_transform": "sigmoid"}):
+            with pytest.raises(InputError, match="fusion scores tell an order only"):
+                adapter.reranker(Scripted(), fuse=True, **wrong)
+
     def test_threshold_and_transform(self, adapter):
         carried = adapter.carry([Item("a"), Item("b"), Item("c")])
         for transform, wanted in (

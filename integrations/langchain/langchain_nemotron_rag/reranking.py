@@ -50,6 +50,8 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
             "skip" the document, or "raise".
         on_unscored: a document has neither text nor image, or its score is not finite: put it "last", without a
             score, "skip" it, or "raise". With `score_threshold`, "last" leaves it out.
+        fuse: join the model's order with the one in which the documents came, by reciprocal rank fusion, for models
+            that are not trusted alone; the score is then a fusion score, which tells an order only.
         device, dtype, revision, max_input_tiles, use_thumbnail, max_length, max_image_tokens, instruction, compile: see
             `nemotron_rag.LoadOptions`.
         base_url, dialect, endpoint: for a model at a server, see there too.
@@ -78,6 +80,7 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
     provenance: bool = False
     on_image_error: OnImageError = "text"
     on_unscored: OnUnscored = "last"
+    fuse: bool = False
 
     _kinds: ClassVar[tuple[Kind, ...]] = RANKERS
 
@@ -193,6 +196,10 @@ class NemotronRerank(ModelFields, BaseDocumentCompressor):
         if len(items) > 0 and self.top_n != 0:
             await ranking.as_step().ainvoke(ranking.inputs, {"callbacks": callbacks})
         return ranking.places
+
+    def _check(self) -> None:
+        super()._check()
+        RankingPolicy.of(self)
 
     def _check_query(self, query: object) -> None:
         if isinstance(query, Passage):

@@ -37,6 +37,7 @@ class _RerankSettings(ModelSettings, ReadingSettings, total=False):
     score_threshold: float | None
     score_transform: ScoreTransform
     on_unscored: OnUnscored
+    fuse: bool
     keep_retrieval_score: bool
     text_for_llm: bool
 
@@ -59,6 +60,8 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
         on_image_error: an image cannot be read: go on with the node's ``text``, ``skip`` the node, or ``raise``.
         on_unscored: a node has neither image nor text, or its logit is not finite: put it ``last`` with the score None,
             ``skip`` it, or ``raise``.
+        fuse: join the model's order with the one in which the nodes came, by reciprocal rank fusion, for models that
+            are not trusted alone; the score is then a fusion score, which tells an order only.
         keep_retrieval_score: note the score a node came with under ``retrieval_score`` in the metadata of a copy, shown
             neither to the LLM nor to embedders; the first reranker of a chain notes it.
         text_for_llm: return an `ImageNode` with text as a `PageNode`, so that a multimodal LLM gets both; LlamaIndex
@@ -89,6 +92,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
     score_transform: ScoreTransform = None
     on_image_error: OnImageError = "text"
     on_unscored: OnUnscored = "last"
+    fuse: bool = False
     keep_retrieval_score: bool = False
     text_for_llm: bool = True
     _model: LazyModel[Reranker] = PrivateAttr()
@@ -105,6 +109,7 @@ class NemotronRerank(NodeReading, ModelFields, BaseNodePostprocessor):
             lazy = lazy_reranker(model, identity=settings.get("identity"), **options_of(settings))
         fields: dict[str, Any] = {**settings, "model": lazy.name, "identity": lazy.identity}
         super().__init__(**fields)
+        RankingPolicy.of(self)  # checks how they fit together
         self._model = lazy
 
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:

@@ -151,6 +151,8 @@ def above(hits: list[Hit], policy: RankingPolicy) -> list[Hit]:
     """Hits that are not reranked: only the threshold holds for them."""
     if policy.score_transform is not None:
         raise InputError("score_transform= is for reranking, and there is no reranker; leave it out")
+    if policy.fuse:
+        raise InputError("fuse= is for reranking, and there is no reranker; leave it out")
     threshold = policy.score_threshold
     return hits if threshold is None else [hit for hit in hits if hit.score >= threshold]
 

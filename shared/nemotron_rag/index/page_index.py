@@ -372,6 +372,7 @@ class PageIndex:
         score_transform: ScoreTransform = None,
         on_image_error: OnImageError = "text",
         on_unscored: OnUnscored = "last",
+        fuse: bool = False,
     ) -> list[Hit]:
         """Find the pages that answer a query.
 
@@ -407,6 +408,8 @@ class PageIndex:
                 or "raise".
             on_unscored: the reranker cannot score a page, which has neither text nor image or makes it compute NaN: put
                 it "last" with minus infinity, "skip" it, or "raise".
+            fuse: join the reranker's order with the one in which the pages were found, by reciprocal rank fusion, for
+                rerankers that are not trusted alone; `Hit.score` is then a fusion score.
 
         Returns:
             Best first. An index without pages gives none. Images are references: nothing is decoded here but what a
@@ -430,6 +433,7 @@ class PageIndex:
             score_transform=score_transform,
             on_image_error=on_image_error,
             on_unscored=on_unscored,
+            fuse=fuse,
         )
         if not self._finder.can_search(query):
             return []
@@ -459,6 +463,7 @@ class PageIndex:
         score_transform: ScoreTransform = None,
         on_image_error: OnImageError = "text",
         on_unscored: OnUnscored = "last",
+        fuse: bool = False,
     ) -> list[Hit]:
         """`search` for event loops, which it does not block."""
         reranker, request = await asyncio.to_thread(
@@ -476,6 +481,7 @@ class PageIndex:
             score_transform=score_transform,
             on_image_error=on_image_error,
             on_unscored=on_unscored,
+            fuse=fuse,
         )
         if not await asyncio.to_thread(self._finder.can_search, query):
             return []
