@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nemotron_rag.documents.text import content_words
+from nemotron_rag.documents.text import content_words, one_line
 from nemotron_rag.documents.word_boxes import TextLine
 from nemotron_rag.documents.words import passage_bag, query_words
 from nemotron_rag.types import Box, FloatArray
 
-__all__ = ["Block", "Evidence", "find_blocks", "word_evidence"]
+__all__ = ["Block", "Evidence", "find_blocks", "nearest_sentence", "word_evidence"]
 
 _FUNCTION_WORD = 0.2  # weight of a short word of the query beside a content word; it tells equal lines apart
 _STEM = 4  # letters at least that two forms of a word have in common
@@ -31,6 +31,8 @@ _MARGIN = 0.07  # of the page's height, above and below, where running titles st
 _RUNNING = 0.5  # how much a line there counts
 _SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\u061f\u06d4\u0964]['\")\]\u201d\u2019\u00bb]*$")
 _BROKEN = re.compile(r"(\w+)[-\u2010]$")
+_SENTENCES = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+")
+_LEAST_WORDS = 4  # of a sentence that is quoted
 _FIRST = re.compile(r"^(\w+)")
 
 
@@ -56,6 +58,33 @@ class Block(NamedTuple):
 
     lines: tuple[int, ...]
     score: float
+
+
+def nearest_sentence(texts: Sequence[str], query: str) -> tuple[int, str] | None:
+    """The sentence that has most content words of a query, for its length.
+
+    It understands nothing; it is what a stand-in for a chat model can quote.
+
+    Args:
+        texts: of pages.
+        query: in words.
+
+    Returns:
+        The index of its text, and the sentence on one line; None if none has a word of the query.
+
+    Example:
+        >>> nearest_sentence(["Whales eat krill.", "Red apples are sweet. Pears are not."], "Are red apples sweet?")
+        (1, 'Red apples are sweet.')
+    """
+    wanted = content_words(query)
+    best: tuple[float, int, str] | None = None
+    for index, text in enumerate(texts):
+        for sentence in _SENTENCES.split(one_line(text)):
+            having = content_words(sentence)
+            score = len(having & wanted) ** 2 / (len(having) + _LEAST_WORDS)
+            if score and (best is None or score > best[0]):
+                best = (score, index, sentence)
+    return None if best is None else best[1:]
 
 
 def word_evidence(lines: Sequence[TextLine], query: str) -> Evidence:

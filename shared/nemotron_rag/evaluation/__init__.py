@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nemotron_rag.evaluation.chat_queries import CHAT_WARNING, Ask, queries_from_chat
 from nemotron_rag.evaluation.dataset import Dataset, JudgedQuery, file_page
+from nemotron_rag.evaluation.notebook import show_metrics, show_ranks
 from nemotron_rag.evaluation.output import Written, write_evaluation
 from nemotron_rag.evaluation.query_files import read_query_file, write_query_file
 from nemotron_rag.evaluation.results import Answered, Costs, Evaluation, Group, SystemResult, WantedPage
@@ -31,6 +32,8 @@ __all__ = [
     "queries_from_words",
     "read_dataset",
     "read_query_file",
+    "show_metrics",
+    "show_ranks",
     "write_evaluation",
     "write_query_file",
 ]

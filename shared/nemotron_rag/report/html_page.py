@@ -54,6 +54,7 @@ class Answer:
         note: one line below the query, such as the time it took; empty for none.
         heatmap: computes heatmaps: `PageIndex.heatmap` of an open index with token vectors; None for none.
         regions: finds what is framed on the pages: `PageIndex.regions` of an open index; None for none.
+        before: the hits before they were reranked, best first, to say at which rank each page stood; empty for none.
     """
 
     query: str
@@ -61,6 +62,7 @@ class Answer:
     note: str = ""
     heatmap: HeatmapOf | None = None
     regions: RegionsOf | None = None
+    before: Sequence[Hit] = ()
 
 
 def write_report(path: str | Path, answers: Sequence[Answer], *, title: str = "Search results", note: str = "") -> Path:
@@ -129,7 +131,7 @@ def page_template(path: str, **called: Any) -> Template:
 
 @cache
 def _template() -> Template:
-    called = {"file_name": _file_name, "images": _images, "link": page_link, "scores": _scores}
+    called = {"file_name": _file_name, "images": _images, "link": page_link, "rank_before": _rank_before, "scores": _scores}
     return page_template("report/page.html", **called)
 
 
@@ -142,6 +144,10 @@ def _scores(hit: Hit) -> list[tuple[str, float]]:
     if hit.score != hit.retrieval_score:
         shown.insert(0, ("reranker", hit.score))
     return [(stage, score) for stage, score in shown if math.isfinite(score)]
+
+
+def _rank_before(hit: Hit, answer: Answer) -> int | None:
+    return next((rank for rank, each in enumerate(answer.before, 1) if each.page.id == hit.page.id), None)
 
 
 def _pieces(text: str, query: str) -> list[tuple[str, bool]]:
@@ -176,14 +182,16 @@ def _regions(hit: Hit, answer: Answer) -> Sequence[Region]:
         return ()
 
 
-def embed_image(image: ImageSource, regions: Sequence[Region] = ()) -> EmbeddedImage | str:
-    """Shrink and encode an image; returns the reason if it cannot be read."""
+def embed_image(
+    image: ImageSource, regions: Sequence[Region] = (), *, side: int = _LONGEST_SIDE, quality: int = _WEBP_QUALITY
+) -> EmbeddedImage | str:
+    """Shrink and encode an image, its longest side to so many pixels; returns the reason if it cannot be read."""
     try:
         small = on_white(load_image(image))  # a new image: the next line changes it
     except ImageError as error:
         return str(error)
-    small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    small.thumbnail((side, side))
     small = frame(small, [region.box for region in regions])
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=4)
+    small.save(buffer, "WEBP", quality=quality, method=4)
     return EmbeddedImage(to_data_uri(buffer.getvalue(), "webp"), *small.size)
