@@ -14,10 +14,13 @@ help:  ## List the targets
 
 # torch goes first and alone: an installed one is kept by everything that follows.
 $(DEMO): $(PROJECTS)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(PIP) torch
-	$(PIP) --editable ./starters --editable ".[demo]"
+	@echo "1/3 Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@echo "2/3 Installing PyTorch: some hundred megabytes at the first time, with CUDA some gigabytes"
+	@$(PIP) torch
+	@echo "3/3 Installing nemotron-rag and the starter models"
+	@$(PIP) --editable ./starters --editable ".[demo]"
 	@touch $(DEMO)
 
 $(ALL): $(DEMO)

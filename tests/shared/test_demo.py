@@ -56,8 +56,17 @@ def test_finds_pages_and_writes_the_report(pdfs, tmp_path):
     assert chart.rank == 1  # the fakes count shared words, and the chart's title shares most
     assert "page 2 (figure): found at rank 1" in chart.note
     html = result.report.read_text(encoding="utf-8")
-    assert html.count("data:image/webp") == 6
+    assert html.count("data:image/webp") == 6 + 6  # pages, and their heatmaps
+    assert html.count("where the words of the query match") >= 6
+    assert html.count("rank before reranking") == 6
     assert "They are not NVIDIA&#39;s models" in html
+
+
+@pytest.mark.usefixtures("fake_models")
+def test_says_what_it_does_next(pdfs, tmp_path):
+    steps = []
+    run_demo(pdfs, out=tmp_path / "out", progress=False, step=steps.append)
+    assert [step.split()[0] for step in steps] == ["Loading", "Indexing", "Searching", "Writing"]
 
 
 @pytest.mark.usefixtures("fake_models")

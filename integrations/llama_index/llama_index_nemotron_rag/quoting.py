@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ToolCallBlock
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole, TextBlock, ToolCallBlock
 from llama_index.core.llms.mock import MockFunctionCallingLLM
 
 from nemotron_rag.documents.evidence import nearest_sentence
@@ -18,7 +18,8 @@ _PAGE = re.compile(  # behind the name of the file there is a line break, or in 
     r"page_label: (?P<page>[^\n]*)\nfile_name: (?P<file>[^\n]*?\.\w{1,5}(?=\s)|[^\n]*)\s+(?P<text>.*)", re.DOTALL
 )
 _BEHIND = re.compile(r"\n(?:-----|Query: )")  # what LlamaIndex's prompts have behind the pages
-_QUERY = re.compile(r"Query: (.*?)\s*\nAnswer:\s*$", re.DOTALL)
+_QUERY = re.compile(r"Query: (.*?)\s*\n(?:Original Answer: (?P<before>.*?)\s*\nNew )?Answer:\s*$", re.DOTALL)
+_CONTEXT = 128_000  # tokens; what does not fit into one prompt, engines refine page by page
 _NOTHING = "I was shown no text with a word of the query."
 
 
@@ -41,6 +42,11 @@ class QuotingLLM(MockFunctionCallingLLM):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"is_chat_model": True, "response_generator": _reply, **options})
 
+    @property
+    def metadata(self) -> LLMMetadata:
+        """As that of an LLM of today, which takes many pages at once."""
+        return LLMMetadata(context_window=_CONTEXT, is_function_calling_model=True, is_chat_model=True)
+
     @classmethod
     def class_name(cls) -> str:
         """Its name in settings."""
@@ -50,18 +56,19 @@ class QuotingLLM(MockFunctionCallingLLM):
 def _reply(messages: Sequence[ChatMessage], **options: Any) -> ChatMessage:
     users = [place for place, message in enumerate(messages) if message.role == MessageRole.USER]
     since = list(messages)[users[-1] if users else 0 :]
-    query = _query(since)
+    query, before = _query(since)
     called = any(message.role == MessageRole.TOOL for message in since)
     if options.get("tools") and not called:
         return ChatMessage(role=MessageRole.ASSISTANT, blocks=[_call(options["tools"][0], query)])
-    return ChatMessage(role=MessageRole.ASSISTANT, content=_quote(since, query))
+    return ChatMessage(role=MessageRole.ASSISTANT, content=_quote(since, query, before))
 
 
-def _query(messages: Sequence[ChatMessage]) -> str:
+def _query(messages: Sequence[ChatMessage]) -> tuple[str, str]:
+    """The query, and the answer that is to be refined; empty for none."""
     texts = [block.text for block in messages[0].blocks if isinstance(block, TextBlock)] if messages else []
     last = texts[-1] if texts else ""
     found = _QUERY.search(last)
-    return found.group(1) if found else last
+    return (found.group(1), found["before"] or "") if found else (last, "")
 
 
 def _call(tool: Any, query: str) -> ToolCallBlock:
@@ -71,11 +78,13 @@ def _call(tool: Any, query: str) -> ToolCallBlock:
     return ToolCallBlock(tool_call_id="call_1", tool_name=metadata.get_name(), tool_kwargs={name: query})
 
 
-def _quote(messages: Sequence[ChatMessage], query: str) -> str:
+def _quote(messages: Sequence[ChatMessage], query: str, before: str) -> str:
     texts = [block.text for message in messages for block in message.blocks if isinstance(block, TextBlock)]
     pages = [page for part in _START.split("\n".join(texts)) if (page := _PAGE.match(part))]
-    quoted = nearest_sentence([_BEHIND.split(page["text"])[0] for page in pages], query)
+    quoted = nearest_sentence([before, *(_BEHIND.split(page["text"])[0] for page in pages)], query)
     if quoted is None:
         return _NOTHING
-    page = pages[quoted[0]]
-    return f'"{quoted[1]}" ({page["file"]}, page {page["page"]})'
+    place, sentence = quoted
+    if place == 0:
+        return before
+    return f'"{sentence}" ({pages[place - 1]["file"]}, page {pages[place - 1]["page"]})'

@@ -446,7 +446,7 @@ def demo(
     from nemotron_rag.cli._demo import show_demo
 
     folder, progress = pdfs or demonstration.find_pdfs(), sys.stderr.isatty()
-    show_demo(demonstration.run_demo(folder, out=out, progress=progress, pdf_engine=pdf_engine))
+    show_demo(demonstration.run_demo(folder, out=out, progress=progress, pdf_engine=pdf_engine, step=output.say))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The demo: index the PDFs of ``cookbook/pdfs``, run five queries, rerank, and write an HTML report.
+"""The demo: index the PDFs of ``cookbook/pdfs``, run five queries, rerank, and write an HTML report that shows where.
 
 The queries were written for these documents before any model had read them.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
-from nemotron_rag.models.load import load_embedder, load_reranker
+from nemotron_rag.late_interaction.heatmap import compute_heatmap
+from nemotron_rag.models.load import load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.protocols import Reranker
 from nemotron_rag.report import Answer, write_report
 from nemotron_rag.types import AddReport, Hit
@@ -23,9 +25,10 @@ __all__ = ["QUERIES", "DemoAnswer", "DemoResult", "Query", "find_pdfs", "run_dem
 
 EMBEDDER = "starter-embed-vl"
 RERANKER = "starter-rerank-vl"
+HEATMAPS = "starter-colembed"
 NOTE = (
-    "Found by starter-embed-vl and ranked by starter-rerank-vl: tiny models of this project to try the whole "
-    "way offline. They are not NVIDIA's models, and say nothing about how good those are."
+    "Found by starter-embed-vl and by words, ranked by starter-rerank-vl, heatmaps by starter-colembed: tiny models of "
+    "this project to try the whole way offline. They are not NVIDIA's models, and say nothing about how good those are."
 )
 _CANDIDATES = 10
 _SHOWN = 3
@@ -66,10 +69,11 @@ QUERIES = (
 
 @dataclass(frozen=True, slots=True)
 class DemoAnswer:
-    """One query, its hits after reranking, and the seconds of search and reranking together."""
+    """One query, its hits after reranking and before, and the seconds of search and reranking together."""
 
     query: Query
     hits: Sequence[Hit]
+    before: Sequence[Hit]
     seconds: float
 
     @property
@@ -119,7 +123,14 @@ def find_pdfs() -> Path:
     )
 
 
-def run_demo(pdfs: Path, *, out: Path, progress: bool = True, pdf_engine: PdfEngine | None = None) -> DemoResult:
+def run_demo(
+    pdfs: Path,
+    *,
+    out: Path,
+    progress: bool = True,
+    pdf_engine: PdfEngine | None = None,
+    step: Callable[[str], object] = lambda text: None,
+) -> DemoResult:
     """Index the PDFs, run the queries, write the report.
 
     Args:
@@ -127,6 +138,7 @@ def run_demo(pdfs: Path, *, out: Path, progress: bool = True, pdf_engine: PdfEng
         out: folder to write to; created if missing. The index of an earlier demo in it is replaced.
         progress: show a progress bar on stderr.
         pdf_engine: what renders the PDFs; None for MuPDF, or pdfium where that is not installed.
+        step: is told what is done next.
 
     Raises:
         InputError: the folder has none of the demo's PDFs, or `out` cannot be used.
@@ -136,21 +148,30 @@ def run_demo(pdfs: Path, *, out: Path, progress: bool = True, pdf_engine: PdfEng
         files = ", ".join(sorted({query.file for query in QUERIES}))
         raise InputError(f"{pdfs} has none of the demo's PDFs ({files}); give the folder that has them")
     location = _fresh_index(out)
+    step("Loading three starter models")
     start = time.perf_counter()
     embedder, reranker = load_embedder(EMBEDDER), load_reranker(RERANKER)
+    heatmap = partial(compute_heatmap, load_multivector_embedder(HEATMAPS))
     load_seconds = time.perf_counter() - start
     with PageIndex(location, embedder=embedder, pdf_engine=pdf_engine) as index:
+        step("Indexing PDFs: every page is rendered, and its image and text embedded")
         added = index.add(pdfs, progress=progress)
+        step(f"Searching and reranking: {len(queries)} queries")
         answers = [_search(index, query, reranker) for query in queries]
-    sections = [Answer(answer.query.text, answer.hits, answer.note) for answer in answers]
-    report = write_report(out / "report.html", sections, title="nemotron-rag demo", note=NOTE)
+        step("Writing the report: frames where a page answers, heatmaps where it matches")
+        sections = [
+            Answer(each.query.text, each.hits, each.note, heatmap, index.regions, each.before) for each in answers
+        ]
+        report = write_report(out / "report.html", sections, title="nemotron-rag demo", note=NOTE)
     return DemoResult(load_seconds, added, answers, location, report)
 
 
 def _search(index: PageIndex, query: Query, reranker: Reranker) -> DemoAnswer:
     start = time.perf_counter()
-    hits = index.search(query.text, k=_SHOWN, candidates=_CANDIDATES, rerank=reranker)
-    return DemoAnswer(query, hits, time.perf_counter() - start)
+    hits = index.search(query.text, k=_SHOWN, candidates=_CANDIDATES, rerank=reranker, mode="hybrid", fuse=True)
+    seconds = time.perf_counter() - start
+    before = index.search(query.text, k=_CANDIDATES, rerank=False, mode="hybrid")
+    return DemoAnswer(query, hits, before, seconds)
 
 
 def _fresh_index(out: Path) -> Path:

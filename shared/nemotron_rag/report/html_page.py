@@ -131,7 +131,13 @@ def page_template(path: str, **called: Any) -> Template:
 
 @cache
 def _template() -> Template:
-    called = {"file_name": _file_name, "images": _images, "link": page_link, "rank_before": _rank_before, "scores": _scores}
+    called = {
+        "file_name": _file_name,
+        "images": _images,
+        "link": page_link,
+        "rank_before": _rank_before,
+        "scores": _scores,
+    }
     return page_template("report/page.html", **called)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, TextBlock
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.tools import FunctionTool
 from PIL import Image
@@ -78,3 +78,17 @@ def test_a_heading_in_a_block_of_its_own():
     asked = TextBlock(text="---------------------\nGiven the pages. Query: What do whales eat?\nAnswer: ")
     answer = QuotingLLM().chat([ChatMessage(role="user", blocks=[*blocks, asked])]).message.content
     assert answer == '"Whales eat krill." (a.pdf, page 3)'
+
+
+async def test_refining_keeps_the_better_sentence():
+    class Small(QuotingLLM):
+        @property
+        def metadata(self):
+            return LLMMetadata(context_window=700, num_output=50, is_chat_model=True)
+
+    engine = RetrieverQueryEngine.from_args(retriever(), llm=Small(), response_mode="refine", multimodal=True)
+    for query, answer in {
+        "Are apples sweet?": '"Red apples are sweet!" (a.pdf, page 2)',
+        "What do whales eat?": '"Whales eat krill." (a.pdf, page 1)',
+    }.items():
+        assert str(await engine.aquery(query)) == answer
