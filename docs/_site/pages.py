@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import shutil
 from os.path import relpath
@@ -40,7 +41,7 @@ def write_generated(docs: Path) -> None:
         text = source.read_text(encoding="utf-8")
         (folder / f"{stem}.md").write_text(_moved(text, source, docs), encoding="utf-8")
     for notebook in sorted((docs.parent / "cookbook").glob("*.ipynb")):
-        shutil.copy(notebook, folder / notebook.name)
+        (folder / notebook.name).write_text(_moved_notebook(notebook, docs), encoding="utf-8")
     _write_reference(docs, folder / "reference")
     (folder / "command-line.md").write_text(_command_line(), encoding="utf-8")
 
@@ -54,6 +55,14 @@ def rewrite_links(sphinx: object, name: str, source: list[str]) -> None:
 
 def _moved(text: str, source: Path, docs: Path) -> str:
     return _with_links(text, source, docs, docs / GENERATED)
+
+
+def _moved_notebook(source: Path, docs: Path) -> str:
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = _moved("".join(cell["source"]), source, docs)
+    return json.dumps(notebook)
 
 
 def _with_links(text: str, source: Path, docs: Path, base: Path) -> str:

@@ -258,7 +258,7 @@ def test_make_targets_exist(document):
 
 def test_every_demo_pdf_has_a_licence():
     noted = read("cookbook/README.md")
-    for pdf in (ROOT / "cookbook" / "pdfs").iterdir():
+    for pdf in (ROOT / "cookbook").rglob("*.pdf"):
         assert re.search(rf"^\| `{re.escape(pdf.name)}` \|.*(public domain|CC BY)", noted, re.MULTILINE), pdf.name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def test_links_that_leave_the_folder_lead_to_the_copies(pages):
     assert pages._with_links("![x](docs/images/a.png)", ROOT / "README.md", DOCS, DOCS / "_generated") == (
         "![x](../images/a.png)"
     )
+
+
+def test_links_of_notebooks_lead_to_the_pages_of_the_site(pages):
+    for notebook in (ROOT / "cookbook").glob("*.ipynb"):
+        moved = json.loads(pages._moved_notebook(notebook, DOCS))
+        text = "\n".join(cell["source"] for cell in moved["cells"] if cell["cell_type"] == "markdown")
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            if "://" not in target:
+                there = (DOCS / "_generated" / target).resolve()
+                named = {*pages.COPIED.values(), *(each.stem for each in (ROOT / "cookbook").glob("*.ipynb"))}
+                assert there.exists() or (there.parent == DOCS / "_generated" and there.stem in named), target
 
 
 def test_every_command_and_option_is_on_the_page_of_the_command_line(pages):

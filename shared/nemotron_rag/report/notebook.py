@@ -16,7 +16,7 @@ from nemotron_rag.documents.text import excerpt, printable, split_marked
 from nemotron_rag.errors import ImageError, InputError
 from nemotron_rag.late_interaction.overlay import frame
 from nemotron_rag.report.html_page import EmbeddedImage, RegionsOf, embed_image
-from nemotron_rag.types import Box, Hit, ImageSource, Page, Passage, Region
+from nemotron_rag.types import Box, Hit, ImageSource, Page, Region
 
 __all__ = ["Shown", "draw_regions", "show_images", "show_messages", "show_pages"]
 
@@ -184,7 +184,7 @@ class _Found:
     image: ImageSource | None
     scores: tuple[str, ...] = ()
     regions: Sequence[Mapping[str, Any]] = ()
-    page: Passage | None = None
+    page: Page | None = None
 
     @classmethod
     def of(cls, found: Any) -> _Found:
@@ -204,7 +204,7 @@ class _Found:
         if known[0][1] == known[1][1]:  # nothing was reranked
             known = known[1:]
         scores = tuple(f"{name} {value:.2f}" for name, value in known if isinstance(value, float))
-        text = getattr(node, "page_content", None) or getattr(node, "text", "")
+        text = str(getattr(node, "page_content", None) or getattr(node, "text", ""))
         return cls(Path(named).name, number, text, _image_of(node, metadata), scores, metadata.get("regions") or ())
 
 
@@ -254,13 +254,14 @@ def _blocks(message: Any) -> tuple[str, list[Any]]:
 
 
 def _block(block: Any, words: int, width: int) -> Shown:
-    get = block.get if isinstance(block, Mapping) else lambda name: getattr(block, name, None)
+    get = _getter(block)
     name, called = get("name") or get("tool_name"), get("args") or get("tool_kwargs")
     if called is not None and name:
         call = f"{name}({', '.join(f'{key}={value!r}' for key, value in dict(called).items())})"
         return Shown(f'<div style="{_CAPTION}"><code>{html.escape(printable(call))}</code></div>', printable(call))
-    if isinstance(get("text"), str):
-        shown = printable(excerpt(get("text"), "", words=words))
+    text = get("text")
+    if isinstance(text, str):
+        shown = printable(excerpt(text, "", words=words))
         return Shown(f'<div style="{_CAPTION}">{html.escape(shown)}</div>', shown)
     image = _sent_image(block, get)
     if image is None:
@@ -272,6 +273,15 @@ def _block(block: Any, words: int, width: int) -> Shown:
         size = str(error)
     figure = _row([_Figure(size, image)], width)
     return Shown(figure.html, size)
+
+
+def _getter(block: Any) -> Callable[[str], Any]:
+    """Reads a field of a block, a dict in LangChain and an object in LlamaIndex; None where there is none."""
+
+    def get(name: str) -> Any:
+        return block.get(name) if isinstance(block, Mapping) else getattr(block, name, None)
+
+    return get
 
 
 def _sent_image(block: Any, get: Callable[[str], Any]) -> ImageSource | None:
