@@ -118,6 +118,7 @@ def serve(
             server_header=False,
         )
         with closing(config.bind_socket()) as listening:
+            listening.listen(config.backlog)  # before the url is said: who reads it may connect at once
             output.say(f"http://{host}:{listening.getsockname()[1]}")
             uvicorn.Server(config).run(sockets=[listening])
     return 0

@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cohere
 import httpx
@@ -156,6 +157,26 @@ def test_many_clients_at_once_get_what_one_would(url, models):
     with ThreadPoolExecutor(64) as pool:
         rows = list(pool.map(ask, queries))
     np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc to read the memory of a process from")
+def test_memory_is_flat_with_many_clients_at_once(url):
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
+
+        def ask(number: int) -> int:
+            if number % 2:
+                body = {"input": f"query {number}", "input_type": "query"}
+                return client.post("/v1/embeddings", json=body).status_code
+            return client.post("/rerank", json={"query": f"query {number}", "documents": TEXTS}).status_code
+
+        resident = []
+        with ThreadPoolExecutor(64) as pool:
+            for _ in range(4):
+                assert set(pool.map(ask, range(64))) == {200}
+                resident.append(
+                    int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                )
+    assert resident[-1] - resident[0] < 32 << 20, resident
 
 
 def test_sigterm_answers_what_is_under_way():
