@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -16,6 +17,7 @@ from nemotron_rag.errors import InputError, MissingExtraError
 __all__ = ["MODELS_KEY_VARIABLE", "serve"]
 
 _STOPPING = 30  # seconds that requests under way have after SIGTERM
+_ARRIVING = 0.5  # seconds before that, for those that clients have sent already
 MODELS_KEY_VARIABLE = "NEMOTRON_RAG_MODELS_API_KEY"
 """The environment variable that holds the key of a server that has the models; that of this one is for its clients."""
 
@@ -120,8 +122,20 @@ def serve(
         with closing(config.bind_socket()) as listening:
             listening.listen(config.backlog)  # before the url is said: who reads it may connect at once
             output.say(f"http://{host}:{listening.getsockname()[1]}")
-            uvicorn.Server(config).run(sockets=[listening])
+            _server(config).run(sockets=[listening])
     return 0
+
+
+def _server(config: Any) -> Any:
+    """A uvicorn server that reads what clients have sent already before it closes their connections."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: Any = None) -> None:
+            await asyncio.sleep(_ARRIVING)
+            await super().shutdown(sockets)
+
+    return Server(config)
 
 
 def _at(base_url: str | None) -> dict[str, Any]:
