@@ -426,6 +426,17 @@ def test_notes_belong_to_their_slides(tmp_path):
     assert speaker_notes(path, "odp") == {2: "two!\nb"}
 
 
+def test_an_open_document_that_does_not_begin_with_what_it_is_is_one_all_the_same(tmp_path):
+    """Packed again by hand, its type is somewhere in the middle; its thumbnail makes no comic of it."""
+    parts = {"content.xml": "<x/>", "Thumbnails/thumbnail.png": "x", "META-INF/manifest.xml": "<x/>"}
+    for name, kind in [("a.odt", "odt"), ("a.ods", "ods"), ("a.zip", "odt")]:
+        assert kind_of(package(tmp_path / name, parts)) == kind
+    with zipfile.ZipFile(tmp_path / "b.ods", "w") as archive:
+        for part, text in {"mimetype": "application/vnd.oasis.opendocument.text", **parts}.items():
+            archive.writestr(part, text)
+    assert kind_of(tmp_path / "b.ods") == "odt"
+
+
 def test_a_budget_is_checked():
     with pytest.raises(InputError, match=r"OfficeBudget\.seconds must be a positive number, got 0"):
         OfficeBudget(seconds=0)

@@ -53,6 +53,7 @@ _IMAGE_STARTS = (
 _OPEN_DOCUMENT = {
     b"text": "odt", b"presentation": "odp", b"spreadsheet": "ods", b"graphics": "odg",
 }  # fmt: skip
+_DECLARED = rb"vnd\.oasis\.opendocument\.(text|presentation|spreadsheet|graphics)"  # the next file begins behind it
 _OOXML = (
     (b"word/document", "docx"),
     (b"ppt/presentation", "pptx"),
@@ -94,6 +95,9 @@ def _kind(file: IO[bytes], name: str) -> Kind | None:
     head = file.read(_HEAD)
     named = ENDINGS.get(name.rpartition(".")[2].lower() if "." in name else "")
     found = _by_start(head, file)
+    is_told = b"vnd.oasis.opendocument" in head  # else its parts are those of any of them
+    if found in _OPEN_DOCUMENT.values() and named in _OPEN_DOCUMENT.values() and not is_told:
+        return named
     if found is not None:
         return found
     if named in ("pdf", "image") or not _is_text(head):
@@ -125,13 +129,16 @@ def _tail(file: IO[bytes]) -> bytes:
 
 
 def _of_zip(head: bytes, tail: bytes) -> Kind | None:
-    declared = re.match(rb".{30}mimetypeapplication/(?:epub\+zip|vnd\.oasis\.opendocument\.(\w+))", head, re.DOTALL)
+    declared = re.match(rb".{30}mimetypeapplication/(?:epub\+zip|" + _DECLARED + rb")", head, re.DOTALL)
     if declared is not None:
         return _OPEN_DOCUMENT.get(declared[1]) if declared[1] else "epub"
     listed = tail + head
     for name, kind in _OOXML:
         if name in listed:
             return kind
+    if b"content.xml" in listed and b"META-INF/manifest.xml" in listed:  # it does not begin with what it is
+        told = re.search(_DECLARED, listed)
+        return _OPEN_DOCUMENT.get(told[1] if told else b"text")
     if b"FixedDocSeq" in listed or b".fdseq" in listed or b".fpage" in listed:
         return "xps"
     if b"META-INF/container.xml" in listed:
