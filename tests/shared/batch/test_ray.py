@@ -206,7 +206,8 @@ def test_five_hundred_pages_stream_through_a_small_object_store(tmp_path):
     with PageIndex(tmp_path / "index", embedder=FakeEmbedder(), dpi=72) as index:
         report = index.add(tmp_path / "long.pdf", progress=False, engine="ray")
         assert report.added == index.count() == 500
-    summary = ray._private.internal_api.memory_summary(stats_only=True)
+    address = ray.get_runtime_context().gcs_address  # there may be other clusters on this machine
+    summary = ray._private.internal_api.memory_summary(address, stats_only=True)
     assert "Spilled" not in summary, summary
 
 
