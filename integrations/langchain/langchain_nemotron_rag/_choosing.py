@@ -56,7 +56,7 @@ class Choice:
         )
         return [points[index] for index in order]
 
-    def _document(self, point: models.ScoredPoint) -> tuple[str | None, int | str]:
+    def _document(self, point: models.ScoredPoint) -> tuple[str | None, models.ExtendedPointId]:
         """What tells the document of a point: its source, or of a point without one itself."""
         source = self.source(point)
         return source, point.id if source is None else ""

@@ -72,7 +72,8 @@ class Wanted:
 
     def shown(self, chosen: Mapping[str, Any]) -> int:
         """Documents that come back at most, their neighbours with them."""
-        return self.returned * (1 + 2 * chosen.get("neighbours", 0))
+        neighbours: int = chosen.get("neighbours", 0)
+        return self.returned * (1 + 2 * neighbours)
 
     def ranker(self, top_n: int) -> BaseDocumentCompressor | None:
         """What ranks, keeping so many."""
