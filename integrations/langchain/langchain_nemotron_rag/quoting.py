@@ -85,11 +85,15 @@ def _place_of_query(messages: Sequence[BaseMessage]) -> int:
     humans = [
         place
         for place, message in enumerate(messages)
-        if isinstance(message, HumanMessage) and not (place and isinstance(messages[place - 1], ToolMessage))
+        if isinstance(message, HumanMessage) and not (place and _is_moved(message, messages[place - 1]))
     ]
     if not humans:
         raise InputError("wanted a message of the user, got none")
     return humans[-1]
+
+
+def _is_moved(message: BaseMessage, before: BaseMessage) -> bool:
+    return isinstance(before, ToolMessage) and any(block["type"] == "image" for block in message.content_blocks)
 
 
 def _last_text(message: BaseMessage) -> str:
