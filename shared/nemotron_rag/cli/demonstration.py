@@ -15,6 +15,7 @@ from pathlib import Path
 from nemotron_rag.documents.pdf import PdfEngine
 from nemotron_rag.errors import InputError
 from nemotron_rag.index import PageIndex
+from nemotron_rag.index.request import Mode
 from nemotron_rag.late_interaction.heatmap import compute_heatmap
 from nemotron_rag.models.load import load_embedder, load_multivector_embedder, load_reranker
 from nemotron_rag.protocols import Reranker
@@ -30,6 +31,8 @@ NOTE = (
     "Found by starter-embed-vl and by words, ranked by starter-rerank-vl, heatmaps by starter-colembed: tiny models of "
     "this project to try the whole way offline. They are not NVIDIA's models, and say nothing about how good those are."
 )
+_MODE: Mode = "hybrid"
+_FUSE = True  # the starter reranker is too small to be trusted alone
 _CANDIDATES = 10
 _SHOWN = 3
 _MARKER = ".nemotron-rag-demo"  # only a folder with this file is ever overwritten
@@ -168,9 +171,9 @@ def run_demo(
 
 def _search(index: PageIndex, query: Query, reranker: Reranker) -> DemoAnswer:
     start = time.perf_counter()
-    hits = index.search(query.text, k=_SHOWN, candidates=_CANDIDATES, rerank=reranker, mode="hybrid", fuse=True)
+    hits = index.search(query.text, k=_SHOWN, candidates=_CANDIDATES, rerank=reranker, mode=_MODE, fuse=_FUSE)
     seconds = time.perf_counter() - start
-    before = index.search(query.text, k=_CANDIDATES, rerank=False, mode="hybrid")
+    before = index.search(query.text, k=_CANDIDATES, rerank=False, mode=_MODE)
     return DemoAnswer(query, hits, before, seconds)
 
 

@@ -55,6 +55,7 @@ def test_rates_are_measured_with_documents(tmp_path, model):
 
 def test_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lazy, "load_model", lambda name, *kinds, **options: FakeEmbedder(name=name))
+    monkeypatch.setenv("COLUMNS", "160")  # narrower tables fold their numbers
     given = ["estimate", "--render-rate", "5", "--embed-rate", "38.6", "--image-bytes", "300000"]
     assert main([*given, "--pages", "1000000", "--gpus", "8", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
