@@ -85,6 +85,12 @@ def test_shows_everything_about_a_hit():
     assert "<mark>Apples</mark> are <mark>stored</mark> cold." in html
 
 
+def test_a_fused_score_is_not_called_the_rerankers():
+    text = parse(render_report([Answer("q", [hit(score=0.5, retrieval=0.25)], fused=True)])).text
+    assert "both orders" in text
+    assert "reranker" not in text
+
+
 def test_one_score_without_a_second_stage():
     assert "reranker" not in parse(render_report([Answer("q", [hit(score=0.5, retrieval=0.5)])])).text
     without_retrieval = parse(render_report([Answer("q", [hit(score=0.5, retrieval=float("nan"))])])).text

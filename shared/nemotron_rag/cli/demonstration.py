@@ -163,7 +163,8 @@ def run_demo(
         answers = [_search(index, query, reranker) for query in queries]
         step("Writing the report: frames where a page answers, heatmaps where it matches")
         sections = [
-            Answer(each.query.text, each.hits, each.note, heatmap, index.regions, each.before) for each in answers
+            Answer(each.query.text, each.hits, each.note, heatmap, index.regions, each.before, _FUSE)
+            for each in answers
         ]
         report = write_report(out / "report.html", sections, title="nemotron-rag demo", note=NOTE)
     return DemoResult(load_seconds, added, answers, location, report)

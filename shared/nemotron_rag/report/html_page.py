@@ -55,6 +55,7 @@ class Answer:
         heatmap: computes heatmaps: `PageIndex.heatmap` of an open index with token vectors; None for none.
         regions: finds what is framed on the pages: `PageIndex.regions` of an open index; None for none.
         before: the hits before they were reranked, best first, to say at which rank each page stood; empty for none.
+        fused: whether their scores join both orders: they were searched with ``fuse=True``.
     """
 
     query: str
@@ -63,6 +64,7 @@ class Answer:
     heatmap: HeatmapOf | None = None
     regions: RegionsOf | None = None
     before: Sequence[Hit] = ()
+    fused: bool = False
 
 
 def write_report(path: str | Path, answers: Sequence[Answer], *, title: str = "Search results", note: str = "") -> Path:
@@ -145,10 +147,10 @@ def _file_name(page: Page) -> str:
     return Path(page.source).name or page.source or page.id
 
 
-def _scores(hit: Hit) -> list[tuple[str, float]]:
+def _scores(hit: Hit, answer: Answer) -> list[tuple[str, float]]:
     shown = [("retrieval", hit.retrieval_score)]
     if hit.score != hit.retrieval_score:
-        shown.insert(0, ("reranker", hit.score))
+        shown.insert(0, ("both orders" if answer.fused else "reranker", hit.score))
     return [(stage, score) for stage, score in shown if math.isfinite(score)]
 
 
